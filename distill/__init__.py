@@ -1,0 +1,1 @@
+"""Train small models of the Hummingbird family."""

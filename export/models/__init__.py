@@ -1,0 +1,1 @@
+"""The three networks, written for export and named as published."""

@@ -1,0 +1,1 @@
+"""The model's hot operators, one a file."""

@@ -1,0 +1,1 @@
+"""Smaller and faster number formats for a bundle."""

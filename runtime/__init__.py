@@ -1,0 +1,1 @@
+"""Run a model bundle: NumPy and ONNX Runtime, never PyTorch."""
