@@ -1,1 +1,1 @@
-"""The model's hot operators, one a file."""
+"""The model's hot operators, one a file: the maths, its source, and the PyTorch form in use."""

@@ -1,0 +1,274 @@
+"""Say what a clip of one moving shape shows, from its pixels alone.
+
+The judge knows nothing of how clips are drawn: colours are named by hue, shapes by their rotational
+symmetry, motions by the path of the centre. It takes soft, slightly noisy frames.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["ATTRIBUTES", "Verdict", "judge", "score"]
+
+Floats = NDArray[np.float64]
+Mask = NDArray[np.bool_]
+
+ATTRIBUTES = ("background", "colour", "shape", "size", "motion")
+
+FAINTEST = 0.2  # contrast, in RGB distance, under which there is no object
+SPECK = 0.002  # of the frame; anything smaller is noise
+LARGE = 0.085  # of the frame; an object that covers this much is large
+TRAVEL = 0.1  # of the frame's side; a centre that stays within this has not moved
+TURN = 0.7  # radians; less is not a spin
+# Upper ends of the hues, in degrees from -15; what lies beyond purple is pink, which no object is.
+HUES = (("red", 15), ("orange", 44), ("yellow", 75), ("green", 160), ("cyan", 208))
+MORE_HUES = (("blue", 256), ("purple", 310))
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Hold what the judge saw: a name, or None where it cannot tell, and the measurements."""
+
+    background: str | None = None
+    colour: str | None = None
+    shape: str | None = None
+    size: str | None = None
+    motion: str | None = None
+    count: int = 0  # objects in a typical frame
+    area: float = 0.0  # the largest the object gets, as a fraction of the frame
+    turn: float = 0.0  # radians, clockwise
+    path: tuple[tuple[float, float], ...] = ()  # the centre (x, y), in frame sides from top left
+
+
+@dataclass(frozen=True, slots=True)
+class Blobs:
+    weight: Floats  # (T, H, W) in [0, 1], the largest object alone
+    area: Floats  # (T,) fraction of the frame
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Track:
+    area: Floats  # (T,) fraction of the frame
+    centre: Floats  # (T, 2) x and y, in frame sides
+    fill: Floats  # (T,) 1 for a disc, less the further the area lies from the centre
+    symmetry: NDArray[np.complex128]  # (T, 3) moments of 3, 4 and 5-fold symmetry
+
+
+def judge(frames: NDArray[np.uint8]) -> Verdict:
+    """Name what `frames` (T, H, W, 3) uint8 show; every name is None when nothing stands out."""
+    clip = frames.astype(np.float64) / 255
+    ground = background_colour(clip)
+    paint = None if ground is None else object_colour(clip, ground)
+    if ground is None or paint is None:
+        return Verdict()
+    blobs = find_blobs((clip - ground) @ (paint - ground) / np.sum((paint - ground) ** 2))
+    seen = blobs.area > SPECK
+    if seen.mean() < 0.75:
+        return Verdict(background=name_background(ground), count=blobs.count)
+    track = follow(blobs.weight[seen])
+    shape = name_shape(track)
+    turn = turned(track, shape)
+    area = float(np.quantile(track.area, 0.95))
+    return Verdict(
+        background=name_background(ground),
+        colour=name_colour(paint),
+        shape=shape,
+        size="large" if area > LARGE else "small",
+        motion=name_motion(track, turn),
+        count=blobs.count,
+        area=area,
+        turn=turn,
+        path=tuple((float(x), float(y)) for x, y in track.centre),
+    )
+
+
+def score(verdict: Verdict, asked: Mapping[str, str]) -> dict[str, bool]:
+    """Compare `verdict` with the attributes asked for, one truth value each."""
+    unknown = set(asked) - set(ATTRIBUTES)
+    if unknown:
+        raise ValueError(f"the judge knows no {', '.join(sorted(unknown))}")
+    return {name: getattr(verdict, name) == wanted for name, wanted in asked.items()}
+
+
+def background_colour(clip: Floats) -> Floats | None:
+    border = np.concatenate(
+        [clip[:, :2], clip[:, -2:], clip[:, :, :2].swapaxes(1, 2), clip[:, :, -2:].swapaxes(1, 2)],
+        axis=1,
+    ).reshape(-1, 3)
+    colour: Floats = np.median(border, axis=0)
+    even = np.linalg.norm(border - colour, axis=-1) < FAINTEST
+    return colour if even.mean() > 0.7 else None
+
+
+def object_colour(clip: Floats, ground: Floats) -> Floats | None:
+    contrast = np.linalg.norm(clip - ground, axis=-1)
+    strong = float(np.quantile(contrast, 0.995))
+    if strong < FAINTEST:
+        return None
+    colour: Floats = np.median(clip[contrast > 0.85 * strong], axis=0)
+    return colour
+
+
+def hsv(colour: Floats) -> tuple[float, float, float]:
+    """Return the hue in degrees from -15 to 345, saturation and value in [0, 1]."""
+    red, green, blue = (float(c) for c in colour)
+    # The hexagonal projection: its angle is the hue, and no case by largest channel is needed.
+    hue = math.degrees(math.atan2(math.sqrt(3) * (green - blue), 2 * red - green - blue))
+    value = max(red, green, blue)
+    return (hue + 15) % 360 - 15, 1 - min(red, green, blue) / max(value, 1e-6), value
+
+
+def name_colour(colour: Floats) -> str | None:
+    hue, saturation, value = hsv(colour)
+    if saturation < 0.4 or value < 0.25:
+        return None
+    return next((name for name, end in HUES + MORE_HUES if hue < end), None)
+
+
+def name_background(colour: Floats) -> str | None:
+    hue, saturation, value = hsv(colour)
+    if value < 0.22:
+        return "black"
+    if saturation < 0.16:
+        return "white" if value > 0.8 else "gray" if value < 0.7 else None
+    pinkish = hue > 295 or hue < 10
+    return "pink" if pinkish and saturation < 0.6 and value > 0.65 else None
+
+
+def find_blobs(likeness: Floats) -> Blobs:
+    """Keep the largest connected object of each frame; `likeness` is 0 on the ground, 1 on it."""
+    labels, areas, owner = components(likeness > 0.5)
+    pixels = likeness[0].size
+    kept = np.zeros(likeness.shape, dtype=np.bool_)
+    area, counts = np.zeros(len(likeness)), np.zeros(len(likeness))
+    for t in range(len(likeness)):
+        mine = np.flatnonzero(owner == t)
+        if mine.size:
+            largest = mine[np.argmax(areas[mine])]
+            kept[t] = labels[t] == largest
+            area[t] = areas[largest] / pixels
+            noted = np.maximum(0.2 * areas[largest], SPECK * pixels)
+            counts[t] = np.count_nonzero(areas[mine] > noted)
+    # Steeper edges undo some blur; the grown mask lets the soft edge in, and no far speck.
+    weight = np.where(grown(grown(kept)), np.clip(2 * likeness - 0.5, 0, 1), 0)
+    return Blobs(weight, area, round(float(np.median(counts))))
+
+
+def grown(mask: Mask) -> Mask:
+    wide = np.pad(mask, ((0, 0), (1, 1), (1, 1)))
+    tall = wide[:, :-2] | wide[:, 1:-1] | wide[:, 2:]
+    return tall[:, :, :-2] | tall[:, :, 1:-1] | tall[:, :, 2:]
+
+
+def components(mask: Mask) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """Label the 4-connected parts of each frame.
+
+    Returns labels (T, H, W), -1 outside, and the area and frame of each label.
+    """
+    frames, height, width = mask.shape
+    steps = np.diff(np.pad(mask.reshape(-1, width), ((0, 0), (1, 1))).astype(np.int8), axis=1)
+    rows, starts = np.nonzero(steps == 1)
+    ends = np.nonzero(steps == -1)[1]
+    roots = join_runs(rows.tolist(), starts.tolist(), ends.tolist(), height)
+    names, label = np.unique(np.array(roots, dtype=np.int64), return_inverse=True)
+    lengths = ends - starts
+    labels = np.full(mask.shape, -1, dtype=np.int64)
+    labels[mask] = np.repeat(label, lengths)  # both go through the pixels row by row
+    areas = np.bincount(label, weights=lengths, minlength=len(names)).astype(np.int64)
+    return labels, areas, rows[names] // height
+
+
+def join_runs(rows: list[int], starts: list[int], ends: list[int], height: int) -> list[int]:
+    """Return for each run of pixels the first run that it is connected with."""
+    parent = list(range(len(rows)))
+
+    def root(run: int) -> int:
+        while parent[run] != run:
+            parent[run] = parent[parent[run]]
+            run = parent[run]
+        return run
+
+    above = 0
+    for run, row in enumerate(rows):
+        if row % height == 0:
+            continue
+        while rows[above] < row - 1 or (rows[above] == row - 1 and ends[above] <= starts[run]):
+            above += 1
+        other = above
+        while rows[other] == row - 1 and starts[other] < ends[run]:
+            low, high = sorted((root(other), root(run)))
+            parent[high] = low
+            other += 1
+    return [root(run) for run in range(len(rows))]
+
+
+def follow(weight: Floats) -> Track:
+    """Measure the object's area, centre and moments in every frame of `weight` (T, H, W)."""
+    frames, height, width = weight.shape
+    mass = weight.sum((1, 2))
+    grid = (np.arange(width) + 0.5)[None, :] + 1j * (np.arange(height) + 0.5)[:, None]
+    middle = np.einsum("thw,hw->t", weight, grid) / mass
+    offset = grid - middle[:, None, None]
+    spread = np.einsum("thw,thw->t", weight, np.abs(offset) ** 2) / mass
+    moments = [
+        np.einsum("thw,thw->t", weight, offset**fold) / mass / spread ** (fold / 2)
+        for fold in (3, 4, 5)
+    ]
+    return Track(
+        area=mass / (height * width),
+        centre=np.stack([middle.real / width, middle.imag / height], -1),
+        fill=mass / (2 * np.pi * spread),
+        symmetry=np.stack(moments, -1),
+    )
+
+
+def name_shape(track: Track) -> str | None:
+    clear = track.area > 0.8 * track.area.max()
+    fill = float(np.median(track.fill[clear]))
+    three, four, five = np.median(np.abs(track.symmetry[clear]), axis=0)
+    print(f"DEBUG {fill:.3f} {three:.3f} {four:.3f} {five:.3f}")
+    return None
+
+
+def turned(track: Track, shape: str | None) -> float:
+    """Return the angle the object turns through, by the phase of its own symmetry."""
+    fold = {"triangle": 3, "square": 4, "cross": 4, "star": 5}.get(shape or "")
+    if fold is None:
+        return 0.0
+    phase = np.unwrap(np.angle(track.symmetry[:, fold - 3])) / fold
+    return float(phase[-1] - phase[0])
+
+
+def name_motion(track: Track, turn: float) -> str | None:
+    quarter = max(len(track.area) // 4, 1)
+    growth = track.area[-quarter:].mean() / track.area[:quarter].mean()
+    if growth > 2:
+        return "growing"
+    if growth < 0.5:
+        return "shrinking"
+    x, y = np.ptp(track.centre, axis=0)
+    if max(x, y) < TRAVEL:
+        return "spinning" if abs(turn) > TURN else None
+    if min(x, y) > 0.5 * max(x, y):
+        return "circling" if goes_round(track.centre) else None
+    if x > y:
+        return along(track.centre[:, 0], "right", "left", None)
+    return along(track.centre[:, 1], "down", "up", "bouncing")
+
+
+def goes_round(path: Floats) -> bool:
+    around = path - (path.max(0) + path.min(0)) / 2
+    angle = np.unwrap(np.arctan2(around[:, 1], around[:, 0]))
+    return bool(abs(angle[-1] - angle[0]) > 1.5 * np.pi)
+
+
+def along(path: Floats, forth: str, back: str, both: str | None) -> str | None:
+    net, reach = path[-1] - path[0], np.ptp(path)
+    if abs(net) > 0.75 * reach:
+        return forth if net > 0 else back
+    travelled = np.abs(np.diff(path)).sum()
+    return both if travelled > 1.6 * reach else None

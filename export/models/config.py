@@ -1,0 +1,178 @@
+"""What a model is: the numbers from which the three networks are built.
+
+The defaults are the published `hummingbird-0.7b`; `PRESETS` names the published family.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import Any
+
+from hummingbird_edge.runtime.errors import RequestError
+
+__all__ = ["PRESETS", "ModelConfig", "TextConfig", "UNetConfig", "VAEConfig"]
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise RequestError(f"the model configuration cannot be built: {message}")
+
+
+@dataclass(frozen=True, slots=True)
+class TextConfig:
+    """The text tower of OpenCLIP, read out before its last block."""
+
+    vocab_size: int = 49408
+    """Rows of the token embedding."""
+    context_length: int = 77
+    """Tokens a prompt is padded to."""
+    width: int = 1024
+    """Channels of a token."""
+    layers: int = 24
+    """Blocks in the checkpoint; the last one is not run."""
+    heads: int = 16
+    """Attention heads, width / heads channels each."""
+
+    def __post_init__(self) -> None:
+        _require(self.layers >= 2, f"the text encoder needs 2 or more layers, got {self.layers}")
+        _require(
+            self.heads > 0 and self.width % self.heads == 0,
+            f"text width {self.width} does not divide into {self.heads} heads",
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class UNetConfig:
+    """The pruned VideoCrafter2 U-Net."""
+
+    latent_channels: int = 4
+    """Channels of a latent frame, in and out."""
+    width: int = 320
+    """Channels of the first level; also the width of the timestep embedding."""
+    multipliers: tuple[int, ...] = (1, 2, 4, 4)
+    """Width of each level over `width`."""
+    res_blocks: int = 1
+    """Residual blocks a level on the way down (one more on the way up)."""
+    attention_levels: tuple[int, ...] = (0, 1, 2)
+    """Levels that have a spatial and a temporal transformer behind each residual block."""
+    head_width: int = 64
+    """Channels of an attention head."""
+    initial_heads: int = 8
+    """Heads of the temporal transformer behind the first convolution."""
+    context_width: int = 1024
+    """Channels of a text token."""
+    middle_block: bool = False
+    """Whether the block between the way down and the way up is there."""
+    guidance_width: int | None = 256
+    """Width of the guidance-scale embedding; None where guidance needs a second pass."""
+    groups: int = 32
+    """Groups of every group normalization."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "multipliers", tuple(self.multipliers))
+        object.__setattr__(self, "attention_levels", tuple(self.attention_levels))
+        for multiplier in self.multipliers:
+            channels = self.width * multiplier
+            _require(
+                channels % self.groups == 0 and channels % self.head_width == 0,
+                f"{channels} U-Net channels do not divide into {self.groups} groups "
+                f"and heads of {self.head_width}",
+            )
+        _require(
+            all(0 <= level < len(self.multipliers) for level in self.attention_levels),
+            f"attention levels {self.attention_levels} name a level that is not there",
+        )
+
+    @property
+    def downsampling(self) -> int:
+        """Latent pixels along one side of a pixel of the coarsest level."""
+        return int(2 ** (len(self.multipliers) - 1))
+
+
+@dataclass(frozen=True, slots=True)
+class VAEConfig:
+    """Stable Diffusion's KL autoencoder, run frame by frame."""
+
+    width: int = 128
+    """Channels of the finest level."""
+    multipliers: tuple[int, ...] = (1, 2, 4, 4)
+    """Width of each level over `width`, finest first."""
+    res_blocks: int = 2
+    """Residual blocks a level of the encoder (one more in the decoder)."""
+    latent_channels: int = 4
+    """Channels of a latent."""
+    groups: int = 32
+    """Groups of every group normalization."""
+    scaling_factor: float = 0.18215
+    """Latents are multiplied by this before diffusion."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "multipliers", tuple(self.multipliers))
+        for multiplier in self.multipliers:
+            _require(
+                (self.width * multiplier) % self.groups == 0,
+                f"{self.width * multiplier} VAE channels do not divide into {self.groups} groups",
+            )
+
+    @property
+    def downsampling(self) -> int:
+        """Pixels along one side of a latent pixel."""
+        return int(2 ** (len(self.multipliers) - 1))
+
+
+@dataclass(frozen=True, slots=True)
+class ModelConfig:
+    """The three networks together, and what the U-Net's output means."""
+
+    text: TextConfig = field(default_factory=TextConfig)
+    unet: UNetConfig = field(default_factory=UNetConfig)
+    vae: VAEConfig = field(default_factory=VAEConfig)
+    prediction_type: str = "epsilon"
+    """`epsilon`, `v_prediction` or `sample`."""
+
+    def __post_init__(self) -> None:
+        _require(
+            self.unet.context_width == self.text.width,
+            f"the U-Net reads text of width {self.unet.context_width}, "
+            f"the text encoder makes {self.text.width}",
+        )
+        _require(
+            self.unet.latent_channels == self.vae.latent_channels,
+            f"the U-Net has {self.unet.latent_channels} latent channels, "
+            f"the VAE {self.vae.latent_channels}",
+        )
+        _require(
+            self.prediction_type in ("epsilon", "v_prediction", "sample"),
+            f"unknown prediction type {self.prediction_type!r}",
+        )
+
+    @classmethod
+    def from_dict(cls, entries: Mapping[str, Any]) -> "ModelConfig":
+        """Build from nested JSON objects; raises RequestError naming an unknown or bad entry."""
+        parts: dict[str, Any] = {"text": TextConfig, "unet": UNetConfig, "vae": VAEConfig}
+        known = {f.name for f in fields(cls)}
+        built: dict[str, Any] = {}
+        for name, value in entries.items():
+            _require(name in known, f"unknown entry {name!r}; known are {', '.join(sorted(known))}")
+            try:
+                built[name] = parts[name](**value) if name in parts else value
+            except TypeError as error:
+                raise RequestError(
+                    f"the model configuration cannot be built: entry {name!r}: {error}"
+                ) from error
+        return cls(**built)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return nested plain objects, ready for JSON and for `from_dict`."""
+        return asdict(self)
+
+
+_HUMMINGBIRD_07B = ModelConfig()
+PRESETS: Mapping[str, ModelConfig] = {
+    "hummingbird-0.7b": _HUMMINGBIRD_07B,
+    "hummingbird-0.9b": replace(_HUMMINGBIRD_07B, unet=UNetConfig(middle_block=True)),
+    "videocrafter2": replace(
+        _HUMMINGBIRD_07B,
+        unet=UNetConfig(res_blocks=2, middle_block=True, guidance_width=None),
+    ),
+}
+"""The published family (arXiv:2503.18559 for the students, arXiv:2401.09047 for the teacher)."""
