@@ -24,8 +24,15 @@ LARGE = 0.085  # of the frame; an object that covers this much is large
 TRAVEL = 0.1  # of the frame's side; a centre that stays within this has not moved
 TURN = 0.7  # radians; less is not a spin
 # Upper ends of the hues, in degrees from -15; what lies beyond purple is pink, which no object is.
-HUES = (("red", 15), ("orange", 44), ("yellow", 75), ("green", 160), ("cyan", 208))
-MORE_HUES = (("blue", 256), ("purple", 310))
+HUES = {
+    "red": 15,
+    "orange": 44,
+    "yellow": 75,
+    "green": 160,
+    "cyan": 208,
+    "blue": 256,
+    "purple": 310,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +133,7 @@ def name_colour(colour: Floats) -> str | None:
     hue, saturation, value = hsv(colour)
     if saturation < 0.4 or value < 0.25:
         return None
-    return next((name for name, end in HUES + MORE_HUES if hue < end), None)
+    return next((name for name, end in HUES.items() if hue < end), None)
 
 
 def name_background(colour: Floats) -> str | None:
@@ -169,7 +176,7 @@ def components(mask: Mask) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArra
 
     Returns labels (T, H, W), -1 outside, and the area and frame of each label.
     """
-    frames, height, width = mask.shape
+    height, width = mask.shape[1:]
     steps = np.diff(np.pad(mask.reshape(-1, width), ((0, 0), (1, 1))).astype(np.int8), axis=1)
     rows, starts = np.nonzero(steps == 1)
     ends = np.nonzero(steps == -1)[1]
@@ -208,7 +215,7 @@ def join_runs(rows: list[int], starts: list[int], ends: list[int], height: int) 
 
 def follow(weight: Floats) -> Track:
     """Measure the object's area, centre and moments in every frame of `weight` (T, H, W)."""
-    frames, height, width = weight.shape
+    height, width = weight.shape[1:]
     mass = weight.sum((1, 2))
     grid = (np.arange(width) + 0.5)[None, :] + 1j * (np.arange(height) + 0.5)[:, None]
     middle = np.einsum("thw,hw->t", weight, grid) / mass
@@ -227,11 +234,20 @@ def follow(weight: Floats) -> Track:
 
 
 def name_shape(track: Track) -> str | None:
+    """Name the shape by its strongest symmetry, and by how compact it is; orientation is free."""
     clear = track.area > 0.8 * track.area.max()
     fill = float(np.median(track.fill[clear]))
-    three, four, five = np.median(np.abs(track.symmetry[clear]), axis=0)
-    print(f"DEBUG {fill:.3f} {three:.3f} {four:.3f} {five:.3f}")
-    return None
+    moments = np.median(np.abs(track.symmetry[clear]), axis=0)
+    typical = np.array([0.8, 0.6, 1.8])  # of a triangle, a square and a five-pointed star
+    strength = moments / typical
+    fold = 3 + int(strength.argmax())
+    if strength.max() < 0.3:
+        return "circle" if fill > 0.93 else None
+    if strength.max() < 0.5:
+        return None
+    if fold == 4:
+        return "square" if fill > 0.895 else "cross"
+    return "triangle" if fold == 3 else "star"
 
 
 def turned(track: Track, shape: str | None) -> float:

@@ -15,18 +15,19 @@ from hummingbird_edge.runtime.errors import CheckpointError
 __all__ = ["Name", "Persistent", "Record", "read_pickle"]
 
 _BUILTINS = frozenset({"builtins", "__builtin__", "__builtins__"})
-_HARMLESS_BUILTINS = frozenset(
-    "bool bytearray bytes complex dict float frozenset getattr int list long object range set slice"
-    " str tuple type unicode".split()
-)
-_HOSTILE = frozenset(
-    "_io _pickle _posixsubprocess asyncio bdb cProfile cloudpickle code codeop commands ctypes dill"
-    " distutils ensurepip fileinput ftplib http imp importlib io joblib linecache marshal"
-    " multiprocessing nt operator os pdb pickle pip pkgutil posix profile pty pydoc requests runpy"
-    " shutil signal site smtplib socket subprocess sys telnetlib tempfile threading timeit"
-    " torch.hub torch.load torch.ops torch.utils.cpp_extension urllib venv webbrowser"
-    " zipimport".split()
-)
+_HARMLESS_WORDS = """
+    bool bytearray bytes complex dict float frozenset getattr int list long object range set
+    slice str tuple type unicode
+"""
+_HARMLESS_BUILTINS = frozenset(_HARMLESS_WORDS.split())
+_HOSTILE_WORDS = """
+    _io _pickle _posixsubprocess asyncio bdb cProfile cloudpickle code codeop commands ctypes
+    dill distutils ensurepip fileinput ftplib http imp importlib io joblib linecache marshal
+    multiprocessing nt operator os pdb pickle pip pkgutil posix profile pty pydoc requests runpy
+    shutil signal site smtplib socket subprocess sys telnetlib tempfile threading timeit
+    torch.hub torch.load torch.ops torch.utils.cpp_extension urllib venv webbrowser zipimport
+"""
+_HOSTILE = frozenset(_HOSTILE_WORDS.split())
 _HOSTILE_PARTS = _HOSTILE | {"__import__", "eval", "exec", "__globals__", "__builtins__"}
 _MAPPINGS = frozenset({"dict", "OrderedDict", "defaultdict"})
 _SEQUENCES = frozenset({"list", "set", "frozenset"})
@@ -51,7 +52,7 @@ class Persistent:
     key: object
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, repr=False)
 class Record:
     """Hold what a pickle says about one object: its factory, arguments, state and contents."""
 
@@ -139,6 +140,9 @@ class _Machine:
         values, self.stack = self.stack, self.marks.pop()
         return values
 
+    def drop_mark(self) -> None:
+        self.stack = self.marks.pop()
+
     def push_mark(self) -> None:
         self.marks.append(self.stack)
         self.stack = []
@@ -147,7 +151,7 @@ class _Machine:
         if self.stack:
             self.stack.pop()
         else:  # POP on an empty frame drops the mark beneath it
-            self.stack = self.marks.pop()
+            self.drop_mark()
 
     def remember(self, index: object) -> None:
         self.memo[_integer(index)] = self.stack[-1]
@@ -248,11 +252,12 @@ def _integer(value: object) -> int:
     return value
 
 
-_LITERALS = frozenset(
-    "INT BININT BININT1 BININT2 LONG LONG1 LONG4 STRING BINSTRING SHORT_BINSTRING BINBYTES"
-    " SHORT_BINBYTES BINBYTES8 BYTEARRAY8 UNICODE BINUNICODE SHORT_BINUNICODE BINUNICODE8 FLOAT"
-    " BINFLOAT".split()
-)
+_LITERAL_OPCODES = """
+    INT BININT BININT1 BININT2 LONG LONG1 LONG4 STRING BINSTRING SHORT_BINSTRING BINBYTES
+    SHORT_BINBYTES BINBYTES8 BYTEARRAY8 UNICODE BINUNICODE SHORT_BINUNICODE BINUNICODE8 FLOAT
+    BINFLOAT
+"""
+_LITERALS = frozenset(_LITERAL_OPCODES.split())
 _IGNORED = frozenset({"PROTO", "FRAME", "STOP"})
 _ACTIONS: dict[str, Callable[[_Machine, object], None]] = {
     "NONE": lambda m, _: m.push(None),
@@ -271,7 +276,7 @@ _ACTIONS: dict[str, Callable[[_Machine, object], None]] = {
     "DICT": lambda m, _: m.push_dict(),
     "MARK": lambda m, _: m.push_mark(),
     "POP": lambda m, _: m.discard(),
-    "POP_MARK": lambda m, _: m.pop_mark() and None,
+    "POP_MARK": lambda m, _: m.drop_mark(),
     "DUP": lambda m, _: m.push(m.stack[-1]),
     "PUT": lambda m, index: m.remember(index),
     "BINPUT": lambda m, index: m.remember(index),

@@ -1,0 +1,212 @@
+"""The zip archive that `torch.save` writes: one pickle, and one stored record for each storage."""
+
+import zipfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from hummingbird_edge.export.inert_pickle import Name, Persistent, Record, read_pickle
+from hummingbird_edge.export.mapped_tensors import MappedFile, TensorPlace
+from hummingbird_edge.runtime.errors import CheckpointError
+
+__all__ = ["Fact", "read_torch_archive"]
+
+Fact = bool | int | float | str | tuple[bool | int | float | str, ...]
+
+_LOCAL_HEADER = 30  # bytes of a zip's local header before the name and the extra field
+_MEMBERS_AT_MOST = 2_000_000  # what modules share at every level would multiply without end
+_STORAGES = {
+    "DoubleStorage": torch.float64,
+    "FloatStorage": torch.float32,
+    "HalfStorage": torch.float16,
+    "BFloat16Storage": torch.bfloat16,
+    "LongStorage": torch.int64,
+    "IntStorage": torch.int32,
+    "ShortStorage": torch.int16,
+    "CharStorage": torch.int8,
+    "ByteStorage": torch.uint8,
+    "BoolStorage": torch.bool,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class _Archive:
+    """The records of an open archive: the span of bytes of each, by name without its folder."""
+
+    file: MappedFile
+    spans: Mapping[str, tuple[int, int]]
+
+    def read(self, name: str) -> bytes:
+        start, size = self.spans[name]
+        with self.file.path.open("rb") as stream:
+            stream.seek(start)
+            return stream.read(size)
+
+
+def read_torch_archive(path: Path) -> tuple[dict[str, TensorPlace], dict[str, Fact]]:
+    """Return where each tensor of a `torch.save` archive lies, and the numbers kept beside them.
+
+    Reads a pickle of a whole module, a dictionary of tensors, or either under `state_dict`; the
+    names are those `state_dict()` would give. The facts are a whole module's plain attributes under
+    dotted names (`scale_factor`, `conv.num_groups`), and are empty for a dictionary of tensors.
+    Raises `CheckpointError` where the archive is damaged, compressed, big-endian or hostile.
+    """
+    archive = _open(path)
+    if "byteorder" in archive.spans and archive.read("byteorder").strip() != b"little":
+        raise CheckpointError(
+            f"{path.name}: the weights are big-endian, which is not supported;"
+            " save the file again on a little-endian machine."
+        )
+    root = read_pickle(archive.read("data.pkl"), path.name)
+    if isinstance(root, dict) and "state_dict" in root:
+        root = root["state_dict"]
+    places: dict[str, TensorPlace] = {}
+    facts: dict[str, Fact] = {}
+    if isinstance(root, dict):
+        _collect_tensors(root, "", archive, places)
+        return places, facts
+    for prefix, module in _walk(root, path.name):
+        attributes = module.attributes
+        volatile = attributes.get("_non_persistent_buffers_set")
+        skipped = volatile if isinstance(volatile, list) else []
+        _collect_tensors(attributes["_parameters"], prefix, archive, places)
+        _collect_tensors(attributes["_buffers"], prefix, archive, places, skipped)
+        _collect_facts(attributes, prefix, facts)
+    return places, facts
+
+
+def _open(path: Path) -> _Archive:
+    """Find every record's bytes without reading them."""
+    file = MappedFile(path)
+    try:
+        with zipfile.ZipFile(path) as archive, path.open("rb") as stream:
+            records = archive.infolist()
+            pickles = [r.filename for r in records if r.filename.endswith("data.pkl")]
+            if not pickles:
+                raise CheckpointError(
+                    f"{path.name}: a zip archive without the data.pkl of a checkpoint;"
+                    " name a file that torch.save or safetensors wrote."
+                )
+            folder = min(pickles, key=len).removesuffix("data.pkl")
+            spans: dict[str, tuple[int, int]] = {}
+            for record in records:
+                name = record.filename.removeprefix(folder)
+                if name in spans:  # readers disagree on which of the two counts
+                    raise zipfile.BadZipFile(f"two records are called {name}")
+                stream.seek(record.header_offset)
+                spans[name] = _span(record, stream.read(_LOCAL_HEADER), file)
+    except (zipfile.BadZipFile, EOFError, ValueError, NotImplementedError) as error:
+        raise CheckpointError(
+            f"{path.name}: the archive is damaged or cut short ({file.size} bytes; {error});"
+            " download it again."
+        ) from error
+    return _Archive(file, spans)
+
+
+def _span(record: zipfile.ZipInfo, header: bytes, file: MappedFile) -> tuple[int, int]:
+    """Return a record's first byte in the file and its size."""
+    if record.compress_type != zipfile.ZIP_STORED or record.flag_bits & 1:
+        raise CheckpointError(
+            f"{file.path.name}: record {record.filename} is compressed or encrypted, which"
+            " torch.save never does; load the file and save it again with torch.save."
+        )
+    if len(header) < _LOCAL_HEADER or header[:4] != b"PK\x03\x04":
+        raise zipfile.BadZipFile(f"record {record.filename} has no header")
+    # The extra field pads the data to an alignment, so the central directory cannot tell its size.
+    variable = int.from_bytes(header[26:28], "little") + int.from_bytes(header[28:30], "little")
+    start = record.header_offset + _LOCAL_HEADER + variable
+    if start + record.file_size > file.size:
+        raise zipfile.BadZipFile(f"record {record.filename} passes the end of the file")
+    return start, record.file_size
+
+
+def _walk(root: object, source: str) -> Iterator[tuple[str, Record]]:
+    """Yield every module of a tree with its dotted prefix, in the order of `state_dict()`."""
+    pending: list[tuple[str, object]] = [("", root)]
+    count = 0
+    while pending:
+        prefix, module = pending.pop()
+        if not isinstance(module, Record):
+            continue
+        trees = [module.attributes.get(k) for k in ("_parameters", "_buffers", "_modules")]
+        if not all(isinstance(tree, dict) for tree in trees):
+            continue
+        count += len(module.attributes) + sum(len(tree) for tree in trees if isinstance(tree, dict))
+        if count > _MEMBERS_AT_MOST or prefix.count(".") > 100:
+            raise CheckpointError(
+                f"{source}: its modules contain one another without end;"
+                " the file is damaged or hostile, so get it again from its publisher."
+            )
+        yield prefix, module
+        children = trees[2] if isinstance(trees[2], dict) else {}
+        pending += [(f"{prefix}{name}.", child) for name, child in reversed(children.items())]
+
+
+def _collect_tensors(
+    members: object,
+    prefix: str,
+    archive: _Archive,
+    places: dict[str, TensorPlace],
+    skipped: list[object] | None = None,
+) -> None:
+    """Add the place of every tensor among `members`; whatever else they hold is left out."""
+    for name, member in members.items() if isinstance(members, dict) else ():
+        place = _place(member, archive)
+        if place is not None and name not in (skipped or ()):
+            places[f"{prefix}{name}"] = place
+
+
+def _place(value: object, archive: _Archive) -> TensorPlace | None:
+    """Return where a tensor or a parameter lies, or None for a value that is neither."""
+    while isinstance(value, Record) and (
+        value.is_call_of("torch._utils", "_rebuild_parameter")
+        or value.is_call_of("torch._utils", "_rebuild_parameter_with_state")
+    ):
+        value = value.args[0] if value.args else None
+    if not isinstance(value, Record) or not value.is_call_of("torch._utils", "_rebuild_tensor_v2"):
+        return None
+    match value.args:
+        case (
+            Persistent(("storage", Name("torch", kind), str(key), _, _)),
+            int(offset),
+            tuple(shape),
+            tuple(stride),
+            *_,
+        ) if kind in _STORAGES and f"data/{key}" in archive.spans:
+            start, nbytes = archive.spans[f"data/{key}"]
+            return TensorPlace(
+                archive.file, start, nbytes, _STORAGES[kind], shape, stride, offset=offset
+            )
+    raise CheckpointError(
+        f"{archive.file.path.name}: a tensor is described in a way that is not understood"
+        " or its record is missing; download the file again."
+    )
+
+
+def _collect_facts(
+    attributes: Mapping[object, object], prefix: str, facts: dict[str, Fact]
+) -> None:
+    """Add a module's own plain attributes, leaving out the private ones and `training`."""
+    for name, value in attributes.items():
+        if not isinstance(name, str) or name.startswith("_") or name == "training":
+            continue
+        fact = _fact(value)
+        if fact is not None:
+            facts[f"{prefix}{name}"] = fact
+
+
+def _fact(value: object) -> Fact | None:
+    """Return a number, a text or a flat tuple of them, or None for anything else."""
+    if isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, Record) and value.factory == Name("omegaconf.listconfig", "ListConfig"):
+        # A configuration's list keeps each number in a node of its own.
+        content = value.attributes.get("_content")
+        nodes = content if isinstance(content, list) else []
+        value = [node.attributes.get("_val") for node in nodes if isinstance(node, Record)]
+    if isinstance(value, list | tuple):
+        plain = tuple(part for part in value if isinstance(part, bool | int | float | str))
+        return plain if len(plain) == len(value) else None
+    return None
