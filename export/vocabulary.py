@@ -1,0 +1,82 @@
+"""CLIP's byte-pair vocabulary: the whole of it, or what a small world's words need.
+
+The merges are OpenAI's (MIT licence), as OpenCLIP carries them.
+"""
+
+import gzip
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+
+from hummingbird_edge.runtime.tokenizer import END, START
+
+__all__ = ["Vocabulary"]
+
+
+def byte_letters() -> list[str]:
+    """Return the 256 printable letters that stand for bytes, in the vocabulary's order."""
+    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    others = [byte for byte in range(256) if byte not in printable]
+    return [chr(byte) for byte in printable] + [chr(256 + i) for i in range(len(others))]
+
+
+@dataclass(frozen=True, slots=True)
+class Vocabulary:
+    """An ordered list of merges; the tokens follow from it."""
+
+    merges: tuple[str, ...]
+    """Pairs "a b", most frequent first."""
+
+    @classmethod
+    def clip(cls) -> "Vocabulary":
+        """Return CLIP's own: 48,894 merges, 49,408 tokens."""
+        packed = files("hummingbird_edge.export").joinpath("clip_merges.txt.gz").read_bytes()
+        return cls(tuple(gzip.decompress(packed).decode("utf-8").splitlines()))
+
+    @property
+    def tokens(self) -> list[str]:
+        """Every token, at the index that is its id."""
+        letters = byte_letters()
+        words = [letter + "</w>" for letter in letters]
+        return [*letters, *words, *(m.replace(" ", "") for m in self.merges), START, END]
+
+    def restricted_to(self, words: Iterable[str]) -> "Vocabulary":
+        """Keep the merges that spell `words` (ASCII, lower case); other words fall into letters."""
+        rank = {merge: index for index, merge in enumerate(self.merges)}
+        used = {merge for word in words for merge in merges_of(word, rank)}
+        return Vocabulary(tuple(merge for merge in self.merges if merge in used))
+
+    def write(self, folder: Path, length: int) -> None:
+        """Write the tokenizer's files into `folder`, in the layout of Transformers."""
+        folder.mkdir(parents=True, exist_ok=True)
+        vocab = {token: index for index, token in enumerate(self.tokens)}
+        text = json.dumps(vocab, ensure_ascii=False)
+        (folder / "vocab.json").write_text(text, encoding="utf-8", newline="\n")
+        text = "\n".join(["#version: 0.2", *self.merges, ""])
+        (folder / "merges.txt").write_text(text, encoding="utf-8", newline="\n")
+        facts = {
+            "tokenizer_class": "CLIPTokenizer",
+            "model_max_length": length,
+            "bos_token": START,
+            "eos_token": END,
+            "unk_token": END,
+            "pad_token": self.tokens[0],
+        }
+        text = json.dumps(facts, indent=2, ensure_ascii=False) + "\n"
+        (folder / "tokenizer_config.json").write_text(text, encoding="utf-8", newline="\n")
+
+
+def merges_of(word: str, rank: dict[str, int]) -> list[str]:
+    """Return the merges that byte-pair encoding applies to `word`, in order."""
+    pieces = [*word[:-1], word[-1] + "</w>"]
+    applied: list[str] = []
+    while True:
+        pairs = [" ".join(pair) for pair in zip(pieces, pieces[1:], strict=False)]
+        best = min(pairs, key=lambda pair: rank.get(pair, len(rank)), default="")
+        if best not in rank:
+            return applied
+        applied.append(best)
+        where = pairs.index(best)
+        pieces[where : where + 2] = [best.replace(" ", "")]

@@ -1,0 +1,84 @@
+"""CLIP's byte-pair tokenizer, as OpenCLIP prepares and pads it.
+
+Text is repaired (ftfy), HTML entities are unescaped twice, white space collapses, letters become
+lower case. Ids start with <|startoftext|>, end with <|endoftext|> and are padded with 0, not with
+the end token as most CLIP ports do. Source: Radford et al. 2021 (arXiv:2103.00020), OpenCLIP.
+"""
+
+import html
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hummingbird_edge.runtime.errors import BundleError, RequestError
+
+__all__ = ["Tokenizer", "Tokens"]
+
+START, END = "<|startoftext|>", "<|endoftext|>"
+PATTERN = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """The ids of one prompt."""
+
+    ids: NDArray[np.int64]
+    """(length,) int64, padded with 0."""
+    count: int
+    """Tokens the whole prompt has, start and end included; more than `length` means it was cut."""
+
+    @property
+    def truncated(self) -> bool:
+        """Whether the prompt was longer than the text encoder reads."""
+        return self.count > len(self.ids)
+
+
+class Tokenizer:
+    """Turn prompts into token ids; reads the `vocab.json` and `merges.txt` of a folder."""
+
+    def __init__(self, folder: Path, length: int = 77) -> None:
+        from tokenizers import Regex
+        from tokenizers import Tokenizer as BytePairTokenizer
+        from tokenizers.models import BPE
+        from tokenizers.pre_tokenizers import ByteLevel, Sequence, Split
+
+        self.length = length
+        try:
+            vocab, merges = BPE.read_file(str(folder / "vocab.json"), str(folder / "merges.txt"))
+            self.start, self.end = vocab[START], vocab[END]
+            model = BPE(vocab, merges, end_of_word_suffix="</w>", continuing_subword_prefix="")
+        except Exception as error:  # the library raises bare exceptions
+            raise BundleError(
+                f"the tokenizer in {folder} cannot be read ({error}): export the bundle again"
+            ) from error
+        self._tokenizer = BytePairTokenizer(model)
+        self._tokenizer.pre_tokenizer = Sequence(  # type: ignore[assignment]
+            [Split(Regex(PATTERN), "removed", invert=True), ByteLevel(False, use_regex=False)]
+        )
+
+    def __call__(self, prompt: str) -> Tokens:
+        """Tokenize `prompt`; one that is too long is cut, with <|endoftext|> as its last token."""
+        try:
+            words = self._tokenizer.encode(clean(prompt)).ids
+        except UnicodeEncodeError as error:
+            raise RequestError(
+                f"the prompt holds text that is not Unicode ({error.reason}): type it again"
+            ) from error
+        whole = [self.start, *words, self.end]
+        ids = np.zeros(self.length, np.int64)
+        ids[: len(whole)] = whole[: self.length]
+        if len(whole) > self.length:
+            ids[-1] = self.end
+        return Tokens(ids, len(whole))
+
+
+def clean(prompt: str) -> str:
+    """Repair, unescape, collapse and lower-case `prompt` as OpenCLIP does."""
+    import ftfy
+
+    text = html.unescape(html.unescape(ftfy.fix_text(prompt))).strip()
+    return " ".join(text.split()).strip().lower()
+
+
