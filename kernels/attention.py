@@ -21,8 +21,25 @@ def attention(
     """Attend from `query` (N, Q, heads * d) to `key` and `value` (N, K, heads * d).
 
     `causal` hides later keys (Q must equal K). Returns (N, Q, heads * d) in the inputs' dtype.
-    The tensors stay four-dimensional, which is what PyTorch's fused kernels ask for.
     """
+    if torch.compiler.is_exporting() and not causal:
+        return _attention_in_products(query, key, value, heads)
+    # Four-dimensional tensors are what PyTorch's fused kernels ask for.
     q, k, v = (x.unflatten(-1, (heads, -1)).transpose(1, 2) for x in (query, key, value))
     mixed = functional.scaled_dot_product_attention(q, k, v, is_causal=causal)
     return mixed.transpose(1, 2).flatten(2)
+
+
+def _attention_in_products(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, heads: int
+) -> torch.Tensor:
+    """Write attention as two products with the head axis of the key transposed once.
+
+    The exporter's own decomposition computes the key's shape at run time to swap its last axes;
+    this one is MatMul, Softmax, MatMul and four Transposes.
+    """
+    scale = (query.shape[-1] // heads) ** -0.5
+    q = (query * scale).unflatten(-1, (heads, -1)).transpose(1, 2)
+    k = key.unflatten(-1, (heads, -1)).permute(0, 2, 3, 1)
+    v = value.unflatten(-1, (heads, -1)).transpose(1, 2)
+    return ((q @ k).softmax(-1) @ v).transpose(1, 2).flatten(2)

@@ -11,7 +11,12 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-__all__ = ["TemporalConv"]
+__all__ = ["FlatTemporalConv", "TemporalConv"]
+
+
+def _convolve(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+    """Convolve (B, C, T, H, W) with `weight` (C_out, C, 3, 1)."""
+    return functional.conv2d(x.flatten(3), weight, bias, padding=(1, 0)).unflatten(3, x.shape[3:])
 
 
 class TemporalConv(nn.Conv3d):
@@ -21,6 +26,20 @@ class TemporalConv(nn.Conv3d):
         super().__init__(channels, out_channels, (3, 1, 1), padding=(1, 0, 0))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        height, width = x.shape[3:]
-        y = functional.conv2d(x.flatten(3), self.weight.squeeze(-1), self.bias, padding=(1, 0))
-        return y.unflatten(3, (height, width))
+        return _convolve(x, self.weight.squeeze(-1), self.bias)
+
+    def for_export(self) -> "FlatTemporalConv":
+        """Return the form for graphs, sharing this one's memory."""
+        return FlatTemporalConv(self)
+
+
+class FlatTemporalConv(nn.Module):
+    """The same convolution with its weight already flat: no Squeeze in the graph."""
+
+    def __init__(self, published: TemporalConv) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(published.weight.detach().squeeze(-1))
+        self.bias = published.bias
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return _convolve(x, self.weight, self.bias)

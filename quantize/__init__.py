@@ -1,1 +1,1 @@
-"""Smaller and faster number formats for a bundle."""
+"""Smaller number formats for a bundle's graphs."""

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 from hummingbird_edge.runtime.errors import RequestError
+from hummingbird_edge.runtime.manifest import Defaults
 
 __all__ = ["PRESETS", "ModelConfig", "TextConfig", "UNetConfig", "VAEConfig"]
 
@@ -128,6 +129,8 @@ class ModelConfig:
     vae: VAEConfig = field(default_factory=VAEConfig)
     prediction_type: str = "epsilon"
     """`epsilon`, `v_prediction` or `sample`."""
+    defaults: Defaults = field(default_factory=Defaults)
+    """What a video is like where the user does not say."""
 
     def __post_init__(self) -> None:
         _require(
@@ -148,7 +151,12 @@ class ModelConfig:
     @classmethod
     def from_dict(cls, entries: Mapping[str, Any]) -> "ModelConfig":
         """Build from nested JSON objects; raises RequestError naming an unknown or bad entry."""
-        parts: dict[str, Any] = {"text": TextConfig, "unet": UNetConfig, "vae": VAEConfig}
+        parts: dict[str, Any] = {
+            "text": TextConfig,
+            "unet": UNetConfig,
+            "vae": VAEConfig,
+            "defaults": Defaults,
+        }
         known = {f.name for f in fields(cls)}
         built: dict[str, Any] = {}
         for name, value in entries.items():

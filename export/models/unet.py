@@ -339,17 +339,20 @@ class UNet(nn.Module):
         sample: torch.Tensor,
         timestep: torch.Tensor,
         encoder_hidden_states: torch.Tensor,
-        timestep_cond: torch.Tensor | None,
-        fps: torch.Tensor,
+        timestep_cond: torch.Tensor | None = None,
+        fps: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Denoise once.
 
         `sample` (B, 4, T, h, w) float; `timestep` and `fps` (B,) int64; `encoder_hidden_states`
-        (B, 77, D); `timestep_cond` (B, G), or None for a model without a guidance embedding.
+        (B, 77, D); `timestep_cond` (B, G), left out for a model without a guidance embedding; `fps`
+        8 where it is left out.
         Returns the prediction, shaped like `sample`. h and w divide by `config.downsampling`.
         """
         frames = sample.shape[2]
         context = encoder_hidden_states
+        if fps is None:
+            fps = torch.full_like(timestep, 8)
         emb = self.embed(timestep, timestep_cond, fps)
         h = _fold(sample)
         skips = []

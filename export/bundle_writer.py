@@ -1,0 +1,222 @@
+"""Build a bundle: graphs, tokenizer and manifest, made beside the target and renamed."""
+
+import importlib.metadata
+import json
+import shutil
+import time
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from hummingbird_edge.export.agreement import Agreement, compare
+from hummingbird_edge.export.graph import GRAPH, export_graph, save_graph
+from hummingbird_edge.export.models.config import ModelConfig
+from hummingbird_edge.export.stage import STAGES, Stage
+from hummingbird_edge.export.vocabulary import Vocabulary
+from hummingbird_edge.export.weights import Weights
+from hummingbird_edge.quantize.storage import round_to_float16, store_as_float16
+from hummingbird_edge.runtime.bundle import sha256_of
+from hummingbird_edge.runtime.errors import OutputError, RequestError
+from hummingbird_edge.runtime.manifest import FORMAT, FORMAT_VERSION, MANIFEST
+from hummingbird_edge.runtime.sampler import Sampler
+
+__all__ = ["BundlePlan", "write_bundle"]
+
+DIFFUSERS_CLASSES = {
+    "text_encoder": ["diffusers", "OnnxRuntimeModel"],
+    "unet": ["diffusers", "OnnxRuntimeModel"],
+    "vae_decoder": ["diffusers", "OnnxRuntimeModel"],
+    "vae_encoder": ["diffusers", "OnnxRuntimeModel"],
+    "tokenizer": ["transformers", "CLIPTokenizer"],
+    "scheduler": ["diffusers", "LCMScheduler"],
+}
+
+
+@dataclass(frozen=True, slots=True)
+class BundlePlan:
+    """What is to be built."""
+
+    name: str
+    config: ModelConfig
+    stages: Sequence[str]
+    """Names of stages, in the order of `STAGES`."""
+    opset: int
+    storage: str
+    """How weights are stored, `float32` or `float16`; the arithmetic is float32 either way."""
+    tokenizer: Path | None
+    """A folder with the tokenizer's files; None for CLIP's own."""
+    licence: str
+
+
+def write_bundle(
+    plan: BundlePlan, weights: Weights, out: Path, report: Callable[[str], None], force: bool
+) -> None:
+    """Build the bundle `out`; `report` hears one line a stage.
+
+    Each network is loaded, exported, compared with PyTorch and freed before the next. Raises
+    RequestError, CheckpointError or OutputError; `out` then is as it was.
+    """
+    if plan.tokenizer is None and plan.config.text.vocab_size != len(Vocabulary.clip().tokens):
+        raise RequestError(
+            f"the text encoder knows {plan.config.text.vocab_size} tokens, CLIP's vocabulary has "
+            f"{len(Vocabulary.clip().tokens)}: give the model's own with --tokenizer"
+        )
+    with _beside(out, force) as folder:
+        stages = {
+            name: _write_stage(plan, STAGES[name], weights, folder, report) for name in plan.stages
+        }
+        _write_tokenizer(plan, folder)
+        _write_scheduler(plan, folder)
+        _write_json(folder / "model_index.json", _model_index(plan))
+        _write_json(folder / MANIFEST, _manifest(plan, weights, stages, folder))
+
+
+@contextmanager
+def _beside(out: Path, force: bool) -> Iterator[Path]:
+    """Yield a folder beside `out` that takes its place when all went well."""
+    if out.exists() and not (force and (out / MANIFEST).is_file()):
+        advice = "choose another folder" + ("" if force else ", or replace a bundle with --force")
+        raise OutputError(f"{out} is there already: {advice}")
+    partial = out.parent / f".{out.name}.partial-{uuid.uuid4().hex[:8]}"
+    try:
+        partial.mkdir(parents=True)
+        yield partial
+        if out.exists():
+            old = out.parent / f".{out.name}.old-{uuid.uuid4().hex[:8]}"
+            out.rename(old)
+            partial.rename(out)
+            shutil.rmtree(old)
+        else:
+            partial.rename(out)
+    except OSError as error:
+        raise OutputError(
+            f"{out} cannot be written ({error.strerror or error}): check the folder and its space"
+        ) from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _write_stage(
+    plan: BundlePlan, stage: Stage, weights: Weights, folder: Path, report: Callable[[str], None]
+) -> dict[str, Any]:
+    """Export one stage; returns its entry in the manifest."""
+    started = time.monotonic()
+    network = weights.load(stage.network, plan.config)
+    module = stage.module(network).eval()
+    parameters = sum(p.numel() for p in module.parameters())
+    rounding = round_to_float16(module) if plan.storage == "float16" else 0.0
+    # Odd sizes keep the tracer from taking one axis for another.
+    down = plan.config.unet.downsampling if stage.name == "unet" else 2
+    model = export_graph(
+        module, stage, stage.inputs(plan.config, 3, 3 * down, 5 * down, 0), plan.opset
+    )
+    if plan.storage == "float16":
+        store_as_float16(model)
+    save_graph(model, folder / stage.name)
+    del model
+    agreement = compare(module, stage, plan.config, folder / stage.name / GRAPH)
+    seconds = time.monotonic() - started
+    report(f"{stage.name}: {parameters:,} parameters, {agreement}, {seconds:.0f} s")
+    return _stage_entry(plan, stage, parameters, rounding, agreement)
+
+
+def _stage_entry(
+    plan: BundlePlan, stage: Stage, parameters: int, rounding: float, agreement: Agreement
+) -> dict[str, Any]:
+    return {
+        "parameters": parameters,
+        "agreement_with_pytorch": asdict(agreement),
+        "largest_rounding_of_a_weight": rounding,
+        "variants": [
+            {
+                "graph": f"{stage.name}/{GRAPH}",
+                "precision": "float32",
+                "storage": plan.storage,
+                "opset": plan.opset,
+            }
+        ],
+    }
+
+
+def _write_tokenizer(plan: BundlePlan, folder: Path) -> None:
+    target = folder / "tokenizer"
+    if plan.tokenizer is None:
+        Vocabulary.clip().write(target, plan.config.text.context_length)
+        return
+    target.mkdir()
+    for name in ("vocab.json", "merges.txt", "tokenizer_config.json"):
+        source = plan.tokenizer / name
+        if not source.is_file():
+            raise RequestError(f"{plan.tokenizer} has no {name}: give a CLIP tokenizer's folder")
+        shutil.copyfile(source, target / name)
+
+
+def _write_scheduler(plan: BundlePlan, folder: Path) -> None:
+    sampler = Sampler(prediction_type=plan.config.prediction_type)
+    (folder / "scheduler").mkdir()
+    facts = {
+        "_class_name": "LCMScheduler",
+        "num_train_timesteps": sampler.train_steps,
+        "beta_start": sampler.beta_start,
+        "beta_end": sampler.beta_end,
+        "beta_schedule": "scaled_linear",
+        "original_inference_steps": sampler.grid_steps,
+        "prediction_type": sampler.prediction_type,
+        "timestep_scaling": sampler.timestep_scaling,
+        "clip_sample": False,
+        "set_alpha_to_one": False,
+    }
+    _write_json(folder / "scheduler" / "scheduler_config.json", facts)
+
+
+def _model_index(plan: BundlePlan) -> dict[str, Any]:
+    parts = [*plan.stages, "tokenizer", "scheduler"]
+    return {"_class_name": "TextToVideo", **{part: DIFFUSERS_CLASSES[part] for part in parts}}
+
+
+def _manifest(
+    plan: BundlePlan, weights: Weights, stages: dict[str, Any], folder: Path
+) -> dict[str, Any]:
+    config = plan.config
+    files = {
+        path.relative_to(folder).as_posix(): {
+            "bytes": path.stat().st_size,
+            "sha256": sha256_of(path),
+        }
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+    return {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "name": plan.name,
+        "model": {
+            "latent_channels": config.vae.latent_channels,
+            "vae_downsampling": config.vae.downsampling,
+            "unet_downsampling": config.unet.downsampling,
+            "scaling_factor": config.vae.scaling_factor,
+            "context_length": config.text.context_length,
+            "context_width": config.text.width,
+            "guidance_width": config.unet.guidance_width,
+        },
+        "sampler": asdict(Sampler(prediction_type=config.prediction_type)),
+        "defaults": asdict(config.defaults),
+        "stages": stages,
+        "files": files,
+        "provenance": {
+            **weights.provenance(),
+            "config": config.to_dict(),
+            "hummingbird_edge": importlib.metadata.version("hummingbird-edge"),
+            "torch": torch.__version__,
+        },
+        "licence": plan.licence,
+    }
+
+
+def _write_json(path: Path, entries: dict[str, Any]) -> None:
+    path.write_text(json.dumps(entries, indent=2) + "\n", encoding="utf-8", newline="\n")

@@ -1,0 +1,169 @@
+"""The command `hb-export`: build bundles, and look into them."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from hummingbird_edge.runtime.command import run_command
+from hummingbird_edge.runtime.errors import DeviceError, RequestError
+
+__all__ = ["main"]
+
+LICENCE = (
+    "The weights carry the terms of whoever published them; AMD's model card and licence file "
+    "state AMD's. This bundle adds no rights to them."
+)
+RANDOM_LICENCE = "Random weights, made by hummingbird-edge: no terms."
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, no_args_is_help=True)
+
+
+@app.command()
+def build(
+    paths: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="[SOURCE] OUT",
+            help="A checkpoint file or a Hub id, then the new bundle's folder.",
+        ),
+    ],
+    preset: Annotated[
+        str | None, typer.Option(help="hummingbird-0.7b, hummingbird-0.9b or videocrafter2.")
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="A JSON file with the model's configuration.")
+    ] = None,
+    random_weights: Annotated[
+        bool, typer.Option("--random-weights", help="No SOURCE: random weights, for benchmarks.")
+    ] = False,
+    seed: Annotated[int, typer.Option(help="Seed of --random-weights.")] = 0,
+    vae_encoder: Annotated[
+        bool, typer.Option("--vae-encoder", help="Export the VAE's encoder too.")
+    ] = False,
+    opset: Annotated[int, typer.Option(help="ONNX opset, 18 to 21.")] = 18,
+    storage: Annotated[
+        str, typer.Option(help="How weights are stored: float32, or float16 at half the size.")
+    ] = "float32",
+    tokenizer: Annotated[
+        Path | None, typer.Option(help="A CLIP tokenizer's folder, in place of CLIP's own.")
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="The model's name in the manifest.")] = None,
+    licence: Annotated[
+        str | None, typer.Option(help="The weights' terms, in the manifest's words.")
+    ] = None,
+    revision: Annotated[str | None, typer.Option(help="Revision of a Hub repository.")] = None,
+    filename: Annotated[
+        str | None, typer.Option(help="Which file of a folder or of a Hub repository.")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace a bundle at OUT.")] = False,
+) -> None:
+    """Turn a checkpoint into a bundle that hb-run can use."""
+    _require_toolchain()
+    from hummingbird_edge.export.bundle_writer import BundlePlan, write_bundle
+    from hummingbird_edge.export.models.config import ModelConfig
+    from hummingbird_edge.export.weights import CheckpointWeights, RandomWeights, Weights
+
+    source, out = _source_and_out(paths, random_weights)
+    if storage not in ("float32", "float16"):
+        raise RequestError(f"--storage is {storage!r}: choose float32 or float16")
+    given: ModelConfig | None = _given_config(preset, config)
+    weights: Weights
+    if source is None:
+        if given is None:
+            raise RequestError("--random-weights needs --preset or --config")
+        weights = RandomWeights(seed)
+    else:
+        from hummingbird_edge.export.architecture import preset_of, read_config
+        from hummingbird_edge.export.checkpoint import read_checkpoint
+
+        checkpoint = read_checkpoint(source, revision=revision, filename=filename)
+        weights = CheckpointWeights(checkpoint)
+        given = given or read_config(checkpoint)
+        preset = preset or preset_of(given)
+    fallback = preset or (Path(source).stem if source is not None else out.name)
+    terms = RANDOM_LICENCE if source is None else LICENCE
+    stages = ["text_encoder", "unet", "vae_decoder", *(["vae_encoder"] if vae_encoder else [])]
+    plan = BundlePlan(
+        name or fallback, given, stages, opset, storage, tokenizer, licence or terms
+    )
+    write_bundle(plan, weights, out, typer.echo, force)
+    typer.echo(out)
+
+
+def _require_toolchain() -> None:
+    from importlib.util import find_spec
+
+    missing = [name for name in ("torch", "onnx", "onnxscript") if find_spec(name) is None]
+    if missing:
+        raise DeviceError(
+            f"hb-export build needs {', '.join(missing)}, not installed: "
+            f"pip install 'hummingbird-edge[export]'"
+        )
+
+
+def _source_and_out(paths: list[str], random_weights: bool) -> tuple[str | None, Path]:
+    wanted = 1 if random_weights else 2
+    if len(paths) != wanted:
+        form = "--random-weights --preset NAME OUT" if random_weights else "SOURCE OUT"
+        raise RequestError(f"{len(paths)} paths were given: write hb-export build {form}")
+    return (None if random_weights else paths[0]), Path(paths[-1])
+
+
+def _given_config(preset: str | None, config: Path | None) -> Any:
+    """Return the configuration that the user named, or None to read it off the checkpoint."""
+    from hummingbird_edge.export.models.config import PRESETS, ModelConfig
+
+    if preset is not None and config is not None:
+        raise RequestError("--preset and --config exclude each other: give one")
+    if preset is not None:
+        if preset not in PRESETS:
+            raise RequestError(f"there is no preset {preset!r}: choose from {', '.join(PRESETS)}")
+        return PRESETS[preset]
+    if config is None:
+        return None
+    try:
+        entries = json.loads(config.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise RequestError(f"the configuration {config} cannot be read: {error}") from error
+    if not isinstance(entries, dict):
+        raise RequestError(f"the configuration {config} is not a JSON object: see the README")
+    return ModelConfig.from_dict(entries)
+
+
+@app.command()
+def inspect(
+    bundle: Annotated[Path, typer.Argument(help="A bundle's folder.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print the manifest as JSON.")] = False,
+) -> None:
+    """Print what is in a bundle, and verify every file of it."""
+    from hummingbird_edge.runtime.bundle import Bundle
+    from hummingbird_edge.runtime.manifest import MANIFEST
+
+    opened = Bundle.open(bundle, verify=True)
+    if as_json:
+        print(json.dumps(json.loads((bundle / MANIFEST).read_text(encoding="utf-8"))))
+        return
+    manifest = opened.manifest
+    typer.echo(f"{manifest.name}: {opened.bytes / 1e6:.1f} MB, every file has its digest")
+    for stage, entry in manifest.stages.items():
+        variant = entry["variants"][0]
+        agreement = entry.get("agreement_with_pytorch", {})
+        typer.echo(
+            f"  {stage}: {entry.get('parameters', 0):,} parameters, {variant.get('precision')} "
+            f"stored as {variant.get('storage')}, opset {variant.get('opset')}, "
+            f"{agreement.get('snr_db', 0):.0f} dB against PyTorch"
+        )
+    model, sampler, defaults = manifest.model, manifest.sampler, manifest.defaults
+    typer.echo(
+        f"  sizes divide by {model.size_divisor}; predicts {sampler.prediction_type}; default "
+        f"{defaults.frames} frames of {defaults.width}x{defaults.height} in {defaults.steps} steps"
+    )
+    typer.echo(f"  from {manifest.provenance.get('source')}")
+    typer.echo(f"  {manifest.licence}")
+
+
+def main() -> None:
+    """Run the command; the entry point of `hb-export`."""
+    run_command(app, "hb-export")

@@ -1,0 +1,120 @@
+"""From a PyTorch module to an ONNX graph with external weights and free axes."""
+
+import contextlib
+import io
+import logging
+import warnings
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import onnx
+import onnx_ir
+import torch
+from torch import nn
+
+from hummingbird_edge.export.stage import Stage
+from hummingbird_edge.runtime.errors import RequestError
+
+__all__ = ["OPSETS", "export_graph", "for_export", "save_graph"]
+
+OPSETS = range(18, 22)
+"""DirectML registers no operator above 21; PyTorch's exporter begins at 18."""
+GRAPH, WEIGHTS = "model.onnx", "model.onnx_data"
+
+
+def for_export(module: nn.Module) -> nn.Module:
+    """Swap in place every layer that has a form for graphs; returns `module`."""
+    for name, child in module.named_children():
+        if hasattr(child, "for_export"):
+            setattr(module, name, child.for_export())
+        else:
+            for_export(child)
+    return module
+
+
+def export_graph(
+    module: nn.Module, stage: Stage, inputs: Mapping[str, torch.Tensor], opset: int
+) -> onnx_ir.Model:
+    """Trace `module` with `inputs`, leaving the stage's axes free; no weight is copied.
+
+    Raises RequestError for an opset outside `OPSETS`.
+    """
+    if opset not in OPSETS:
+        raise RequestError(f"opset {opset} is not supported: choose {OPSETS[0]} to {OPSETS[-1]}")
+    free = {
+        name: {axis: torch.export.Dim.DYNAMIC for axis in stage.axes[name]} or None
+        for name in inputs
+    }
+    with torch.no_grad(), _quiet():
+        program = torch.onnx.export(
+            for_export(module).eval(),
+            (),
+            kwargs=dict(inputs),
+            dynamo=True,
+            opset_version=opset,
+            input_names=list(inputs),
+            output_names=[stage.output],
+            dynamic_shapes=free,
+            optimize=True,
+            verbose=False,
+        )
+    assert program is not None
+    model = program.model
+    model.producer_name, model.producer_version = "hummingbird-edge", None
+    _name_axes(model, stage)
+    _strip(model)
+    return model
+
+
+def save_graph(model: onnx_ir.Model, folder: Path) -> None:
+    """Write `model.onnx` and `model.onnx_data` into `folder` and check them with onnx.checker."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / GRAPH
+    onnx_ir.save(model, path, external_data=WEIGHTS, size_threshold_bytes=256)
+    onnx.checker.check_model(str(path), full_check=False)
+
+
+def _name_axes(model: onnx_ir.Model, stage: Stage) -> None:
+    """Give free axes the names by which a session fixes them, in place of traced symbols."""
+    for value in model.graph.inputs:
+        assert value.name is not None and value.shape is not None
+        for axis, name in stage.axes[value.name].items():
+            value.shape[axis] = name
+    (output,) = model.graph.outputs
+    assert output.shape is not None
+    for axis, size in enumerate(output.shape):
+        if not isinstance(size, int):
+            fallback = f"{stage.output}_{axis}"
+            output.shape[axis] = stage.output_axes.get(axis, fallback)
+
+
+def _strip(model: onnx_ir.Model) -> None:
+    """Drop traces of the exporter: source paths of this machine, symbols that mean nothing."""
+    model.metadata_props.clear()
+    model.graph.metadata_props.clear()
+    boundary = {*model.graph.inputs, *model.graph.outputs}
+    for value in [*model.graph.inputs, *model.graph.initializers.values()]:
+        value.metadata_props.clear()
+    for node in model.graph.all_nodes():
+        node.metadata_props.clear()
+        node.doc_string = None
+        for value in node.outputs:
+            value.metadata_props.clear()
+            if value not in boundary:
+                value.shape = None
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence the exporter: notes on folding by the thousand, deprecations inside PyTorch."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
+    levels = [logger.level for logger in loggers]
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        warnings.simplefilter("ignore")
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        try:
+            yield
+        finally:
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)

@@ -1,0 +1,109 @@
+"""The stages of a pipeline: the graph each becomes, and how it is fed."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from hummingbird_edge.export.models.config import ModelConfig
+from hummingbird_edge.export.models.text_encoder import TextEncoder
+from hummingbird_edge.export.models.unet import UNet
+from hummingbird_edge.export.models.vae import VAE, VAEDecoder, VAEEncoder
+
+__all__ = ["PREFIXES", "STAGES", "Stage", "network"]
+
+PREFIXES: Mapping[str, str] = {
+    "text_encoder": "cond_stage_model.model.",
+    "unet": "model.diffusion_model.",
+    "vae": "first_stage_model.",
+}
+"""What the published names of each network begin with."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """One graph of a bundle. Names follow the ONNX pipelines of diffusers and optimum."""
+
+    name: str
+    network: str
+    """The network whose weights it runs, a key of `PREFIXES`."""
+    axes: Mapping[str, Mapping[int, str]]
+    """Each input, in order, with the names of its free axes."""
+    output: str
+    output_axes: Mapping[int, str]
+
+    def module(self, network: nn.Module) -> nn.Module:
+        """Return the part of `network` that this stage runs."""
+        if isinstance(network, VAE):
+            return VAEDecoder(network) if self.name == "vae_decoder" else VAEEncoder(network)
+        return network
+
+    def inputs(
+        self, config: ModelConfig, frames: int, height: int, width: int, seed: int
+    ) -> dict[str, torch.Tensor]:
+        """Draw inputs for a clip of `frames` frames and latents of `height` x `width`."""
+        draw = torch.Generator().manual_seed(seed)
+
+        def normal(*shape: int) -> torch.Tensor:
+            return torch.randn(shape, generator=draw)
+
+        text, unet, vae = config.text, config.unet, config.vae
+        if self.name == "text_encoder":
+            shape = (frames, text.context_length)
+            return {"input_ids": torch.randint(text.vocab_size, shape, generator=draw)}
+        if self.name == "vae_decoder":
+            return {"latent_sample": normal(frames, vae.latent_channels, height, width)}
+        if self.name == "vae_encoder":
+            down = vae.downsampling
+            pixels = torch.rand((frames, 3, height * down, width * down), generator=draw)
+            return {"sample": pixels * 2 - 1}
+        inputs = {
+            "sample": normal(1, unet.latent_channels, frames, height, width),
+            "timestep": torch.tensor([759]),
+            "encoder_hidden_states": normal(1, text.context_length, text.width),
+            "timestep_cond": normal(1, unet.guidance_width or 1),
+            "fps": torch.tensor([8]),
+        }
+        if unet.guidance_width is None:
+            del inputs["timestep_cond"]
+        return inputs
+
+
+def network(name: str, config: ModelConfig) -> nn.Module:
+    """Build an untrained network, for `name` a key of `PREFIXES`."""
+    if name == "text_encoder":
+        return TextEncoder(config.text)
+    return UNet(config.unet) if name == "unet" else VAE(config.vae)
+
+
+_FRAMES = {0: "frames", 2: "height", 3: "width"}
+_CLIP = {2: "frames", 3: "height", 4: "width"}
+STAGES: Mapping[str, Stage] = {
+    stage.name: stage
+    for stage in (
+        Stage(
+            "text_encoder",
+            "text_encoder",
+            {"input_ids": {0: "batch"}},
+            "last_hidden_state",
+            {0: "batch"},
+        ),
+        Stage(
+            "unet",
+            "unet",
+            {
+                "sample": _CLIP,
+                "timestep": {},
+                "encoder_hidden_states": {},
+                "timestep_cond": {},
+                "fps": {},
+            },
+            "out_sample",
+            _CLIP,
+        ),
+        Stage("vae_decoder", "vae", {"latent_sample": _FRAMES}, "sample", {0: "frames"}),
+        Stage("vae_encoder", "vae", {"sample": _FRAMES}, "latent_parameters", {0: "frames"}),
+    )
+}
+"""Every stage by its name, in the order in which a bundle is built."""

@@ -1,0 +1,67 @@
+"""Where a network's weights come from: a checkpoint, or a seed."""
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import nn
+
+from hummingbird_edge.export.checkpoint import Checkpoint, load_strict
+from hummingbird_edge.export.models.config import ModelConfig
+from hummingbird_edge.export.stage import PREFIXES, network
+
+__all__ = ["CheckpointWeights", "RandomWeights", "Weights"]
+
+
+class Weights(Protocol):
+    """A source of networks."""
+
+    def load(self, name: str, config: ModelConfig) -> nn.Module:
+        """Return a network with its weights, for `name` a key of `PREFIXES`."""
+        ...
+
+    def provenance(self) -> dict[str, Any]:
+        """Return where the weights are from, for the manifest."""
+        ...
+
+
+@dataclass(frozen=True)
+class CheckpointWeights:
+    """The tensors of a checkpoint, held strictly to the published names."""
+
+    checkpoint: Checkpoint
+
+    def load(self, name: str, config: ModelConfig) -> nn.Module:
+        """Build on the meta device and assign views of the mapped file: nothing is copied."""
+        with torch.device("meta"):
+            module = network(name, config)
+        load_strict(module, self.checkpoint, PREFIXES[name], ignored=_unused(name, config))
+        return module.float()
+
+    def provenance(self) -> dict[str, Any]:
+        """Return the checkpoint's name and digest."""
+        return {"source": self.checkpoint.source, "source_sha256": self.checkpoint.sha256()}
+
+
+def _unused(name: str, config: ModelConfig) -> list[str]:
+    """List published tensors that no graph uses: the text tower's last block and its head."""
+    if name != "text_encoder":
+        return []
+    last_block = f"transformer.resblocks.{config.text.layers - 1}."
+    return [last_block, "text_projection", "logit_scale", "attn_mask"]
+
+
+@dataclass(frozen=True)
+class RandomWeights:
+    """PyTorch's initial weights for a seed: full size without a download, for benchmarks."""
+
+    seed: int = 0
+
+    def load(self, name: str, config: ModelConfig) -> nn.Module:
+        """Build a network with random weights."""
+        torch.manual_seed(self.seed)
+        return network(name, config)
+
+    def provenance(self) -> dict[str, Any]:
+        """Return the seed."""
+        return {"source": f"random weights, seed {self.seed}"}

@@ -1,0 +1,90 @@
+"""Where a stage can run, by the names a user types.
+
+    cpu         ONNX Runtime's CPU provider, everywhere
+    dml         DirectML, Windows GPUs
+    migraphx    AMD GPUs on Linux
+    rocm        AMD GPUs on Linux, ONNX Runtime before 1.23
+    webgpu      any GPU with Vulkan, D3D12 or Metal
+    openvino    native OpenVINO, `openvino:CPU`, `openvino:GPU`, `openvino:NPU`
+"""
+
+from dataclasses import dataclass
+from importlib.util import find_spec
+
+from hummingbird_edge.runtime.errors import DeviceError, RequestError
+
+__all__ = ["Device", "candidates"]
+
+_PROVIDERS = {
+    "cpu": "CPUExecutionProvider",
+    "dml": "DmlExecutionProvider",
+    "migraphx": "MIGraphXExecutionProvider",
+    "rocm": "ROCMExecutionProvider",
+    "webgpu": "WebGpuExecutionProvider",
+}
+_INSTALL = {
+    "dml": "pip install onnxruntime-directml (Windows)",
+    "migraphx": "pip install onnxruntime-migraphx in place of onnxruntime",
+    "rocm": "pip install onnxruntime-rocm in place of onnxruntime",
+    "webgpu": "pip install onnxruntime-webgpu in place of onnxruntime",
+}
+# `auto` tries these in order and takes the first that loads the stage.
+_LADDER = ("dml", "migraphx", "rocm", "openvino", "cpu")
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """One engine and where it computes."""
+
+    name: str
+    """As the user types it."""
+    engine: str
+    """`onnxruntime` or `openvino`."""
+    target: str
+    """An execution provider of ONNX Runtime, or a device of OpenVINO."""
+
+    @classmethod
+    def parse(cls, name: str) -> "Device":
+        """Return the device called `name`; raises RequestError for a name that is none."""
+        engine, _, target = name.partition(":")
+        if engine == "openvino":
+            return cls(name, "openvino", target or "CPU")
+        if name not in _PROVIDERS:
+            known = ", ".join(["auto", *_PROVIDERS, "openvino"])
+            raise RequestError(f"there is no device called {name!r}: choose from {known}")
+        return cls(name, "onnxruntime", _PROVIDERS[name])
+
+    def require_installed(self) -> None:
+        """Raise DeviceError where the engine or its provider is not installed."""
+        if self.engine == "openvino":
+            if find_spec("openvino") is None:
+                raise DeviceError(
+                    f"device {self.name} needs OpenVINO, which is not installed: "
+                    f"pip install openvino, or choose --device cpu"
+                )
+            return
+        import onnxruntime
+
+        available = onnxruntime.get_available_providers()
+        if self.target not in available:
+            raise DeviceError(
+                f"device {self.name} needs {self.target}, the installed ONNX Runtime "
+                f"{onnxruntime.__version__} has {', '.join(available)}: {_INSTALL[self.name]}"
+            )
+
+
+def candidates(name: str) -> list[Device]:
+    """Return the devices to try for `name`: the one named, or all installed ones for `auto`."""
+    if name != "auto":
+        device = Device.parse(name)
+        device.require_installed()
+        return [device]
+    found = []
+    for rung in _LADDER:
+        device = Device.parse(rung)
+        try:
+            device.require_installed()
+        except DeviceError:
+            continue
+        found.append(device)
+    return found

@@ -1,0 +1,189 @@
+"""The facts of a bundle, as its `hummingbird.json` states them.
+
+    {"format": "hummingbird-edge", "format_version": 1, "name": ..., "model": {...},
+     "sampler": {...}, "defaults": {...}, "stages": {"unet": {"variants": [...]}, ...},
+     "files": {"unet/model.onnx": {"bytes": ..., "sha256": ...}, ...},
+     "provenance": {...}, "licence": "..."}
+
+What the model is stands here; what the user asks for is a `Request`.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any, TypeVar
+
+from hummingbird_edge.runtime.errors import BundleError
+from hummingbird_edge.runtime.sampler import Sampler
+
+__all__ = ["FORMAT", "FORMAT_VERSION", "MANIFEST", "Defaults", "FileFacts", "Manifest", "ModelFacts"]
+
+MANIFEST = "hummingbird.json"
+FORMAT = "hummingbird-edge"
+FORMAT_VERSION = 1
+
+Facts = TypeVar("Facts")
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFacts:
+    """What the runtime must know of the networks."""
+
+    latent_channels: int
+    """Channels of a latent frame."""
+    vae_downsampling: int
+    """Pixels along one side of a latent pixel."""
+    unet_downsampling: int
+    """Latent pixels along one side of the U-Net's coarsest pixel."""
+    scaling_factor: float
+    """Latents are divided by this before they are decoded."""
+    context_length: int
+    """Tokens of a prompt."""
+    context_width: int
+    """Channels of an encoded token."""
+    guidance_width: int | None
+    """Width of the guidance-scale embedding; None where guidance takes a second pass."""
+
+    @property
+    def size_divisor(self) -> int:
+        """What width and height must divide by, in pixels."""
+        return self.vae_downsampling * self.unet_downsampling
+
+
+@dataclass(frozen=True, slots=True)
+class Defaults:
+    """What a video is like where the user does not say."""
+
+    frames: int = 16
+    width: int = 512
+    height: int = 320
+    steps: int = 4
+    guidance: float = 7.5
+    fps: int = 8
+
+
+@dataclass(frozen=True, slots=True)
+class FileFacts:
+    """What one file of the bundle must be like."""
+
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """The facts of a bundle."""
+
+    name: str
+    model: ModelFacts
+    sampler: Sampler
+    defaults: Defaults
+    stages: Mapping[str, Any]
+    """Stage name to {"variants": [{"graph": path, "precision": ...}, ...], ...}."""
+    files: Mapping[str, FileFacts]
+    """Relative POSIX path to what is there."""
+    provenance: Mapping[str, Any]
+    licence: str
+
+    @classmethod
+    def read(cls, folder: Path) -> "Manifest":
+        """Read `folder/hummingbird.json`; raises BundleError where it is missing, newer or bad."""
+        path = folder / MANIFEST
+        if not folder.exists():
+            raise BundleError(f"there is no bundle at {folder}: check the path")
+        if not path.is_file():
+            raise BundleError(
+                f"{folder} is no bundle, it has no {MANIFEST}: build one with hb-export build"
+            )
+        try:
+            entries = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise BundleError(
+                f"{path} cannot be read ({error}): build or copy the bundle again"
+            ) from error
+        return cls.from_dict(entries, path)
+
+    @classmethod
+    def from_dict(cls, entries: Any, path: Path) -> "Manifest":
+        """Check and convert parsed JSON; `path` is named in errors."""
+        _check_format(entries, path)
+        try:
+            return cls(
+                name=str(entries["name"]),
+                model=_facts(ModelFacts, entries["model"]),
+                sampler=_facts(Sampler, entries["sampler"]),
+                defaults=_facts(Defaults, entries["defaults"]),
+                stages={str(k): _stage(v) for k, v in entries["stages"].items()},
+                files={_safe(k): _facts(FileFacts, v) for k, v in entries["files"].items()},
+                provenance=dict(entries["provenance"]),
+                licence=str(entries["licence"]),
+            )
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise BundleError(
+                f"{path} does not state what a bundle needs "
+                f"({type(error).__name__}: {error}): build the bundle again"
+            ) from error
+
+    def graph(self, stage: str) -> str:
+        """Return the relative path of the graph that runs `stage`."""
+        if stage not in self.stages:
+            raise BundleError(
+                f"bundle {self.name} has no {stage}, only {', '.join(self.stages)}: "
+                f"build it again with that stage"
+            )
+        return str(self.stages[stage]["variants"][0]["graph"])
+
+
+def _check_format(entries: Any, path: Path) -> None:
+    if not isinstance(entries, dict) or entries.get("format") != FORMAT:
+        raise BundleError(f"{path} is not the manifest of a {FORMAT} bundle: check the path")
+    version = entries.get("format_version")
+    if not isinstance(version, int) or version < 1:
+        raise BundleError(f"{path} has format version {version!r}: build the bundle again")
+    if version > FORMAT_VERSION:
+        raise BundleError(
+            f"{path} has format version {version}, this program reads up to {FORMAT_VERSION}: "
+            f"upgrade hummingbird-edge"
+        )
+
+
+def _facts(kind: type[Facts], entries: Mapping[str, Any]) -> Facts:
+    """Build dataclass `kind`, holding each entry to the type of its annotation."""
+    known = {f.name: f for f in fields(kind)}  # type: ignore[arg-type]
+    for name, value in entries.items():
+        if name not in known:
+            raise ValueError(f"unknown entry {name!r}")
+        kinds: tuple[type, ...] = {
+            "int": (int,),
+            "float": (int, float),
+            "str": (str,),
+            "int | None": (int, type(None)),
+        }[str(getattr(known[name].type, "__name__", known[name].type))]
+        if isinstance(value, bool) or not isinstance(value, kinds):
+            raise TypeError(f"{name} is {value!r}")
+        if isinstance(value, int | float) and value <= 0:
+            raise ValueError(f"{name} is {value!r}")
+    return kind(**entries)
+
+
+def _stage(entries: Mapping[str, Any]) -> dict[str, Any]:
+    """Check that a stage names at least one graph inside the bundle."""
+    variants = [{**v, "graph": _safe(v["graph"])} for v in entries["variants"]]
+    if not variants:
+        raise ValueError("a stage without variants")
+    return {**entries, "variants": variants}
+
+
+def _safe(name: str) -> str:
+    """Return `name` where it is a plain relative path; a bundle never reaches outside itself."""
+    parts = PurePosixPath(name).parts
+    if (
+        not parts
+        or "\\" in name
+        or ".." in parts
+        or PurePosixPath(name).is_absolute()
+        or PureWindowsPath(name).drive
+    ):
+        raise ValueError(f"the path {name!r} leaves the bundle")
+    return name

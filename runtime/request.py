@@ -1,0 +1,74 @@
+"""What a user asks for, held to what the model can do."""
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from hummingbird_edge.runtime.errors import RequestError
+from hummingbird_edge.runtime.manifest import Manifest
+
+__all__ = ["Request"]
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One video to be made."""
+
+    prompt: str
+    frames: int
+    """Frames of the video, at least 1."""
+    width: int
+    """Pixels; divides by the model's size divisor."""
+    height: int
+    """Pixels; divides by the model's size divisor."""
+    steps: int
+    """Sampling steps, 1 to 50."""
+    guidance: float
+    """Guidance scale w, 0 or more."""
+    fps: int
+    """Frames a second, told to the model and used for playing."""
+    seed: int
+    """Fixes the noise; 0 or more."""
+
+    @classmethod
+    def for_model(
+        cls, manifest: Manifest, prompt: str, seed: int, **asked: int | float | None
+    ) -> "Request":
+        """Fill in the bundle's defaults for what is None, and check; raises RequestError."""
+        defaults = asdict(manifest.defaults)
+        values: dict[str, Any] = {
+            name: defaults[name] if value is None else value for name, value in asked.items()
+        }
+        request = cls(prompt=prompt, seed=seed, **{**defaults, **values})
+        request._check(manifest)
+        return request
+
+    def _check(self, manifest: Manifest) -> None:
+        for name in ("frames", "width", "height", "fps"):
+            value = getattr(self, name)
+            if value < 1:
+                raise RequestError(f"{name} is {value}: give 1 or more")
+        divisor = manifest.model.size_divisor
+        for name in ("width", "height"):
+            value = getattr(self, name)
+            if value % divisor:
+                lower = max(divisor, value // divisor * divisor)
+                raise RequestError(
+                    f"{name} {value} does not divide by {divisor}, as {manifest.name} needs: "
+                    f"try {lower} or {(value // divisor + 1) * divisor}"
+                )
+        if not (math.isfinite(self.guidance) and self.guidance >= 0):
+            raise RequestError(f"guidance is {self.guidance}: give a number of 0 or more")
+        if self.seed < 0:
+            raise RequestError(f"seed is {self.seed}: give 0 or more")
+        manifest.sampler.timesteps(self.steps)
+
+    def latent_shape(self, manifest: Manifest) -> tuple[int, int, int, int, int]:
+        """Return the shape of the latents, (1, C, T, h, w)."""
+        facts = manifest.model
+        down = facts.vae_downsampling
+        return (1, facts.latent_channels, self.frames, self.height // down, self.width // down)
+
+    def settings(self) -> dict[str, object]:
+        """Return plain values for JSON."""
+        return asdict(self)
