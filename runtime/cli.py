@@ -193,17 +193,18 @@ def _command(settings: dict[str, object]) -> str:
     """Return the command that makes a video with these settings again."""
     import shlex
 
+    from hummingbird_edge.runtime.bundle import BUILTIN, Bundle
     from hummingbird_edge.runtime.errors import OutputError
 
     try:
-        parts = ["hb-run", str(settings["prompt"]), "--size"]
-        parts.append(f"{settings['width']}x{settings['height']}")
+        parts = ["hb-run", "--size", f"{settings['width']}x{settings['height']}"]
         for name in ("frames", "steps", "guidance", "fps", "seed"):
             parts += [f"--{name}", str(settings[name])]
     except KeyError as error:
         raise OutputError(f"the file does not say its {error.args[0]}: it was made otherwise") from None
-    if settings.get("model") != "builtin":
-        parts += ["--bundle", f"BUNDLE_OF_{settings.get('model')}"]
+    if settings.get("bundle_sha256") != Bundle.open(BUILTIN).digest:
+        parts += ["--bundle", f"PATH_TO_{settings.get('model')}"]
+    parts += ["--", str(settings["prompt"])]
     return " ".join(shlex.quote(part.replace("\x1b", "")) for part in parts)
 
 
