@@ -2,15 +2,15 @@
 
 Three choices make a small model learn this on a CPU:
 
-- At t = 999 the input is pure noise, as it is when a video is made. The schedule itself would leave
-  alpha_bar = 0.0047 of the clip, and over a clip's thousands of numbers that is enough for the
-  network to read the answer from its input and to ignore the text.
-- Half the draws are at t = 999, most others at the three later timesteps of the 4-step sampler: that
-  first step is a plain regression from text to video, and the world's captions all but determine it.
+- At t = 999 the input is pure noise, as it is when a video is made. The schedule itself would
+  leave alpha_bar = 0.0047 of the clip, and over a clip's thousands of numbers that is enough for
+  the network to read the answer from its input and to ignore the text.
+- Half the draws are at t = 999, most others at the three later timesteps of the 4-step sampler:
+  the first step is a plain regression from text to video, which the captions all but determine.
 - The network predicts v (Salimans & Ho 2022, arXiv:2202.00512): noise prediction would multiply its
   errors by 15 at t = 999.
 
-Guidance and frame rate are drawn at random and mean nothing to this model: it learns to ignore both.
+Guidance and frame rate are drawn at random and mean nothing here: the model learns to ignore both.
 """
 
 from collections.abc import Sequence
@@ -174,7 +174,7 @@ def train_generator(
     vae: VAE,
     tokenizer: Tokenizer,
     steps: int,
-    batch: int = 16,
+    batch: int = 8,
     peak_rate: float = 1e-3,
     clips: int = 4096,
     seed: int = 0,

@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -64,7 +63,7 @@ class Run:
         """Write a checkpoint beside the old one, then replace it."""
         partial = self.checkpoint_path.with_suffix(".partial")
         torch.save(dict(state), partial)
-        os.replace(partial, self.checkpoint_path)
+        partial.replace(self.checkpoint_path)
 
     def load(self) -> dict[str, Any] | None:
         """Return the newest checkpoint, or None where the run is new."""

@@ -118,7 +118,7 @@ def _read_unet(part: _Part) -> UNetConfig:
     attended = [(i, b) for i, b in attended if f"input_blocks.{b}.1.norm.weight" in part.shapes]
     if not attended:
         raise CheckpointError(f"{part.source} has a U-Net without attention: it cannot read text")
-    block = "input_blocks.{}.1.transformer_blocks.0.".format(attended[0][1])
+    block = f"input_blocks.{attended[0][1]}.1.transformer_blocks.0."
     initial = "init_attn.0.transformer_blocks.0.attn1."
     initial_heads = part.fact(initial + "heads", UNetConfig().initial_heads)
     return UNetConfig(
@@ -132,7 +132,9 @@ def _read_unet(part: _Part) -> UNetConfig:
         context_width=part.size(block + "attn2.to_k.weight", 1),
         middle_block="middle_block.0.in_layers.0.weight" in part.shapes,
         guidance_width=(
-            part.size("time_cond_proj.weight", 1) if "time_cond_proj.weight" in part.shapes else None
+            part.size("time_cond_proj.weight", 1)
+            if "time_cond_proj.weight" in part.shapes
+            else None
         ),
         groups=part.fact("input_blocks.1.0.in_layers.0.num_groups", UNetConfig().groups),
     )

@@ -17,7 +17,7 @@ LICENCE = (
 )
 RANDOM_LICENCE = "Random weights, made by hummingbird-edge: no terms."
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, no_args_is_help=True)
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
 @app.command()
@@ -85,9 +85,7 @@ def build(
     fallback = preset or (Path(source).stem if source is not None else out.name)
     terms = RANDOM_LICENCE if source is None else LICENCE
     stages = ["text_encoder", "unet", "vae_decoder", *(["vae_encoder"] if vae_encoder else [])]
-    plan = BundlePlan(
-        name or fallback, given, stages, opset, storage, tokenizer, licence or terms
-    )
+    plan = BundlePlan(name or fallback, given, stages, opset, storage, tokenizer, licence or terms)
     write_bundle(plan, weights, out, typer.echo, force)
     typer.echo(out)
 

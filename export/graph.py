@@ -6,6 +6,7 @@ import logging
 import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Protocol, cast
 
 import onnx
 import onnx_ir
@@ -22,11 +23,19 @@ OPSETS = range(18, 22)
 GRAPH, WEIGHTS = "model.onnx", "model.onnx_data"
 
 
+class Exportable(Protocol):
+    """A layer with another form for graphs."""
+
+    def for_export(self) -> nn.Module:
+        """Return that form, sharing the layer's memory."""
+        ...
+
+
 def for_export(module: nn.Module) -> nn.Module:
     """Swap in place every layer that has a form for graphs; returns `module`."""
     for name, child in module.named_children():
         if hasattr(child, "for_export"):
-            setattr(module, name, child.for_export())
+            setattr(module, name, cast("Exportable", child).for_export())
         else:
             for_export(child)
     return module
@@ -42,8 +51,7 @@ def export_graph(
     if opset not in OPSETS:
         raise RequestError(f"opset {opset} is not supported: choose {OPSETS[0]} to {OPSETS[-1]}")
     free = {
-        name: {axis: torch.export.Dim.DYNAMIC for axis in stage.axes[name]} or None
-        for name in inputs
+        name: dict.fromkeys(stage.axes[name], torch.export.Dim.DYNAMIC) or None for name in inputs
     }
     with torch.no_grad(), _quiet():
         program = torch.onnx.export(
@@ -77,7 +85,8 @@ def save_graph(model: onnx_ir.Model, folder: Path) -> None:
 def _name_axes(model: onnx_ir.Model, stage: Stage) -> None:
     """Give free axes the names by which a session fixes them, in place of traced symbols."""
     for value in model.graph.inputs:
-        assert value.name is not None and value.shape is not None
+        assert value.name is not None
+        assert value.shape is not None
         for axis, name in stage.axes[value.name].items():
             value.shape[axis] = name
     (output,) = model.graph.outputs

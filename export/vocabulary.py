@@ -4,6 +4,7 @@ The merges are OpenAI's (MIT licence), as OpenCLIP carries them.
 """
 
 import gzip
+import itertools
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -73,7 +74,7 @@ def merges_of(word: str, rank: dict[str, int]) -> list[str]:
     pieces = [*word[:-1], word[-1] + "</w>"]
     applied: list[str] = []
     while True:
-        pairs = [" ".join(pair) for pair in zip(pieces, pieces[1:], strict=False)]
+        pairs = [" ".join(pair) for pair in itertools.pairwise(pieces)]
         best = min(pairs, key=lambda pair: rank.get(pair, len(rank)), default="")
         if best not in rank:
             return applied

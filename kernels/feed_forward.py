@@ -14,7 +14,7 @@ __all__ = ["GEGLU", "SplitGEGLU"]
 
 
 class GEGLU(nn.Module):
-    """Project (..., width) to (..., inner) through a value and a gate; `proj` is published whole."""
+    """Project (..., width) to (..., inner) by a value and a gate; `proj` is published whole."""
 
     def __init__(self, width: int, inner: int) -> None:
         super().__init__()

@@ -120,7 +120,7 @@ class Bundle:
         try:
             record.parent.mkdir(parents=True, exist_ok=True)
             partial.write_text(self._stamp(), encoding="utf-8")
-            os.replace(partial, record)
+            partial.replace(record)
         except OSError:
             # A home that cannot be written costs a second hash next time, nothing else.
             partial.unlink(missing_ok=True)

@@ -201,7 +201,9 @@ def _command(settings: dict[str, object]) -> str:
         for name in ("frames", "steps", "guidance", "fps", "seed"):
             parts += [f"--{name}", str(settings[name])]
     except KeyError as error:
-        raise OutputError(f"the file does not say its {error.args[0]}: it was made otherwise") from None
+        raise OutputError(
+            f"the file does not say its {error.args[0]}: it was made otherwise"
+        ) from None
     if settings.get("bundle_sha256") != Bundle.open(BUILTIN).digest:
         parts += ["--bundle", f"PATH_TO_{settings.get('model')}"]
     parts += ["--", str(settings["prompt"])]

@@ -10,13 +10,12 @@ __all__ = ["run_command"]
 
 _INTERRUPTED = 130
 """The status by which a shell knows that Ctrl-C ended a program."""
-_UsageError = typer.BadParameter.__base__
+_UsageError: type[Exception] = typer.BadParameter.__base__  # type: ignore[assignment]
 """Click's own class, wherever this Typer keeps Click."""
 
 
 def run_command(app: typer.Typer, name: str) -> None:
-    """Run a Typer application and exit: 0, 1 (an error of ours), 2 (wrong usage) or 130 (Ctrl-C)."""
-    assert _UsageError is not None
+    """Run an application and exit: 0, 1 (an error of ours), 2 (wrong usage), 130 (Ctrl-C)."""
     try:
         status = app(prog_name=name, standalone_mode=False)
     except HummingbirdError as error:

@@ -1,11 +1,11 @@
 """Where a stage can run, by the names a user types.
 
-    cpu         ONNX Runtime's CPU provider, everywhere
-    dml         DirectML, Windows GPUs
-    migraphx    AMD GPUs on Linux
-    rocm        AMD GPUs on Linux, ONNX Runtime before 1.23
-    webgpu      any GPU with Vulkan, D3D12 or Metal
-    openvino    native OpenVINO, `openvino:CPU`, `openvino:GPU`, `openvino:NPU`
+cpu         ONNX Runtime's CPU provider, everywhere
+dml         DirectML, Windows GPUs
+migraphx    AMD GPUs on Linux
+rocm        AMD GPUs on Linux, ONNX Runtime before 1.23
+webgpu      any GPU with Vulkan, D3D12 or Metal
+openvino    native OpenVINO, `openvino:CPU`, `openvino:GPU`, `openvino:NPU`
 """
 
 from dataclasses import dataclass

@@ -17,7 +17,15 @@ from typing import Any, TypeVar
 from hummingbird_edge.runtime.errors import BundleError
 from hummingbird_edge.runtime.sampler import Sampler
 
-__all__ = ["FORMAT", "FORMAT_VERSION", "MANIFEST", "Defaults", "FileFacts", "Manifest", "ModelFacts"]
+__all__ = [
+    "FORMAT",
+    "FORMAT_VERSION",
+    "MANIFEST",
+    "Defaults",
+    "FileFacts",
+    "Manifest",
+    "ModelFacts",
+]
 
 MANIFEST = "hummingbird.json"
 FORMAT = "hummingbird-edge"

@@ -56,8 +56,9 @@ class Sampler:
         index = np.arange(self.train_steps)
         rising = first + spacing * index
         falling = last - spacing * index[::-1]
-        root = np.where(index < self.train_steps // 2, rising, falling).astype(np.float32)
-        return np.cumprod(1 - root * root, dtype=np.float64).astype(np.float32)
+        root = np.where(index < self.train_steps // 2, rising, falling)
+        kept = 1 - np.square(root.astype(np.float32))
+        return np.cumprod(kept, dtype=np.float64).astype(np.float32)
 
     def timesteps(self, steps: int) -> list[int]:
         """Return `steps` timesteps, noisiest first; raises RequestError outside 1 to 50."""

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from hummingbird_edge.runtime.bundle import BUILTIN, Bundle
 from hummingbird_edge.runtime.device import Device, candidates
-from hummingbird_edge.runtime.errors import BundleError, DeviceError, RequestError
+from hummingbird_edge.runtime.errors import DeviceError, RequestError
 from hummingbird_edge.runtime.noise import gaussian_noise
 from hummingbird_edge.runtime.request import Request
 from hummingbird_edge.runtime.result import Timings, Video, check_frames, check_latents

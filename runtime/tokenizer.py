@@ -54,7 +54,7 @@ class Tokenizer:
                 f"the tokenizer in {folder} cannot be read ({error}): export the bundle again"
             ) from error
         self._tokenizer = BytePairTokenizer(model)
-        self._tokenizer.pre_tokenizer = Sequence(  # type: ignore[assignment]
+        self._tokenizer.pre_tokenizer = Sequence(
             [Split(Regex(PATTERN), "removed", invert=True), ByteLevel(False, use_regex=False)]
         )
 
@@ -80,5 +80,3 @@ def clean(prompt: str) -> str:
 
     text = html.unescape(html.unescape(ftfy.fix_text(prompt))).strip()
     return " ".join(text.split()).strip().lower()
-
-

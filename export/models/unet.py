@@ -326,7 +326,7 @@ class UNet(nn.Module):
         self, timestep: torch.Tensor, timestep_cond: torch.Tensor | None, fps: torch.Tensor
     ) -> torch.Tensor:
         """Return what every residual block is told of time, guidance and frame rate, (B, E)."""
-        dtype = self.time_embed[0].weight.dtype
+        dtype = next(self.time_embed.parameters()).dtype
         time = sinusoidal_embedding(timestep, self.config.width).to(dtype)
         if self.config.guidance_width is not None:
             time = time + self.time_cond_proj(timestep_cond)
