@@ -74,7 +74,7 @@ class TensorPlace:
             return torch.empty(self.shape, dtype=self.dtype)
         storage = self.file.bytes_at(self.start, self.nbytes)
         if self.start % self.dtype.itemsize:
-            storage = cast(torch.UntypedStorage, storage.clone())  # type: ignore[no-untyped-call]
+            storage = cast(torch.UntypedStorage, storage.clone())
         made = torch.empty(0, dtype=self.dtype)
         return made.set_(storage, self.offset, self.shape, self.stride)
 

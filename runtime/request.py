@@ -52,10 +52,11 @@ class Request:
         for name in ("width", "height"):
             value = getattr(self, name)
             if value % divisor:
-                lower = max(divisor, value // divisor * divisor)
+                below = value // divisor * divisor
+                nearest = [size for size in (below, below + divisor) if size]
                 raise RequestError(
                     f"{name} {value} does not divide by {divisor}, as {manifest.name} needs: "
-                    f"try {lower} or {(value // divisor + 1) * divisor}"
+                    f"try {' or '.join(str(size) for size in nearest)}"
                 )
         if not (math.isfinite(self.guidance) and self.guidance >= 0):
             raise RequestError(f"guidance is {self.guidance}: give a number of 0 or more")

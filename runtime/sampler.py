@@ -73,6 +73,7 @@ class Sampler:
     def denoise(self, x_t: Latents, output: Latents, t: int) -> Latents:
         """Return the consistency function's value: clean latents, shaped like `x_t`."""
         alpha, sigma = self._scales(t)
+        x0: Latents
         match self.prediction_type:
             case "epsilon":
                 x0 = (x_t - sigma * output) / alpha

@@ -7,7 +7,8 @@ import pytest
 
 from hummingbird_edge.runtime.noise import gaussian_noise
 
-PINNED = [0.0]  # seed 7, draw 0, shape (6,)
+# Seed 7, draw 0. Changing a number here changes every video that a seed ever made.
+PINNED = [0.09770063, 0.84052134, -1.4196236, 1.2270037, 0.99973553, -0.10711885]
 
 
 def test_a_seed_fixes_the_numbers() -> None:
