@@ -1,5 +1,6 @@
 """A model bundle: a folder of graphs, a tokenizer and a manifest, verified before it is used."""
 
+import contextlib
 import hashlib
 import json
 import os
@@ -123,4 +124,5 @@ class Bundle:
             partial.replace(record)
         except OSError:
             # A home that cannot be written costs a second hash next time, nothing else.
-            partial.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                partial.unlink()

@@ -193,8 +193,9 @@ def _command(settings: dict[str, object]) -> str:
     """Return the command that makes a video with these settings again."""
     import shlex
 
-    from hummingbird_edge.runtime.bundle import BUILTIN, Bundle
+    from hummingbird_edge.runtime.bundle import BUILTIN, sha256_of
     from hummingbird_edge.runtime.errors import OutputError
+    from hummingbird_edge.runtime.manifest import MANIFEST
 
     try:
         parts = ["hb-run", "--size", f"{settings['width']}x{settings['height']}"]
@@ -204,7 +205,8 @@ def _command(settings: dict[str, object]) -> str:
         raise OutputError(
             f"the file does not say its {error.args[0]}: it was made otherwise"
         ) from None
-    if settings.get("bundle_sha256") != Bundle.open(BUILTIN).digest:
+    manifest = BUILTIN / MANIFEST
+    if not manifest.is_file() or settings.get("bundle_sha256") != sha256_of(manifest):
         parts += ["--bundle", f"PATH_TO_{settings.get('model')}"]
     parts += ["--", str(settings["prompt"])]
     return " ".join(shlex.quote(part.replace("\x1b", "")) for part in parts)

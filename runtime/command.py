@@ -18,6 +18,8 @@ def run_command(app: typer.Typer, name: str) -> None:
     """Run an application and exit: 0, 1 (an error of ours), 2 (wrong usage), 130 (Ctrl-C)."""
     try:
         status = app(prog_name=name, standalone_mode=False)
+        if status == _INTERRUPTED:  # some releases of Typer turn Ctrl-C into a status
+            raise KeyboardInterrupt
     except HummingbirdError as error:
         print(f"{name}: {error}", file=sys.stderr)
         status = error.exit_code
@@ -26,6 +28,10 @@ def run_command(app: typer.Typer, name: str) -> None:
         status = _INTERRUPTED
     except MemoryError:
         print(f"{name}: out of memory: try fewer frames or a smaller size", file=sys.stderr)
+        status = 1
+    except OSError as error:
+        # A path too long for the system, a disk that fails, a pipe that was closed.
+        print(f"{name}: the system refused a file or its output ({error})", file=sys.stderr)
         status = 1
     except _UsageError as error:
         print(f"{name}: {error.format_message()} See {name} --help.", file=sys.stderr)  # type: ignore[attr-defined]

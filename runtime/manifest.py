@@ -106,7 +106,8 @@ class Manifest:
             )
         try:
             entries = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
+        # RecursionError is JSON nested without end.
+        except (OSError, ValueError, RecursionError) as error:
             raise BundleError(
                 f"{path} cannot be read ({error}): build or copy the bundle again"
             ) from error
@@ -189,6 +190,7 @@ def _safe(name: str) -> str:
     if (
         not parts
         or "\\" in name
+        or "\0" in name
         or ".." in parts
         or PurePosixPath(name).is_absolute()
         or PureWindowsPath(name).drive

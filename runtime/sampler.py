@@ -44,6 +44,10 @@ class Sampler:
     sigma_data: float = 0.5
     timestep_scaling: float = 10.0
 
+    def __post_init__(self) -> None:
+        if self.prediction_type not in ("epsilon", "v_prediction", "sample"):
+            raise ValueError(f"unknown prediction type {self.prediction_type!r}")
+
     @cached_property
     def alpha_bar(self) -> NDArray[np.float32]:
         """(train_steps,) float32: the share of the signal's variance left at each timestep.
@@ -76,7 +80,7 @@ class Sampler:
         x0: Latents
         match self.prediction_type:
             case "epsilon":
-                x0 = (x_t - sigma * output) / alpha
+                x0 = np.asarray((x_t - sigma * output) / alpha, np.float32)
             case "v_prediction":
                 x0 = alpha * x_t - sigma * output
             case _:

@@ -1,7 +1,7 @@
 """What tests share: the recorded numbers, and one bundle that is exported once."""
 
+import json
 import os
-import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -38,15 +38,68 @@ def golden() -> dict[str, NDArray[Any]]:
 @pytest.fixture(scope="session")
 def nano_bundle(tmp_path_factory: pytest.TempPathFactory, cache_home: Path) -> Path:
     """Export the nano checkpoint with the real command, with the VAE's encoder; the slow part."""
+    out = tmp_path_factory.mktemp("nano") / "nano"
+    assert export("build", NANO, out, "--vae-encoder") == 0
+    return out
+
+
+@pytest.fixture(scope="session")
+def tiny_config(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Write the configuration of a very small model, guided by a second pass as the teacher is."""
+    from hummingbird_edge.export.vocabulary import Vocabulary
+
+    folder = tmp_path_factory.mktemp("tiny_config")
+    words = Vocabulary.clip().restricted_to(["a", "red", "cat"])
+    words.write(folder / "tokenizer", 8)
+    vocabulary = len(words.tokens)
+    entries = {
+        "text": {
+            "vocab_size": vocabulary,
+            "context_length": 8,
+            "width": 8,
+            "layers": 2,
+            "heads": 2,
+        },
+        "unet": {
+            "width": 8,
+            "multipliers": [1],
+            "attention_levels": [0],
+            "head_width": 4,
+            "initial_heads": 2,
+            "context_width": 8,
+            "middle_block": True,
+            "guidance_width": None,
+            "groups": 2,
+        },
+        "vae": {"width": 8, "multipliers": [1, 1], "res_blocks": 1, "groups": 2},
+        "prediction_type": "v_prediction",
+        "defaults": {"frames": 3, "width": 16, "height": 8, "steps": 2, "guidance": 4, "fps": 5},
+    }
+    (folder / "config.json").write_text(json.dumps(entries), encoding="utf-8")
+    return folder / "config.json"
+
+
+@pytest.fixture(scope="session")
+def tiny_bundle(
+    tmp_path_factory: pytest.TempPathFactory, tiny_config: Path, cache_home: Path
+) -> Path:
+    """Export the very small model with random weights stored as float16, by the real command."""
+    out = tmp_path_factory.mktemp("tiny") / "tiny"
+    arguments = ["--config", tiny_config, "--tokenizer", tiny_config.parent / "tokenizer"]
+    stored = ["--storage", "float16", "--opset", "20", "--seed", "3"]
+    assert export("build", "--random-weights", *arguments, *stored, out) == 0
+    return out
+
+
+def export(*arguments: object) -> object:
+    """Run `hb-export` in this process, where PyTorch is loaded already; return its status."""
     from hummingbird_edge.export.cli import main
 
-    out = tmp_path_factory.mktemp("bundles") / "nano"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", ["hb-export", "build", str(NANO), str(out), "--vae-encoder"])
+        patch.setattr(sys, "argv", ["hb-export", *(str(argument) for argument in arguments)])
         with pytest.raises(SystemExit) as ended:
             main()
-    assert ended.value.code == 0
-    return out
+    return ended.value.code
 
 
 @pytest.fixture(scope="session")
@@ -65,31 +118,6 @@ def hb() -> Command:
             env=os.environ | {"PYTHONUTF8": "1", "COLUMNS": "200"},
             timeout=300,
         )
-
-    return run
-
-
-@pytest.fixture(scope="session")
-def interrupted_run() -> Callable[..., tuple[int, str]]:
-    """Return a function that starts `hb-run`, presses Ctrl-C at a line of stderr, and waits."""
-
-    def run(*arguments: object, at: str) -> tuple[int, str]:
-        process = subprocess.Popen(
-            command_line("hb-run", *arguments),
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        assert process.stderr is not None
-        lines = []
-        for line in process.stderr:
-            lines.append(line)
-            if at in line:
-                process.send_signal(signal.SIGINT)
-                break
-        lines += process.stderr.readlines()
-        process.stderr.close()
-        return process.wait(timeout=60), "".join(lines)
 
     return run
 

@@ -96,7 +96,8 @@ def test_guidance_embedding_is_the_recorded_one(golden: Golden) -> None:
         golden["guidance_embedding_w"], golden["guidance_embedding"], strict=True
     ):
         found = guidance_embedding(float(w), 256)
-        assert (found.shape, found.dtype) == ((1, 256), np.float32)
+        assert found.shape == (1, 256)
+        assert found.dtype == np.float32
         np.testing.assert_allclose(found[0], expected, rtol=0, atol=1e-3)
 
 

@@ -1,0 +1,33 @@
+"""The model that is installed with the runtime does what its prompt says."""
+
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from hummingbird_edge.distill.judge import judge
+from hummingbird_edge.runtime.bundle import BUILTIN, Bundle
+
+Command = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+def test_the_built_in_bundle_is_whole_and_small() -> None:
+    bundle = Bundle.open(BUILTIN, verify=True)
+    assert set(bundle.manifest.stages) >= {"text_encoder", "unet", "vae_decoder"}
+    present = {p.relative_to(BUILTIN).as_posix() for p in BUILTIN.rglob("*") if p.is_file()}
+    assert present == {*bundle.manifest.files, "hummingbird.json"}
+
+
+@pytest.mark.parametrize(("prompt", "colour"), [("a red circle moving right", "red")])
+def test_a_prompt_becomes_what_it_says(
+    hb: Command, tmp_path: Path, prompt: str, colour: str
+) -> None:
+    done = hb("hb-run", prompt, "-o", "out.mp4", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    with av.open(str(tmp_path / "out.mp4")) as container:
+        frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+    verdict = judge(np.stack(frames))
+    assert (verdict.background, verdict.colour) == ("black", colour)

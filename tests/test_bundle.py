@@ -1,0 +1,333 @@
+"""Bundles are held to their manifest, and reach nothing outside their folder."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hummingbird_edge.runtime import bundle as bundle_module
+from hummingbird_edge.runtime.bundle import Bundle, sha256_of
+from hummingbird_edge.runtime.errors import BundleError
+from hummingbird_edge.runtime.manifest import MANIFEST, Manifest
+
+posix = pytest.mark.skipif(os.name != "posix", reason="symbolic links need rights on Windows")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Make a bundle of small files: opening one looks into none of them."""
+    path = tmp_path / "bundle"
+    (path / "unet").mkdir(parents=True)
+    (path / "unet" / "model.onnx").write_bytes(b"graph")
+    (path / "unet" / "model.onnx_data").write_bytes(b"weights")
+    files = {
+        name: {
+            "bytes": (path / name).stat().st_size,
+            "sha256": sha256_of(path / name),
+        }
+        for name in ("unet/model.onnx", "unet/model.onnx_data")
+    }
+    write(path, {**ENTRIES, "files": files})
+    return path
+
+
+@pytest.fixture(autouse=True)
+def records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Give every test a place of its own where verified bundles are remembered."""
+    place = tmp_path / "cache"
+    monkeypatch.setattr("platformdirs.user_cache_path", lambda name: place / name)
+    return place
+
+
+ENTRIES: dict[str, Any] = {
+    "format": "hummingbird-edge",
+    "format_version": 1,
+    "name": "tiny",
+    "model": {
+        "latent_channels": 4,
+        "vae_downsampling": 8,
+        "unet_downsampling": 2,
+        "scaling_factor": 0.18215,
+        "context_length": 77,
+        "context_width": 16,
+        "guidance_width": None,
+    },
+    "sampler": {"prediction_type": "epsilon"},
+    "defaults": {"frames": 8},
+    "stages": {"unet": {"variants": [{"graph": "unet/model.onnx"}]}},
+    "files": {},
+    "provenance": {},
+    "licence": "none",
+}
+
+
+def write(folder: Path, entries: Any) -> None:
+    (folder / MANIFEST).write_text(json.dumps(entries), encoding="utf-8")
+
+
+def read(folder: Path) -> dict[str, Any]:
+    entries: dict[str, Any] = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    return entries
+
+
+def flip(path: Path) -> None:
+    """Change one bit of a file, leaving its size and its time."""
+    before, content = path.stat(), bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+def count_hashes(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Return a list that grows by every weights file that is hashed."""
+    hashed: list[str] = []
+
+    def counting(path: Path) -> str:
+        if path.name != MANIFEST:
+            hashed.append(path.name)
+        return sha256_of(path)
+
+    monkeypatch.setattr(bundle_module, "sha256_of", counting)
+    return hashed
+
+
+def test_a_whole_bundle_opens(folder: Path) -> None:
+    bundle = Bundle.open(folder)
+    assert bundle.graph("unet") == folder / "unet" / "model.onnx"
+    assert bundle.bytes == len(b"graph" + b"weights")
+    assert bundle.digest == sha256_of(folder / MANIFEST)
+    assert bundle.manifest.defaults.frames == 8
+    assert bundle.manifest.defaults.steps == 4
+    assert bundle.manifest.model.size_divisor == 16
+    assert Bundle.open(str(folder)).manifest == bundle.manifest
+
+
+def test_a_stage_that_is_not_there_is_named(folder: Path) -> None:
+    with pytest.raises(BundleError, match="bundle tiny has no vae_decoder, only unet: build it"):
+        Bundle.open(folder).graph("vae_decoder")
+
+
+def test_a_graph_without_a_digest_is_refused(folder: Path) -> None:
+    entries = read(folder)
+    del entries["files"]["unet/model.onnx"]
+    write(folder, entries)
+    with pytest.raises(BundleError, match=r"gives no digest for unet/model\.onnx"):
+        Bundle.open(folder).graph("unet")
+
+
+def test_a_changed_byte_is_found_on_first_use(folder: Path) -> None:
+    flip(folder / "unet" / "model.onnx_data")
+    with pytest.raises(BundleError, match=r"model\.onnx_data was changed: its SHA-256 is"):
+        Bundle.open(folder)
+
+
+def test_digests_are_compared_once_and_again_after_a_change(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hashed = count_hashes(monkeypatch)
+    Bundle.open(folder)
+    assert hashed == ["model.onnx", "model.onnx_data"]
+    Bundle.open(folder)
+    assert len(hashed) == 2
+    Bundle.open(folder, verify=True)
+    assert len(hashed) == 4
+    os.utime(folder / "unet" / "model.onnx", ns=(1, 1))  # written again, with the same content
+    Bundle.open(folder)
+    assert len(hashed) == 6
+    (folder / "unet" / "model.onnx").write_bytes(b"grapf")
+    for _ in range(2):  # a refusal is not remembered as a success
+        with pytest.raises(BundleError, match=r"unet.model\.onnx was changed"):
+            Bundle.open(folder)
+
+
+def test_verify_finds_what_a_kept_time_hides(folder: Path) -> None:
+    Bundle.open(folder)
+    flip(folder / "unet" / "model.onnx")
+    with pytest.raises(BundleError, match="was changed"):
+        Bundle.open(folder, verify=True)
+
+
+def test_a_changed_manifest_is_verified_again(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Bundle.open(folder)
+    hashed = count_hashes(monkeypatch)
+    write(folder, {**read(folder), "name": "renamed"})
+    Bundle.open(folder)
+    assert len(hashed) == 2
+
+
+def test_two_bundles_are_remembered_apart(folder: Path, tmp_path: Path, records: Path) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(folder, other)
+    for path in (folder, other):
+        Bundle.open(path)
+    assert len([path for path in records.rglob("*") if path.is_file()]) == 2
+
+
+def test_a_damaged_record_only_costs_a_hash(folder: Path, records: Path) -> None:
+    Bundle.open(folder)
+    (record,) = (path for path in records.rglob("*") if path.is_file())
+    record.write_bytes(b"\xff\xfe")
+    flip(folder / "unet" / "model.onnx")
+    with pytest.raises(BundleError, match="was changed"):
+        Bundle.open(folder)
+
+
+def test_a_cache_that_cannot_be_written_is_no_error(folder: Path, records: Path) -> None:
+    records.write_text("a file where the folder belongs", encoding="utf-8")
+    for _ in range(2):
+        assert Bundle.open(folder).manifest.name == "tiny"
+    assert records.read_text(encoding="utf-8") == "a file where the folder belongs"
+
+
+@pytest.mark.parametrize("name", ["unet/model.onnx", "unet/model.onnx_data"])
+def test_a_missing_or_cut_file_is_named(folder: Path, name: str) -> None:
+    Bundle.open(folder)
+    content = (folder / name).read_bytes()
+    (folder / name).write_bytes(content[:-1])
+    size = len(content)
+    with pytest.raises(BundleError, match=f"has {size - 1} bytes, the manifest says {size}: "):
+        Bundle.open(folder)
+    (folder / name).unlink()
+    with pytest.raises(BundleError, match=f"{Path(name).name} is missing: build or copy"):
+        Bundle.open(folder)
+
+
+def test_what_is_no_bundle_is_refused(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match=r"there is no bundle at .*nowhere: check the path"):
+        Bundle.open(tmp_path / "nowhere")
+    (folder / MANIFEST).unlink()
+    with pytest.raises(BundleError, match=r"is no bundle, it has no hummingbird\.json: build one"):
+        Bundle.open(folder)
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"\xff\xfe\x00", b"[" * 100_000, b'{"format": NaN'], ids=range(5)
+)
+def test_a_manifest_that_is_no_json_is_refused(folder: Path, content: bytes) -> None:
+    (folder / MANIFEST).write_bytes(content)
+    with pytest.raises(BundleError, match="cannot be read"):
+        Bundle.open(folder)
+
+
+@pytest.mark.parametrize("content", [[], "hummingbird-edge", None, {}, {"format": "other"}])
+def test_another_json_file_is_refused(folder: Path, content: Any) -> None:
+    write(folder, content)
+    with pytest.raises(BundleError, match="is not the manifest of a hummingbird-edge bundle"):
+        Bundle.open(folder)
+
+
+def test_a_newer_manifest_asks_for_an_upgrade(folder: Path) -> None:
+    write(folder, {"format": "hummingbird-edge", "format_version": 2, "all": "different"})
+    with pytest.raises(BundleError, match=r"has format version 2, .* up to 1: upgrade"):
+        Bundle.open(folder)
+
+
+@pytest.mark.parametrize("version", [None, "1", 0, -1, 1.0])
+def test_a_strange_version_is_refused(folder: Path, version: Any) -> None:
+    write(folder, {**read(folder), "format_version": version})
+    with pytest.raises(BundleError, match="has format version"):
+        Bundle.open(folder)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "../secret",
+        "unet/../../secret",
+        "/etc/passwd",
+        "unet\\model.onnx",
+        "..\\secret",
+        "C:/secret",
+        "C:secret",
+        "//server/share/file",
+        "",
+        ".",
+        "unet/model.onnx\x00",
+    ],
+)
+@pytest.mark.parametrize("where", ["files", "stages"])
+def test_paths_out_of_the_bundle_are_refused(folder: Path, path: str, where: str) -> None:
+    (folder.parent / "secret").write_bytes(b"graph")
+    entries = read(folder)
+    if where == "files":
+        entries["files"][path] = {"bytes": 5, "sha256": sha256_of(folder.parent / "secret")}
+    else:
+        entries["stages"]["unet"]["variants"][0]["graph"] = path
+    write(folder, entries)
+    with pytest.raises(BundleError, match="leaves the bundle"):
+        Bundle.open(folder)
+
+
+@posix
+@pytest.mark.parametrize("linked", ["unet/model.onnx", "unet"])
+def test_links_out_of_the_bundle_are_refused(folder: Path, tmp_path: Path, linked: str) -> None:
+    outside = tmp_path / "outside"
+    shutil.move(folder / linked, outside)
+    (folder / linked).symlink_to(outside)
+    with pytest.raises(BundleError, match="is a link out of"):
+        Bundle.open(folder)
+
+
+@posix
+def test_links_within_the_bundle_and_to_it_are_fine(folder: Path, tmp_path: Path) -> None:
+    (folder / "unet" / "model.onnx").rename(folder / "graph")
+    (folder / "unet" / "model.onnx").symlink_to(folder / "graph")
+    (tmp_path / "link").symlink_to(folder)
+    assert Bundle.open(tmp_path / "link").graph("unet").read_bytes() == b"graph"
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        ("model", None),
+        ("model", []),
+        ("model.latent_channels", "4"),
+        ("model.latent_channels", True),
+        ("model.latent_channels", 4.5),
+        ("model.latent_channels", 0),
+        ("model.latent_channels", -4),
+        ("model.scaling_factor", "0.18"),
+        ("model.scaling_factor", 0),
+        ("model.guidance_width", "256"),
+        ("model.surprise", 1),
+        ("sampler.prediction_type", 3),
+        ("sampler.prediction_type", "flow"),
+        ("defaults.frames", None),
+        ("defaults.guidance", "7.5"),
+        ("stages", []),
+        ("stages.unet", []),
+        ("stages.unet.variants", []),
+        ("stages.unet.variants", {}),
+        ("stages.unet.variants", "model.onnx"),
+        ("stages.unet.variants", [{"precision": "float32"}]),
+        ("stages.unet.variants", [{"graph": 3}]),
+        ("files", ["unet/model.onnx"]),
+        ("files.a", {"bytes": "5", "sha256": ""}),
+        ("files.a", {"bytes": 5}),
+        ("files.a", 5),
+        ("provenance", 3),
+    ],
+)
+def test_wrong_types_are_refused(folder: Path, place: str, value: Any) -> None:
+    entries = read(folder)
+    *parents, last = place.split(".")
+    part = entries
+    for name in parents:
+        part = part[name]
+    part[last] = value
+    with pytest.raises(BundleError, match=r"does not state what a bundle needs \(.*build"):
+        Manifest.from_dict(entries, folder / MANIFEST)
+
+
+@pytest.mark.parametrize("name", sorted(set(ENTRIES) - {"format", "format_version"}))
+def test_missing_entries_are_refused(folder: Path, name: str) -> None:
+    entries = read(folder)
+    del entries[name]
+    write(folder, entries)
+    with pytest.raises(BundleError, match=rf"does not state .*KeyError: '{name}'"):
+        Bundle.open(folder)
