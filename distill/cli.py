@@ -90,6 +90,23 @@ def score(
     typer.echo(json.dumps(asdict(scores)) if as_json else scores.table())
 
 
+@app.command()
+def strip(
+    output: Annotated[Path, typer.Argument(help="The PNG to write.")],
+    prompts: Annotated[list[str], typer.Argument(help="One row of frames a prompt.")],
+    bundle: Annotated[Path | None, typer.Option(help="A bundle, else the built-in one.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of every video.")] = 7,
+) -> None:
+    """Picture the frames of several prompts, a row each."""
+    from hummingbird_edge.distill.strip import write_strips
+    from hummingbird_edge.runtime.bundle import BUILTIN
+    from hummingbird_edge.runtime.text_to_video import TextToVideo
+
+    pipeline = TextToVideo.from_bundle(bundle or BUILTIN, device="cpu")
+    write_strips(output, [pipeline(prompt, seed=seed).frames for prompt in prompts])
+    typer.echo(output)
+
+
 def _require(path: Path, command: str) -> None:
     if not path.is_file():
         raise RequestError(f"{path} is not there: run {command} {path.parent} first")

@@ -25,6 +25,8 @@ def write_published(run: Path, recipe: Recipe) -> None:
     tensors = {PREFIXES["vae"] + name: tensor for name, tensor in vae.items()}
     for name, tensor in state["average"].items():
         network, rest = name.split(".", 1)
+        if network == "reader":
+            continue
         prefix = PREFIXES["text_encoder" if network == "text" else "unet"]
         tensors[prefix + rest] = tensor
     partial = run / "model.partial"
