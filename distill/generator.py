@@ -5,9 +5,9 @@ Five choices make a small model learn this on a CPU:
 - At t = 999 the input is pure noise, as it is when a video is made. The schedule itself would
   leave alpha_bar = 0.0047 of the clip, and over a clip's thousands of numbers that is enough for
   the network to read the answer from its input and to ignore the text.
-- Half the draws or more are at t = 999, most others at the three later timesteps of the 4-step sampler:
+- Half the draws or more are at t = 999, most others at the three later steps of the 4-step sampler:
   the first step is a plain regression from text to video, which the captions all but determine.
-- For the first third of the training that noise is turned down at random (`QUIET_SHARE`): which way
+- For the first third of the training that noise is turned down (`QUIET_SHARE`): which way
   to move is a product of caption and time, and full noise hides both.
 - The text encoder first learns to name every attribute of a caption, and goes on naming them.
 - The network predicts v (Salimans & Ho 2022, arXiv:2202.00512): noise prediction would multiply its

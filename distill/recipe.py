@@ -77,6 +77,6 @@ BUILTIN_RECIPE = Recipe(
         defaults=Defaults(frames=8, width=64, height=64, steps=4, guidance=7.5, fps=4),
     ),
     autoencoder_steps=2600,
-    generator_steps=4000,
+    generator_steps=2400,
     clips=4096,
 )
