@@ -34,8 +34,8 @@ def main() -> None:
     print("== tests", flush=True)
     # Not `python -m pytest`: it puts this folder first on the path, where `kernels` hides a
     # package that other libraries look for.
-    pytest = Path(sys.executable).with_name("pytest")
-    sys.exit(subprocess.run([str(pytest)], cwd=ROOT).returncode)
+    pytest = "import pytest, sys; sys.path.remove(''); sys.exit(pytest.main())"
+    sys.exit(subprocess.run([sys.executable, "-c", pytest], cwd=ROOT).returncode)
 
 
 if __name__ == "__main__":

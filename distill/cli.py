@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from hummingbird_edge.runtime.command import run_command
+from hummingbird_edge.runtime.command import require_modules, run_command
 from hummingbird_edge.runtime.errors import RequestError
 
 __all__ = ["main"]
@@ -17,6 +17,14 @@ __all__ = ["main"]
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 RunFolder = Annotated[Path, typer.Argument(help="The run's folder: logs and checkpoints.")]
+
+
+@app.callback()
+def needs_pytorch() -> None:
+    """Train the built-in model, stage by stage, and score it."""
+    require_modules("hb-distill", "distill", "torch", "safetensors")
+
+
 Seed = Annotated[int, typer.Option(help="Fixes weights, data and noise.")]
 Steps = Annotated[int | None, typer.Option(help="Optimizer steps, if not the recipe's.")]
 

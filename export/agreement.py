@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from hummingbird_edge.export.models.config import ModelConfig
@@ -14,7 +15,7 @@ from hummingbird_edge.runtime.device import Device
 from hummingbird_edge.runtime.errors import CheckpointError
 from hummingbird_edge.runtime.session import open_session
 
-__all__ = ["Agreement", "compare"]
+__all__ = ["Agreement", "compare", "reference_outputs"]
 
 _LEAST_SNR_DB = 80.0
 """Float32 graphs of this family agree to 100 dB and more; less is a wrong graph."""
@@ -34,25 +35,37 @@ class Agreement:
         return f"within {self.largest_difference:.1e} of PyTorch ({self.snr_db:.0f} dB)"
 
 
-def compare(module: nn.Module, stage: Stage, config: ModelConfig, graph: Path) -> Agreement:
-    """Run graph and module on the same inputs, at sizes the graph was not traced with.
+def _cases(stage: Stage, config: ModelConfig) -> list[dict[str, torch.Tensor]]:
+    return [stage.inputs(config, *shape, seed) for seed, shape in enumerate(_shapes(config), 1)]
 
-    Raises CheckpointError where they differ or are not finite.
-    """
+
+def _shapes(config: ModelConfig) -> tuple[tuple[int, int, int], ...]:
+    """Return sizes that no graph is traced with: frames, latent height, latent width."""
     down = config.unet.downsampling
-    shapes = ((2, 2 * down, down), (5, down, 2 * down))
+    return ((2, 2 * down, down), (5, down, 2 * down))
+
+
+def reference_outputs(
+    module: nn.Module, stage: Stage, config: ModelConfig
+) -> list[NDArray[np.float64]]:
+    """Run the PyTorch module, in its published form, on the inputs of the comparison."""
+    with torch.no_grad():
+        return [module(**inputs).double().numpy() for inputs in _cases(stage, config)]
+
+
+def compare(
+    references: list[NDArray[np.float64]], stage: Stage, config: ModelConfig, graph: Path
+) -> Agreement:
+    """Run the graph on the inputs of `references`; raises CheckpointError where it differs."""
     session = open_session(graph, Device.parse("cpu"))
     differences, ratios = [], []
-    for seed, shape in enumerate(shapes, start=1):
-        inputs = stage.inputs(config, *shape, seed)
-        with torch.no_grad():
-            expected = module(**inputs).double().numpy()
+    for inputs, expected in zip(_cases(stage, config), references, strict=True):
         found = session.run({name: tensor.numpy() for name, tensor in inputs.items()})
         error = found.astype(np.float64) - expected
         differences.append(float(np.abs(error).max()))
         noise, signal = float(np.square(error).sum()), float(np.square(expected).sum())
         ratios.append(10 * math.log10(signal / max(noise, 1e-30)) if signal > 0 else math.nan)
-    agreement = Agreement(max(differences), min(ratios), shapes)
+    agreement = Agreement(max(differences), min(ratios), _shapes(config))
     if not min(ratios) >= _LEAST_SNR_DB:  # NaN fails too
         raise CheckpointError(
             f"the exported {stage.name} differs from PyTorch by {agreement.largest_difference:.3g} "

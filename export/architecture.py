@@ -57,6 +57,8 @@ class _Part:
                 f"{self.source} has no {self.network} tensor {name} of {axis + 1} or more axes: "
                 f"it is not of this family, or damaged"
             )
+        if shape[axis] < 1:
+            raise CheckpointError(f"{self.source} has an empty tensor {name}: it is damaged")
         return int(shape[axis])
 
     def count(self, pattern: str) -> int:
@@ -85,10 +87,12 @@ def read_config(checkpoint: Checkpoint) -> ModelConfig:
             f"{', '.join(_PREDICTIONS)}: {_ADVICE}"
         )
     scaling = checkpoint.facts.get("scale_factor", VAEConfig().scaling_factor)
+    if not isinstance(scaling, int | float) or not 0 < scaling < float("inf"):
+        raise CheckpointError(f"{checkpoint.source} scales latents by {scaling!r}: {_ADVICE}")
     return ModelConfig(
         text=_read_text(_Part(checkpoint, "text_encoder")),
         unet=_read_unet(_Part(checkpoint, "unet")),
-        vae=_read_vae(_Part(checkpoint, "vae"), float(scaling)),  # type: ignore[arg-type]
+        vae=_read_vae(_Part(checkpoint, "vae"), float(scaling)),
         prediction_type=prediction,
     )
 

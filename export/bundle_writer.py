@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from hummingbird_edge.export.agreement import Agreement, compare
+from hummingbird_edge.export.agreement import Agreement, compare, reference_outputs
 from hummingbird_edge.export.graph import GRAPH, export_graph, save_graph
 from hummingbird_edge.export.models.config import ModelConfig
 from hummingbird_edge.export.stage import STAGES, Stage
@@ -22,10 +22,11 @@ from hummingbird_edge.export.weights import Weights
 from hummingbird_edge.quantize.storage import round_to_float16, store_as_float16
 from hummingbird_edge.runtime.bundle import sha256_of
 from hummingbird_edge.runtime.errors import OutputError, RequestError
-from hummingbird_edge.runtime.manifest import FORMAT, FORMAT_VERSION, MANIFEST
+from hummingbird_edge.runtime.manifest import FORMAT, FORMAT_VERSION, MANIFEST, Manifest
 from hummingbird_edge.runtime.sampler import Sampler
+from hummingbird_edge.runtime.tokenizer import Tokenizer
 
-__all__ = ["BundlePlan", "write_bundle"]
+__all__ = ["BundlePlan", "require_free", "write_bundle"]
 
 DIFFUSERS_CLASSES = {
     "text_encoder": ["diffusers", "OnnxRuntimeModel"],
@@ -66,31 +67,28 @@ def write_bundle(
             f"the text encoder knows {plan.config.text.vocab_size} tokens, CLIP's vocabulary has "
             f"{len(Vocabulary.clip().tokens)}: give the model's own with --tokenizer"
         )
-    with _beside(out, force) as folder:
+    require_free(out, force)
+    with _beside(out) as folder:
+        _write_tokenizer(plan, folder)
+        _write_scheduler(plan, folder)
         stages = {
             name: _write_stage(plan, STAGES[name], weights, folder, report) for name in plan.stages
         }
-        _write_tokenizer(plan, folder)
-        _write_scheduler(plan, folder)
         _write_json(folder / "model_index.json", _model_index(plan))
         _write_json(folder / MANIFEST, _manifest(plan, weights, stages, folder))
+        # What the runtime would refuse must not take the target's place.
+        Manifest.read(folder)
 
 
 @contextmanager
-def _beside(out: Path, force: bool) -> Iterator[Path]:
+def _beside(out: Path) -> Iterator[Path]:
     """Yield a folder beside `out` that takes its place when all went well."""
-    if out.exists() and not (force and (out / MANIFEST).is_file()):
-        advice = "choose another folder" + ("" if force else ", or replace a bundle with --force")
-        raise OutputError(f"{out} is there already: {advice}")
     partial = out.parent / f".{out.name}.partial-{uuid.uuid4().hex[:8]}"
     try:
         partial.mkdir(parents=True)
         yield partial
         if out.exists():
-            old = out.parent / f".{out.name}.old-{uuid.uuid4().hex[:8]}"
-            out.rename(old)
-            partial.rename(out)
-            shutil.rmtree(old)
+            _replace(out, partial)
         else:
             partial.rename(out)
     except OSError as error:
@@ -99,6 +97,25 @@ def _beside(out: Path, force: bool) -> Iterator[Path]:
         ) from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def _replace(out: Path, partial: Path) -> None:
+    """Put `partial` in the place of `out`, which comes back where that fails."""
+    old = out.parent / f".{out.name}.old-{uuid.uuid4().hex[:8]}"
+    out.rename(old)
+    try:
+        partial.rename(out)
+    except BaseException:
+        old.rename(out)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def require_free(out: Path, force: bool) -> None:
+    """Raise OutputError where `out` is there already and is no bundle to be replaced."""
+    if out.exists() and not (force and (out / MANIFEST).is_file()):
+        advice = "choose another folder" + ("" if force else ", or replace a bundle with --force")
+        raise OutputError(f"{out} is there already: {advice}")
 
 
 def _write_stage(
@@ -110,6 +127,8 @@ def _write_stage(
     module = stage.module(network).eval()
     parameters = sum(p.numel() for p in module.parameters())
     rounding = round_to_float16(module) if plan.storage == "float16" else 0.0
+    # The published form's outputs, before the export swaps layers for their forms in graphs.
+    expected = reference_outputs(module, stage, plan.config)
     # Odd sizes keep the tracer from taking one axis for another.
     down = plan.config.unet.downsampling if stage.name == "unet" else 2
     model = export_graph(
@@ -119,7 +138,7 @@ def _write_stage(
         store_as_float16(model)
     save_graph(model, folder / stage.name)
     del model
-    agreement = compare(module, stage, plan.config, folder / stage.name / GRAPH)
+    agreement = compare(expected, stage, plan.config, folder / stage.name / GRAPH)
     seconds = time.monotonic() - started
     report(f"{stage.name}: {parameters:,} parameters, {agreement}, {seconds:.0f} s")
     return _stage_entry(plan, stage, parameters, rounding, agreement)
@@ -154,6 +173,12 @@ def _write_tokenizer(plan: BundlePlan, folder: Path) -> None:
         if not source.is_file():
             raise RequestError(f"{plan.tokenizer} has no {name}: give a CLIP tokenizer's folder")
         shutil.copyfile(source, target / name)
+    known = Tokenizer(target, plan.config.text.context_length).vocabulary_size
+    if known > plan.config.text.vocab_size:
+        raise RequestError(
+            f"the tokenizer in {plan.tokenizer} has {known} tokens, the text encoder knows "
+            f"{plan.config.text.vocab_size}: give the tokenizer that the model was trained with"
+        )
 
 
 def _write_scheduler(plan: BundlePlan, folder: Path) -> None:

@@ -6,8 +6,8 @@ from typing import Annotated, Any
 
 import typer
 
-from hummingbird_edge.runtime.command import run_command
-from hummingbird_edge.runtime.errors import DeviceError, RequestError
+from hummingbird_edge.runtime.command import require_modules, run_command
+from hummingbird_edge.runtime.errors import RequestError
 
 __all__ = ["main"]
 
@@ -60,12 +60,16 @@ def build(
     force: Annotated[bool, typer.Option("--force", help="Replace a bundle at OUT.")] = False,
 ) -> None:
     """Turn a checkpoint into a bundle that hb-run can use."""
-    _require_toolchain()
-    from hummingbird_edge.export.bundle_writer import BundlePlan, write_bundle
+    require_modules("hb-export build", "export", "torch", "onnx", "onnxscript")
+    from hummingbird_edge.export.bundle_writer import BundlePlan, require_free, write_bundle
+    from hummingbird_edge.export.graph import OPSETS
     from hummingbird_edge.export.models.config import ModelConfig
     from hummingbird_edge.export.weights import CheckpointWeights, RandomWeights, Weights
 
     source, out = _source_and_out(paths, random_weights)
+    require_free(out, force)
+    if opset not in OPSETS:
+        raise RequestError(f"opset {opset} is not supported: choose {OPSETS[0]} to {OPSETS[-1]}")
     if storage not in ("float32", "float16"):
         raise RequestError(f"--storage is {storage!r}: choose float32 or float16")
     given: ModelConfig | None = _given_config(preset, config)
@@ -90,17 +94,6 @@ def build(
     typer.echo(out)
 
 
-def _require_toolchain() -> None:
-    from importlib.util import find_spec
-
-    missing = [name for name in ("torch", "onnx", "onnxscript") if find_spec(name) is None]
-    if missing:
-        raise DeviceError(
-            f"hb-export build needs {', '.join(missing)}, not installed: "
-            f"pip install 'hummingbird-edge[export]'"
-        )
-
-
 def _source_and_out(paths: list[str], random_weights: bool) -> tuple[str | None, Path]:
     wanted = 1 if random_weights else 2
     if len(paths) != wanted:
@@ -123,7 +116,7 @@ def _given_config(preset: str | None, config: Path | None) -> Any:
         return None
     try:
         entries = json.loads(config.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise RequestError(f"the configuration {config} cannot be read: {error}") from error
     if not isinstance(entries, dict):
         raise RequestError(f"the configuration {config} is not a JSON object: see the README")
@@ -149,9 +142,9 @@ def inspect(
         variant = entry["variants"][0]
         agreement = entry.get("agreement_with_pytorch", {})
         typer.echo(
-            f"  {stage}: {entry.get('parameters', 0):,} parameters, {variant.get('precision')} "
-            f"stored as {variant.get('storage')}, opset {variant.get('opset')}, "
-            f"{agreement.get('snr_db', 0):.0f} dB against PyTorch"
+            f"  {stage}: {entry.get('parameters')} parameters, {variant.get('precision')} "
+            f"stored as {variant.get('storage')}, opset {variant.get('opset')}, within "
+            f"{agreement.get('largest_difference')} of PyTorch"
         )
     model, sampler, defaults = manifest.model, manifest.sampler, manifest.defaults
     typer.echo(

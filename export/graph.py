@@ -46,6 +46,8 @@ def export_graph(
 ) -> onnx_ir.Model:
     """Trace `module` with `inputs`, leaving the stage's axes free; no weight is copied.
 
+    Swaps layers of `module` for their forms in graphs, in place.
+
     Raises RequestError for an opset outside `OPSETS`.
     """
     if opset not in OPSETS:

@@ -22,6 +22,8 @@ def round_to_float16(module: torch.nn.Module) -> float:
     largest = 0.0
     with torch.no_grad():
         for parameter in module.parameters():
+            if parameter.numel() < _SMALLEST:
+                continue
             rounded = parameter.half().float()
             largest = max(largest, float((rounded - parameter).abs().max()))
             parameter.copy_(rounded)

@@ -87,6 +87,15 @@ class Bundle:
                 )
 
     def _check_sizes(self) -> None:
+        files = [path.relative_to(self.folder) for path in self.folder.rglob("[!.]*")]
+        present = {path.as_posix() for path in files}
+        listed = {*self.manifest.files, MANIFEST}
+        # An engine reads what a graph names: a file without a digest must not be within reach.
+        if extra := sorted(n for n in present - listed if self.path(n).is_file()):
+            raise BundleError(
+                f"{self.folder} holds {extra[0]}, which the manifest does not list: "
+                f"remove it, or build the bundle again"
+            )
         for name, facts in self.manifest.files.items():
             path = self.path(name)
             if not path.is_file():

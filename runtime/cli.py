@@ -1,5 +1,6 @@
 """The command `hb-run`: a prompt in, a video out."""
 
+import itertools
 import json
 import sys
 from pathlib import Path
@@ -81,8 +82,10 @@ def _jobs(prompt: str | None, prompts: Path | None, output: Path) -> list[tuple[
     if prompts is None:
         assert prompt is not None
         return [(prompt, output)]
+    if not output.name:
+        raise RequestError(f"--output is {str(output)!r}: name a file or a new folder")
     try:
-        lines = prompts.read_text(encoding="utf-8").splitlines()
+        lines = prompts.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise RequestError(f"the prompts in {prompts} cannot be read: {error}") from error
     texts = [line.strip() for line in lines if line.strip()]
@@ -126,6 +129,8 @@ def _make_all(
     for request, (prompt, path) in zip(requests, jobs, strict=True):
         _warn_if_cut(pipeline, prompt)
         video = _generate(pipeline, request)
+        for reason in dict.fromkeys(itertools.chain(*pipeline.refusals.values())):
+            _say(f"note: {reason}")
         video.save(path)
         _print_result(video, path, as_json)
 
@@ -184,14 +189,20 @@ def _print_info(path: Path, as_json: bool) -> None:
         print(json.dumps(settings))
         return
     for name, value in settings.items():
-        # A file from elsewhere may hold control characters; none reaches the terminal.
-        print(f"{name}: {json.dumps(value, ensure_ascii=False)}")
-    print(f"again: {_command(settings)}")
+        print(_printable(f"{name}: {json.dumps(value, ensure_ascii=False)}"))
+    print(_printable(f"again: {_command(settings)}"))
+
+
+def _printable(text: str) -> str:
+    """Replace control characters: a file from elsewhere must not command the terminal."""
+    return "".join(letter if letter.isprintable() else "?" for letter in text)
 
 
 def _command(settings: dict[str, object]) -> str:
     """Return the command that makes a video with these settings again."""
+    import os
     import shlex
+    import subprocess
 
     from hummingbird_edge.runtime.bundle import BUILTIN, sha256_of
     from hummingbird_edge.runtime.errors import OutputError
@@ -201,15 +212,18 @@ def _command(settings: dict[str, object]) -> str:
         parts = ["hb-run", "--size", f"{settings['width']}x{settings['height']}"]
         for name in ("frames", "steps", "guidance", "fps", "seed"):
             parts += [f"--{name}", str(settings[name])]
+        prompt = str(settings["prompt"])
     except KeyError as error:
         raise OutputError(
             f"the file does not say its {error.args[0]}: it was made otherwise"
         ) from None
+    if settings.get("noise") == "given":
+        return "not with a command: the noise was given, not drawn from the seed"
     manifest = BUILTIN / MANIFEST
     if not manifest.is_file() or settings.get("bundle_sha256") != sha256_of(manifest):
         parts += ["--bundle", f"PATH_TO_{settings.get('model')}"]
-    parts += ["--", str(settings["prompt"])]
-    return " ".join(shlex.quote(part.replace("\x1b", "")) for part in parts)
+    parts += ["--", prompt]
+    return subprocess.list2cmdline(parts) if os.name == "nt" else shlex.join(parts)
 
 
 def _say(text: str) -> None:

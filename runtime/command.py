@@ -1,12 +1,14 @@
 """What both commands share: errors as one sentence and an exit code, never a traceback."""
 
+import io
 import sys
+from importlib.util import find_spec
 
 import typer
 
-from hummingbird_edge.runtime.errors import HummingbirdError
+from hummingbird_edge.runtime.errors import DeviceError, HummingbirdError
 
-__all__ = ["run_command"]
+__all__ = ["require_modules", "run_command"]
 
 _INTERRUPTED = 130
 """The status by which a shell knows that Ctrl-C ended a program."""
@@ -16,6 +18,10 @@ _UsageError: type[Exception] = typer.BadParameter.__base__  # type: ignore[assig
 
 def run_command(app: typer.Typer, name: str) -> None:
     """Run an application and exit: 0, 1 (an error of ours), 2 (wrong usage), 130 (Ctrl-C)."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # A redirected stream on Windows cannot take every letter of every prompt.
+            stream.reconfigure(errors="backslashreplace")
     try:
         status = app(prog_name=name, standalone_mode=False)
         if status == _INTERRUPTED:  # some releases of Typer turn Ctrl-C into a status
@@ -37,3 +43,13 @@ def run_command(app: typer.Typer, name: str) -> None:
         print(f"{name}: {error.format_message()} See {name} --help.", file=sys.stderr)  # type: ignore[attr-defined]
         status = 2
     sys.exit(status if isinstance(status, int) else 0)
+
+
+def require_modules(command: str, extra: str, *modules: str) -> None:
+    """Raise DeviceError where `command` needs modules that only an extra installs."""
+    missing = [name for name in modules if find_spec(name) is None]
+    if missing:
+        raise DeviceError(
+            f"{command} needs {', '.join(missing)}, not installed: "
+            f"pip install 'hummingbird-edge[{extra}]'"
+        )

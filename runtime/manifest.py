@@ -171,7 +171,8 @@ def _facts(kind: type[Facts], entries: Mapping[str, Any]) -> Facts:
         }[str(getattr(known[name].type, "__name__", known[name].type))]
         if isinstance(value, bool) or not isinstance(value, kinds):
             raise TypeError(f"{name} is {value!r}")
-        if isinstance(value, int | float) and value <= 0:
+        least = 0 if name == "guidance" else 1e-12
+        if isinstance(value, int | float) and not least <= value < float("inf"):
             raise ValueError(f"{name} is {value!r}")
     return kind(**entries)
 

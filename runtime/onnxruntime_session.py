@@ -25,8 +25,7 @@ class ONNXRuntimeSession:
         self.device = device
         options = onnxruntime.SessionOptions()
         options.log_severity_level = _ERRORS_ONLY
-        # Weights then stay in the mapped file instead of being copied into packed buffers.
-        options.add_session_config_entry("session.disable_prepacking", "0")
+        # An arena keeps the largest activations of a step for good; at full size that is gigabytes.
         options.enable_cpu_mem_arena = False
         if device.name != "cpu":
             options.add_session_config_entry(_RECORD_PLACEMENT, "1")

@@ -17,11 +17,17 @@ class OpenVINOSession:
     """One compiled graph; implements `Session`."""
 
     def __init__(self, graph: Path, device: Device) -> None:
-        import openvino
-        from openvino import properties
-
         self.device = device
-        core = openvino.Core()
+        try:
+            import openvino
+            from openvino import properties
+
+            core = openvino.Core()
+        except (ImportError, OSError, RuntimeError) as error:
+            raise DeviceError(
+                f"OpenVINO is installed and does not start ({last_line(error)}): "
+                f"install it again, or choose --device cpu"
+            ) from error
         if device.target.split(".")[0] not in {d.split(".")[0] for d in core.available_devices}:
             raise DeviceError(
                 f"{device.name} was asked for and OpenVINO has {', '.join(core.available_devices)}"
@@ -34,7 +40,7 @@ class OpenVINOSession:
         except RuntimeError as error:
             raise DeviceError(
                 f"{device.name} cannot load {graph.parent.name}/{graph.name} "
-                f"({str(error).strip().splitlines()[-1]}): try --device cpu"
+                f"({last_line(error)}): try --device cpu"
             ) from error
         self._inputs = {name for port in self._model.inputs for name in port.get_names()}
 
@@ -45,7 +51,11 @@ class OpenVINOSession:
             output: NDArray[np.float32] = self._model(fed)[0]
         except RuntimeError as error:
             raise DeviceError(
-                f"{self.device.name} failed while computing "
-                f"({str(error).strip().splitlines()[-1]}): try --device cpu"
+                f"{self.device.name} failed while computing ({last_line(error)}): try --device cpu"
             ) from error
         return output
+
+
+def last_line(error: Exception) -> str:
+    """Return the line of an OpenVINO error that says what happened; the others say where."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[-1].rstrip(".")

@@ -1,6 +1,6 @@
 """What a user asks for, held to what the model can do."""
 
-import math
+import operator
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -8,6 +8,10 @@ from hummingbird_edge.runtime.errors import RequestError
 from hummingbird_edge.runtime.manifest import Manifest
 
 __all__ = ["Request"]
+
+_MOST = {"frames": 10_000, "width": 16_384, "height": 16_384, "fps": 240}
+"""Beyond these no machine or player follows, and arithmetic overflows."""
+_MOST_GUIDANCE = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,15 +43,22 @@ class Request:
         values: dict[str, Any] = {
             name: defaults[name] if value is None else value for name, value in asked.items()
         }
-        request = cls(prompt=prompt, seed=seed, **{**defaults, **values})
+        merged = {**defaults, **values, "seed": seed}
+        try:
+            # NumPy's integers pass, 8.5 frames do not.
+            whole = {n: operator.index(v) for n, v in merged.items() if n != "guidance"}
+            guidance = float(merged["guidance"])
+        except (TypeError, ValueError) as error:
+            raise RequestError(f"a setting is no number of its kind: {error}") from error
+        request = cls(prompt=prompt, guidance=guidance, **whole)
         request._check(manifest)
         return request
 
     def _check(self, manifest: Manifest) -> None:
-        for name in ("frames", "width", "height", "fps"):
+        for name, most in _MOST.items():
             value = getattr(self, name)
-            if value < 1:
-                raise RequestError(f"{name} is {value}: give 1 or more")
+            if not 1 <= value <= most:
+                raise RequestError(f"{name} is {value}: give 1 to {most}")
         divisor = manifest.model.size_divisor
         for name in ("width", "height"):
             value = getattr(self, name)
@@ -58,8 +69,8 @@ class Request:
                     f"{name} {value} does not divide by {divisor}, as {manifest.name} needs: "
                     f"try {' or '.join(str(size) for size in nearest)}"
                 )
-        if not (math.isfinite(self.guidance) and self.guidance >= 0):
-            raise RequestError(f"guidance is {self.guidance}: give a number of 0 or more")
+        if not 0 <= self.guidance <= _MOST_GUIDANCE:  # NaN fails too
+            raise RequestError(f"guidance is {self.guidance}: give 0 to {_MOST_GUIDANCE}")
         if self.seed < 0:
             raise RequestError(f"seed is {self.seed}: give 0 or more")
         manifest.sampler.timesteps(self.steps)

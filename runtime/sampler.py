@@ -47,6 +47,10 @@ class Sampler:
     def __post_init__(self) -> None:
         if self.prediction_type not in ("epsilon", "v_prediction", "sample"):
             raise ValueError(f"unknown prediction type {self.prediction_type!r}")
+        if not self.train_steps >= self.grid_steps >= 1:
+            raise ValueError(f"{self.grid_steps} steps of {self.train_steps} timesteps")
+        if not 0 < self.beta_start < self.beta_end < 1:
+            raise ValueError(f"betas from {self.beta_start} to {self.beta_end}")
 
     @cached_property
     def alpha_bar(self) -> NDArray[np.float32]:

@@ -81,6 +81,8 @@ class TextToVideo:
         self.tokenizer = Tokenizer(bundle.path("tokenizer"), self.facts.context_length)
         self.devices: dict[str, str] = {}
         """Stage name to the device that ran it last."""
+        self.refusals: dict[str, list[str]] = {}
+        """Stage name to why `auto` passed over better devices."""
         self._candidates = candidates(device)
         self._sessions: dict[str, Session] = {}
 
@@ -164,6 +166,8 @@ class TextToVideo:
         frames = np.clip(np.rint((pixels + 1) * 127.5), 0, 255).astype(np.uint8)
         frames = np.ascontiguousarray(frames.transpose(0, 2, 3, 1))
         settings = {**request.settings(), **self._provenance()}
+        if initial_noise is not None or step_noise is not None:
+            settings["noise"] = "given"
         video = Video(frames, latents, clock.timings(), request, settings)
         yield Progress("done", 1, 1, clock.timings().total_s, video=video)
 
@@ -256,6 +260,7 @@ class TextToVideo:
                 refusals.append(str(error))
                 continue
             self._keep(stage, session, device)
+            self.refusals[stage] = refusals
             clock.load_s[stage] = time.perf_counter() - started
             return session
         if len(refusals) == 1:

@@ -48,6 +48,7 @@ class Tokenizer:
         try:
             vocab, merges = BPE.read_file(str(folder / "vocab.json"), str(folder / "merges.txt"))
             self.start, self.end = vocab[START], vocab[END]
+            self.vocabulary_size = max(vocab.values()) + 1
             model = BPE(vocab, merges, end_of_word_suffix="</w>", continuing_subword_prefix="")
         except Exception as error:  # the library raises bare exceptions
             raise BundleError(
