@@ -1,7 +1,8 @@
-"""Gaussian noise that a seed fixes on every platform, engine and NumPy version.
+"""Gaussian noise that a seed fixes on every engine, platform and NumPy version.
 
 NumPy promises the raw bits of its generators for good, but not its normal variates, so these are
-made here: Philox bits (Salmon et al. 2011), then the Box-Muller transform in float64.
+made here: Philox bits (Salmon et al. 2011), then the Box-Muller transform in float64, whose
+rounding to float32 hides what mathematical libraries disagree on, but for a rare last bit.
 """
 
 import math
