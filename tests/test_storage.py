@@ -82,8 +82,12 @@ def test_stored_weights_are_the_rounded_ones_to_the_bit(module: Tiny, tmp_path: 
 
 
 def test_rounding_reports_the_largest_change() -> None:
-    layer = nn.Linear(2, 1, bias=False)
+    layer, small = nn.Linear(256, 1, bias=False), nn.Linear(2, 1, bias=False)
     with torch.no_grad():
-        layer.weight.copy_(torch.tensor([[1.0, 1.0 + 2**-12]]))
+        for module in (layer, small):
+            module.weight.fill_(1.0 + 2**-12)
     assert round_to_float16(layer) == 2**-12
-    assert layer.weight.tolist() == [[1.0, 1.0]]
+    assert set(layer.weight.flatten().tolist()) == {1.0}
+    # Too small to be stored narrow: it stays as it is.
+    assert round_to_float16(small) == 0
+    assert small.weight[0, 0].item() == 1.0 + 2**-12
