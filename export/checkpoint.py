@@ -13,6 +13,7 @@ from hummingbird_edge.export.hub import HubSnapshot
 from hummingbird_edge.export.mapped_tensors import MappedTensors, TensorPlace
 from hummingbird_edge.export.safetensors_file import read_safetensors
 from hummingbird_edge.export.torch_archive import Fact, read_torch_archive
+from hummingbird_edge.runtime.bundle import sha256_of
 from hummingbird_edge.runtime.errors import CheckpointError
 
 __all__ = ["Checkpoint", "load_strict", "read_checkpoint"]
@@ -40,7 +41,7 @@ class Checkpoint:
 
     def sha256(self) -> str:
         """Return the file's SHA-256 in hexadecimal, or that of its shards' digests in order."""
-        digests = [_sha256(file) for file in self.files]
+        digests = [sha256_of(file) for file in self.files]
         if len(digests) == 1:
             return digests[0]
         return hashlib.sha256("".join(digests).encode()).hexdigest()
@@ -200,14 +201,6 @@ def _looks_like_hub_id(source: str) -> bool:
     """Tell `owner/name` from a misspelt path to a weights file."""
     weights = source.endswith((*_PICKLES, ".safetensors", ".json"))
     return bool(_HUB_ID.fullmatch(source)) and not weights and not Path(source).parent.exists()
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as stream:
-        while block := stream.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def _is_ignored(name: str, ignored: Collection[str]) -> bool:
