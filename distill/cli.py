@@ -1,6 +1,6 @@
-"""The command `hb-distill`: train the built-in model, stage by stage, and score it.
+"""The command `hb-distill`: train, prune, distil and judge, stage by stage.
 
-Every stage goes on from its last checkpoint when it is started again.
+Every training stage goes on from its last checkpoint when it is started again.
 """
 
 import json
@@ -10,75 +10,165 @@ from typing import Annotated
 import typer
 
 from hummingbird_edge.runtime.command import require_modules, run_command
-from hummingbird_edge.runtime.errors import RequestError
 
 __all__ = ["main"]
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
-RunFolder = Annotated[Path, typer.Argument(help="The run's folder: logs and checkpoints.")]
+RunFolder = Annotated[Path, typer.Argument(help="The run's folder: logs, checkpoints, models.")]
+Seed = Annotated[int, typer.Option(help="Fixes weights, data and noise.")]
+Steps = Annotated[int | None, typer.Option(help="Optimizer steps in all, if not the recipe's.")]
+Teacher = Annotated[Path | None, typer.Option(help="A teacher from elsewhere: folder or file.")]
+Student = Annotated[Path | None, typer.Option(help="A student from elsewhere to start from.")]
+ClipsFile = Annotated[Path | None, typer.Option(help="Clips encoded by hb-distill clips.")]
+BundleFolder = Annotated[Path | None, typer.Argument(help="A bundle, else the built-in one.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 @app.callback()
 def needs_pytorch() -> None:
-    """Train the built-in model, stage by stage, and score it."""
-    require_modules("hb-distill", "distill", "torch", "safetensors")
+    """Train, prune, distil and judge models of moving shapes, or of your own videos."""
+    require_modules("hb-distill", "distill", "torch", "safetensors", "accelerate")
 
 
-Seed = Annotated[int, typer.Option(help="Fixes weights, data and noise.")]
-Steps = Annotated[int | None, typer.Option(help="Optimizer steps, if not the recipe's.")]
+@app.command(name="all")
+def everything(run: RunFolder, seed: Seed = 0) -> None:
+    """Run every stage that is not finished, from nothing to the 4-step student."""
+    from hummingbird_edge.distill.stages import STAGES
+
+    for name in STAGES:
+        _train(name, run, seed)
 
 
 @app.command()
 def autoencoder(run: RunFolder, steps: Steps = None, seed: Seed = 0) -> None:
-    """Stage 1: train the VAE on frames of the world."""
-    from hummingbird_edge.distill.autoencoder import train_autoencoder
-    from hummingbird_edge.distill.recipe import BUILTIN_RECIPE as RECIPE
-
-    train_autoencoder(
-        run, RECIPE.pictures, RECIPE.config.vae, steps or RECIPE.autoencoder_steps, seed=seed
-    )
+    """Train the VAE on frames of the world."""
+    _train("autoencoder", run, seed, steps)
 
 
 @app.command()
-def generator(run: RunFolder, steps: Steps = None, seed: Seed = 0) -> None:
-    """Stage 2: train text encoder and U-Net on encoded clips."""
-    from hummingbird_edge.distill.generator import train_generator
-    from hummingbird_edge.distill.recipe import BUILTIN_RECIPE as RECIPE
+def clips(
+    run: RunFolder,
+    videos: Annotated[
+        Path | None, typer.Option(help="A folder that hb-distill curate wrote, not the world.")
+    ] = None,
+    model: Annotated[
+        Path | None, typer.Option(help="Whose VAE encodes the videos, if not the run's teacher.")
+    ] = None,
+    frames: Annotated[int | None, typer.Option(help="Frames a clip, if not the model's.")] = None,
+    size: Annotated[str | None, typer.Option(help="WIDTHxHEIGHT, if not the model's.")] = None,
+    seed: Seed = 0,
+) -> None:
+    """Encode clips once for every stage: the world's, or videos of your own."""
+    if videos is None:
+        _train("clips", run, seed)
+        return
+    from hummingbird_edge.distill.curate import encode_curated
+    from hummingbird_edge.runtime.cli import parse_size
 
-    _require(run / "autoencoder.pt", "hb-distill autoencoder")
-    train_generator(
-        run,
-        RECIPE.world,
-        RECIPE.full_config(),
-        RECIPE.trained_autoencoder(run),
-        RECIPE.tokenizer(run),
-        steps or RECIPE.generator_steps,
-        clips=RECIPE.clips,
-        seed=seed,
+    encode_curated(
+        videos, model or run / "teacher", run / "clips.safetensors", frames, parse_size(size)
     )
+    typer.echo(run / "clips.safetensors")
 
 
 @app.command()
-def checkpoint(run: RunFolder) -> None:
-    """Write RUN/model.safetensors and RUN/config.json, ready for hb-export build."""
-    _require(run / "generator.pt", "hb-distill generator")
-    from hummingbird_edge.distill.published import write_published
-    from hummingbird_edge.distill.recipe import BUILTIN_RECIPE as RECIPE
+def teacher(run: RunFolder, steps: Steps = None, clips: ClipsFile = None, seed: Seed = 0) -> None:
+    """Train text encoder and U-Net with caption dropout."""
+    _train("teacher", run, seed, steps, clips=clips)
 
-    write_published(run, RECIPE)
-    typer.echo(
-        f"hb-export build {run / 'model.safetensors'} BUNDLE --config {run / 'config.json'} "
-        f"--tokenizer {run / 'tokenizer'} --storage float16 --name moving-shapes"
-    )
+
+@app.command()
+def prune(
+    run: RunFolder,
+    teacher: Teacher = None,
+    preset: Annotated[
+        str | None, typer.Option(help="Prune to hummingbird-0.7b or -0.9b, not the recipe's.")
+    ] = None,
+    clips: ClipsFile = None,
+) -> None:
+    """Keep the teacher's most important blocks: writes RUN/pruned and RUN/prune.json."""
+    from hummingbird_edge.distill.recipe import BUILTIN_RECIPE as RECIPE
+    from hummingbird_edge.distill.stages import Sources, write_pruned
+
+    pruning = write_pruned(Sources(run, teacher, clips=clips), RECIPE, preset)
+    typer.echo(pruning.table())
+
+
+@app.command()
+def matching(
+    run: RunFolder,
+    steps: Steps = None,
+    teacher: Teacher = None,
+    student: Student = None,
+    clips: ClipsFile = None,
+    seed: Seed = 0,
+) -> None:
+    """Stage 1: the pruned student does what its guided teacher does."""
+    _train("matching", run, seed, steps, teacher, student, clips)
+
+
+@app.command()
+def scorer(run: RunFolder, steps: Steps = None, seed: Seed = 0) -> None:
+    """Train the contrastive text-video scorer that stage 2 takes as a reward."""
+    _train("scorer", run, seed, steps)
+
+
+@app.command()
+def consistency(
+    run: RunFolder,
+    steps: Steps = None,
+    teacher: Teacher = None,
+    student: Student = None,
+    clips: ClipsFile = None,
+    seed: Seed = 0,
+) -> None:
+    """Stage 2: latent consistency to 4 steps, with visual feedback; writes RUN/student."""
+    _train("consistency", run, seed, steps, teacher, student, clips)
+
+
+@app.command()
+def lora(
+    model: Annotated[Path, typer.Argument(help="A model folder, such as RUN/student.")],
+    clips: Annotated[Path, typer.Argument(help="Clips encoded by hb-distill clips.")],
+    output: Annotated[Path, typer.Argument(help="The adapter's folder.")],
+    steps: Annotated[int, typer.Option(help="Optimizer steps.")] = 200,
+    rank: Annotated[int, typer.Option(help="Rank of the update of each weight.")] = 8,
+    seed: Seed = 0,
+) -> None:
+    """Teach a student a style or a subject; hb-export build --lora merges it."""
+    from hummingbird_edge.distill.lora import train_lora
+
+    train_lora(model, clips, output, steps, rank, seed)
+    typer.echo(output)
+
+
+@app.command()
+def curate(
+    videos: Annotated[Path, typer.Argument(help="Videos with NAME.txt or metadata.jsonl.")],
+    output: Annotated[Path, typer.Argument(help="Where kept.jsonl and dropped.json go.")],
+    endpoint: Annotated[
+        str | None, typer.Option(help="An OpenAI-compatible URL that rewrites captions.")
+    ] = None,
+    endpoint_model: Annotated[str, typer.Option(help="The model to ask for there.")] = "default",
+    min_quality: Annotated[float, typer.Option(help="Least quality score, 0 to 1.")] = 0.2,
+    min_smoothness: Annotated[float, typer.Option(help="Least smoothness, 0 to 1.")] = 0.5,
+) -> None:
+    """Filter a folder of captioned videos and enrich the captions; says what was dropped."""
+    from hummingbird_edge.distill.curate import Thresholds, curate_folder
+    from hummingbird_edge.distill.enrich import ChatEnricher, TemplateEnricher
+
+    enricher = ChatEnricher(endpoint, endpoint_model) if endpoint else TemplateEnricher()
+    report = curate_folder(videos, output, enricher, Thresholds(min_quality, min_smoothness))
+    typer.echo(report.table())
 
 
 @app.command()
 def score(
-    bundle: Annotated[Path | None, typer.Argument(help="A bundle, else the built-in one.")] = None,
-    captions: Annotated[int, typer.Option(help="Held-out captions to ask for.")] = 200,
+    bundle: BundleFolder = None,
+    captions: Annotated[int, typer.Option(help="Held-out captions to ask for.")] = 400,
     seed: Annotated[int, typer.Option(help="Which captions.")] = 0,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Make a video for each of many captions never trained on, and judge their pixels."""
     import sys
@@ -115,9 +205,19 @@ def strip(
     typer.echo(output)
 
 
-def _require(path: Path, command: str) -> None:
-    if not path.is_file():
-        raise RequestError(f"{path} is not there: run {command} {path.parent} first")
+def _train(
+    stage: str,
+    run: Path,
+    seed: int,
+    steps: int | None = None,
+    teacher: Path | None = None,
+    student: Path | None = None,
+    clips: Path | None = None,
+) -> None:
+    from hummingbird_edge.distill.recipe import BUILTIN_RECIPE as RECIPE
+    from hummingbird_edge.distill.stages import STAGES, Sources, with_steps
+
+    STAGES[stage](Sources(run, teacher, student, clips), with_steps(RECIPE, stage, steps), seed)
 
 
 def main() -> None:

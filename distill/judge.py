@@ -1,17 +1,17 @@
-"""Say what a clip of one moving shape shows, from its pixels alone.
+"""Say what a clip of one or two moving shapes shows, from its pixels alone.
 
 The judge knows nothing of how clips are drawn: colours are named by hue, shapes by their rotational
 symmetry, motions by the path of the centre. It takes soft, slightly noisy frames.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["ATTRIBUTES", "Verdict", "judge", "score"]
+__all__ = ["ATTRIBUTES", "Reading", "Seen", "Verdict", "grown", "judge", "read_clip", "score"]
 
 Floats = NDArray[np.float64]
 Mask = NDArray[np.bool_]
@@ -22,6 +22,7 @@ FAINTEST = 0.2  # contrast, in RGB distance, under which there is no object
 SPECK = 0.002  # of the frame; anything smaller is noise
 LARGE = 0.085  # of the frame; an object that covers this much is large
 TRAVEL = 0.1  # of the frame's side; a centre that stays within this has not moved
+SECOND = 0.1  # of the painted pixels; a second colour on fewer is no object
 TURN = 0.7  # radians; less is not a spin
 # Upper ends of the hues, in degrees from -15; what lies beyond purple is pink, which no object is.
 HUES = {
@@ -36,18 +37,25 @@ HUES = {
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
-    """Hold what the judge saw: a name, or None where it cannot tell, and the measurements."""
+class Seen:
+    """Hold what the judge saw of one object: a name, or None where it cannot tell."""
 
-    background: str | None = None
     colour: str | None = None
     shape: str | None = None
     size: str | None = None
     motion: str | None = None
-    count: int = 0  # objects in a typical frame
-    area: float = 0.0  # the largest the object gets, as a fraction of the frame
+    area: float = 0.0  # the largest it gets, as a fraction of the frame
     turn: float = 0.0  # radians, clockwise
     path: tuple[tuple[float, float], ...] = ()  # the centre (x, y), in frame sides from top left
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Hold what the judge saw in a clip."""
+
+    background: str | None = None
+    actors: tuple[Seen, ...] = ()  # the upper or the left one first; one of each colour
+    count: int = 0  # objects in a typical frame
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,40 +73,79 @@ class Track:
     symmetry: NDArray[np.complex128]  # (T, 3) moments of 3, 4 and 5-fold symmetry
 
 
-def judge(frames: NDArray[np.uint8]) -> Verdict:
-    """Name what `frames` (T, H, W, 3) uint8 show; every name is None when nothing stands out."""
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """Hold the measurements behind a verdict: `tracks` and `paints` have one entry an object."""
+
+    ground: Floats  # (3,) RGB in [0, 1]
+    paints: tuple[Floats, ...]  # (3,) RGB in [0, 1]
+    tracks: tuple[Track, ...]
+    weights: tuple[Floats, ...]  # (T, H, W) in [0, 1], how much of each pixel is the object's
+    count: int
+
+
+def read_clip(frames: NDArray[np.uint8]) -> Reading | None:
+    """Measure `frames` (T, H, W, 3) uint8; None where nothing stands out from a plain ground."""
     clip = frames.astype(np.float64) / 255
     ground = background_colour(clip)
-    paint = None if ground is None else object_colour(clip, ground)
-    if ground is None or paint is None:
+    if ground is None:
+        return None
+    paints = object_colours(clip, ground)
+    if not paints:
+        return None
+    blobs = [find_blobs(x) for x in likenesses(clip, ground, paints)]
+    shown = [i for i, blob in enumerate(blobs) if (blob.area > SPECK).mean() >= 0.75]
+    return Reading(
+        ground,
+        tuple(paints[i] for i in shown),
+        tuple(follow(blobs[i].weight[blobs[i].area > SPECK]) for i in shown),
+        tuple(blobs[i].weight for i in shown),
+        sum(blob.count for blob in blobs),
+    )
+
+
+def judge(frames: NDArray[np.uint8]) -> Verdict:
+    """Name what `frames` (T, H, W, 3) uint8 show; nothing is named when nothing stands out."""
+    reading = read_clip(frames)
+    if reading is None:
         return Verdict()
-    blobs = find_blobs((clip - ground) @ (paint - ground) / np.sum((paint - ground) ** 2))
-    seen = blobs.area > SPECK
-    if seen.mean() < 0.75:
-        return Verdict(background=name_background(ground), count=blobs.count)
-    track = follow(blobs.weight[seen])
+    seen = [see(*pair) for pair in zip(reading.paints, reading.tracks, strict=True)]
+    if len(seen) > 1:
+        middles = np.array([np.mean(track.centre, axis=0) for track in reading.tracks])
+        axis = int(np.argmax(np.ptp(middles, axis=0)))
+        seen = [seen[i] for i in np.argsort(middles[:, axis])]
+    return Verdict(name_background(reading.ground), tuple(seen), reading.count)
+
+
+def see(paint: Floats, track: Track) -> Seen:
     shape = name_shape(track)
     turn = turned(track, shape)
     area = float(np.quantile(track.area, 0.95))
-    return Verdict(
-        background=name_background(ground),
+    return Seen(
         colour=name_colour(paint),
         shape=shape,
         size="large" if area > LARGE else "small",
         motion=name_motion(track, turn),
-        count=blobs.count,
         area=area,
         turn=turn,
         path=tuple((float(x), float(y)) for x, y in track.centre),
     )
 
 
-def score(verdict: Verdict, asked: Mapping[str, str]) -> dict[str, bool]:
-    """Compare `verdict` with the attributes asked for, one truth value each."""
-    unknown = set(asked) - set(ATTRIBUTES)
-    if unknown:
-        raise ValueError(f"the judge knows no {', '.join(sorted(unknown))}")
-    return {name: getattr(verdict, name) == wanted for name, wanted in asked.items()}
+def score(
+    verdict: Verdict, background: str, actors: Sequence[Mapping[str, str]]
+) -> dict[str, bool]:
+    """Compare `verdict` with what was asked for: each of ATTRIBUTES, the count, and `all`.
+
+    An attribute is right when it is so of every actor, in their order.
+    """
+    right = {"background": verdict.background == background}
+    complete = len(verdict.actors) == len(actors)
+    pairs = list(zip(verdict.actors, actors, strict=False))
+    for name in ATTRIBUTES[1:]:
+        right[name] = complete and all(getattr(seen, name) == asked[name] for seen, asked in pairs)
+    right["count"] = verdict.count == len(actors)
+    return {**right, "all": all(right.values())}
 
 
 def background_colour(clip: Floats) -> Floats | None:
@@ -111,13 +158,35 @@ def background_colour(clip: Floats) -> Floats | None:
     return colour if even.mean() > 0.7 else None
 
 
-def object_colour(clip: Floats, ground: Floats) -> Floats | None:
+def object_colours(clip: Floats, ground: Floats) -> list[Floats]:
+    """Return the colours that stand out: none, one, or two with the commoner first."""
     contrast = np.linalg.norm(clip - ground, axis=-1)
     strong = float(np.quantile(contrast, 0.995))
     if strong < FAINTEST:
-        return None
-    colour: Floats = np.median(clip[contrast > 0.85 * strong], axis=0)
-    return colour
+        return []
+    first: Floats = np.median(clip[contrast > 0.85 * strong], axis=0)
+    inside = clip[shrunk(contrast > 0.4 * strong)]
+    other = inside[distance_to(inside, ground, first) > FAINTEST]
+    if len(other) < SECOND * len(inside):
+        return [first]
+    return [first, np.median(other, axis=0)]
+
+
+def distance_to(pixels: Floats, ground: Floats, paint: Floats) -> Floats:
+    """Return how far pixels (..., 3) are from every mixture of `ground` and `paint`."""
+    along = paint - ground
+    share = np.clip((pixels - ground) @ along / (along @ along), 0, 1)
+    distance: Floats = np.linalg.norm(pixels - ground - share[..., None] * along, axis=-1)
+    return distance
+
+
+def likenesses(clip: Floats, ground: Floats, paints: Sequence[Floats]) -> list[Floats]:
+    """Return for each paint how much of each pixel it covers, (T, H, W): 0 none, 1 all."""
+    shares = [(clip - ground) @ (p - ground) / np.sum((p - ground) ** 2) for p in paints]
+    if len(paints) == 1:
+        return shares
+    nearest = np.argmin([distance_to(clip, ground, paint) for paint in paints], axis=0)
+    return [np.where(nearest == i, share, 0.0) for i, share in enumerate(shares)]
 
 
 def hsv(colour: Floats) -> tuple[float, float, float]:
@@ -165,7 +234,12 @@ def find_blobs(likeness: Floats) -> Blobs:
     return Blobs(weight, area, round(float(np.median(counts))))
 
 
+def shrunk(mask: Mask) -> Mask:
+    return ~grown(~mask)
+
+
 def grown(mask: Mask) -> Mask:
+    """Widen `mask` (T, H, W) by one pixel to every side."""
     wide = np.pad(mask, ((0, 0), (1, 1), (1, 1)))
     tall = wide[:, :-2] | wide[:, 1:-1] | wide[:, 2:]
     return tall[:, :, :-2] | tall[:, :, 1:-1] | tall[:, :, 2:]

@@ -1,13 +1,14 @@
-"""The built-in model's recipe: its sizes, its world, its training."""
+"""The built-in model's recipe: its world, its sizes, how long each stage trains and on what."""
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import torch
-
-from hummingbird_edge.distill.world import FULL, SMALL, World
+from hummingbird_edge.distill.consistency import ConsistencyRecipe
+from hummingbird_edge.distill.matching import MatchingRecipe
+from hummingbird_edge.distill.training import Plan
+from hummingbird_edge.distill.world import FULL, World, words
 from hummingbird_edge.export.models.config import ModelConfig, TextConfig, UNetConfig, VAEConfig
-from hummingbird_edge.export.models.vae import VAE
 from hummingbird_edge.export.vocabulary import Vocabulary
 from hummingbird_edge.runtime.manifest import Defaults
 from hummingbird_edge.runtime.tokenizer import Tokenizer
@@ -19,64 +20,85 @@ __all__ = ["BUILTIN_RECIPE", "Recipe"]
 class Recipe:
     """Everything that a training run is a function of, but its seed."""
 
-    pictures: World
-    """What the autoencoder learns to draw; the widest world, so that a later model can share it."""
     world: World
-    """What the captions of the generator's clips may say."""
-    config: ModelConfig
-    """Sizes of the three networks; the vocabulary's size is filled in from the words."""
-    autoencoder_steps: int
-    generator_steps: int
+    """What the captions of the clips may say."""
+    teacher: ModelConfig
+    """Sizes of the teacher's networks; the vocabulary's size is filled in from the words."""
     clips: int
-    """Clips encoded once for the generator."""
-
-    def vocabulary(self) -> Vocabulary:
-        """Return CLIP's vocabulary cut down to the words of all captions."""
-        texts = {caption for scene in FULL.scenes() for caption in FULL.captions(scene)}
-        words = {word.strip(",") for text in texts for word in text.split()}
-        return Vocabulary.clip().restricted_to(words)
+    """Clips of the world encoded once for every stage."""
+    plans: Mapping[str, Plan]
+    """How long each stage trains, by its name."""
+    matching: MatchingRecipe = field(default_factory=MatchingRecipe)
+    consistency: ConsistencyRecipe = field(default_factory=ConsistencyRecipe)
+    rewards: Mapping[str, float] = field(default_factory=lambda: {"shapes": 1.0, "scorer": 0.1})
+    """Weight of each reward of stage 2."""
+    guidance: float = 7.5
+    """The student's default w, and the teacher's."""
 
     def tokenizer(self, folder: Path) -> Tokenizer:
-        """Write the vocabulary into `folder/tokenizer` and return its tokenizer."""
-        length = self.config.text.context_length
-        self.vocabulary().write(folder / "tokenizer", length)
+        """Return the tokenizer in `folder/tokenizer`; CLIP's, cut down to the world's words.
+
+        Written once: the numbers of the words are part of the trained weights.
+        """
+        length = self.teacher.text.context_length
+        if not (folder / "tokenizer" / "vocab.json").exists():
+            vocabulary = Vocabulary.clip().restricted_to(words(self.world.pairs > 0))
+            vocabulary.write(folder / "tokenizer", length)
         return Tokenizer(folder / "tokenizer", length)
 
-    def full_config(self) -> ModelConfig:
-        """Return the configuration with the vocabulary's size filled in."""
-        text = replace(self.config.text, vocab_size=len(self.vocabulary().tokens))
-        return replace(self.config, text=text)
+    def teacher_config(self, tokenizer: Tokenizer, scaling_factor: float) -> ModelConfig:
+        """Return the teacher's configuration with what data and words decide filled in."""
+        return replace(
+            self.teacher,
+            text=replace(self.teacher.text, vocab_size=tokenizer.vocabulary_size),
+            vae=replace(self.teacher.vae, scaling_factor=scaling_factor),
+        )
 
-    def trained_autoencoder(self, folder: Path) -> VAE:
-        """Load the averaged weights of a finished autoencoder run."""
-        state = torch.load(folder / "autoencoder.pt", weights_only=True)
-        vae = VAE(self.config.vae)
-        vae.load_state_dict(state["average"])
-        return vae.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    def student_unet(self, has_guidance: bool = True) -> UNetConfig:
+        """Return the 0.7b shape of the teacher: one block a level, none in the middle."""
+        return replace(
+            self.teacher.unet,
+            res_blocks=1,
+            middle_block=False,
+            guidance_width=256 if has_guidance else None,
+        )
+
+    def student_config(self, teacher: ModelConfig, unet: UNetConfig) -> ModelConfig:
+        """Return the few-step configuration around a student's U-Net."""
+        steps = replace(teacher.defaults, steps=4, guidance=self.guidance)
+        return replace(teacher, unet=unet, method="lcm", defaults=steps)
 
 
 BUILTIN_RECIPE = Recipe(
-    pictures=FULL,
     # Eight frames: the temporal convolutions of one block then reach a border from every frame,
     # and nothing else tells a frame its place.
-    world=replace(SMALL, frames=8),
-    config=ModelConfig(
+    world=replace(FULL, frames=8),
+    teacher=ModelConfig(
         text=TextConfig(width=128, layers=4, heads=4),
         # 8 channels a group and more: with 2, normalization wipes out what the text adds.
         unet=UNetConfig(
             width=64,
             multipliers=(1, 2),
+            res_blocks=2,
             attention_levels=(0,),
             head_width=32,
             initial_heads=4,
             context_width=128,
+            middle_block=True,
+            guidance_width=None,
             groups=8,
         ),
         vae=VAEConfig(width=16, multipliers=(1, 2, 4, 8), res_blocks=1, groups=2),
         prediction_type="v_prediction",
-        defaults=Defaults(frames=8, width=64, height=64, steps=4, guidance=7.5, fps=4),
+        method="ddim",
+        defaults=Defaults(frames=8, width=64, height=64, steps=50, guidance=7.5, fps=4),
     ),
-    autoencoder_steps=2600,
-    generator_steps=2400,
-    clips=4096,
+    clips=8192,
+    plans={
+        "autoencoder": Plan(2600, 32, 2e-3, log_every=200, save_every=200, weight_decay=0.0),
+        "teacher": Plan(3000, 12, 1e-3),
+        "matching": Plan(800, 12, 5e-4, decay=0.99, save_every=200),
+        "scorer": Plan(1200, 64, 1e-3, decay=0.99, save_every=400),
+        "consistency": Plan(500, 12, 1e-4, decay=0.98, log_every=50, save_every=125),
+    },
 )

@@ -1,7 +1,6 @@
-"""A training run: a folder with a JSON log and a checkpoint from which it goes on."""
+"""A training run's stage: a JSON log, and a checkpoint from which it goes on."""
 
 import json
-import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -9,39 +8,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
-__all__ = ["Average", "Run", "cosine_rate"]
+from hummingbird_edge.runtime.errors import CheckpointError, OutputError
 
-
-def cosine_rate(step: int, steps: int, peak: float, warmup: int = 100) -> float:
-    """Return the learning rate of `step`: a linear warm-up, then half a cosine down to zero."""
-    if step < warmup:
-        return peak * (step + 1) / warmup
-    return peak * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
-
-
-class Average:
-    """An exponential moving average of a module's parameters."""
-
-    def __init__(self, module: nn.Module, decay: float = 0.999) -> None:
-        self.decay = decay
-        self.state = {name: p.detach().clone() for name, p in module.state_dict().items()}
-
-    def update(self, module: nn.Module, step: int) -> None:
-        """Move towards `module`; early steps count more, so that the start is soon forgotten."""
-        decay = min(self.decay, (1 + step) / (10 + step))
-        with torch.no_grad():
-            for name, value in module.state_dict().items():
-                self.state[name].lerp_(value, 1 - decay)
+__all__ = ["Run"]
 
 
 @dataclass
 class Run:
-    """The folder of a run, `RUN/STAGE.jsonl` (the log) and `RUN/STAGE.pt` (the checkpoint)."""
+    """One stage of a run in a folder: `STAGE.jsonl` (the log) and `STAGE.pt` (the checkpoint)."""
 
     folder: Path
     stage: str
+    is_main: bool = True
+    """Whether this process writes; the others of a multi-process run only read."""
     started: float = field(default_factory=time.monotonic)
 
     def __post_init__(self) -> None:
@@ -52,22 +32,52 @@ class Run:
         """Where the newest checkpoint lies."""
         return self.folder / f"{self.stage}.pt"
 
+    @property
+    def log_path(self) -> Path:
+        """Where the log lies, one JSON object a line."""
+        return self.folder / f"{self.stage}.jsonl"
+
     def log(self, **entries: float | int | str) -> None:
         """Append one JSON line, with the seconds since this process started, and print it."""
+        if not self.is_main:
+            return
         line = json.dumps({"seconds": round(time.monotonic() - self.started, 1), **entries})
-        with (self.folder / f"{self.stage}.jsonl").open("a", encoding="utf-8") as file:
+        with self.log_path.open("a", encoding="utf-8") as file:
             file.write(line + "\n")
-        print(line, flush=True)
+        print(f"{self.stage} {line}", flush=True)
+
+    def entries(self) -> list[dict[str, Any]]:
+        """Return what was logged, oldest first."""
+        if not self.log_path.exists():
+            return []
+        return [json.loads(line) for line in self.log_path.read_text("utf-8").splitlines()]
 
     def save(self, state: Mapping[str, Any]) -> None:
-        """Write a checkpoint beside the old one, then replace it."""
+        """Write a checkpoint beside the old one, then replace it; raises OutputError."""
+        if not self.is_main:
+            return
         partial = self.checkpoint_path.with_suffix(".partial")
-        torch.save(dict(state), partial)
-        partial.replace(self.checkpoint_path)
+        try:
+            torch.save(dict(state), partial)
+            partial.replace(self.checkpoint_path)
+        except (OSError, RuntimeError) as error:  # PyTorch's writer turns a full disk into the 2nd
+            partial.unlink(missing_ok=True)
+            raise OutputError(
+                f"{self.checkpoint_path} cannot be written ({str(error).splitlines()[0]}): make "
+                f"room and run the same command again, it goes on from the last checkpoint"
+            ) from error
 
     def load(self) -> dict[str, Any] | None:
-        """Return the newest checkpoint, or None where the run is new."""
+        """Return the newest checkpoint, or None where the stage is new; raises CheckpointError."""
         if not self.checkpoint_path.exists():
             return None
-        state: dict[str, Any] = torch.load(self.checkpoint_path, weights_only=True)
+        try:
+            state: dict[str, Any] = torch.load(
+                self.checkpoint_path, map_location="cpu", weights_only=True
+            )
+        except Exception as error:  # a truncated or foreign file fails in many ways
+            raise CheckpointError(
+                f"{self.checkpoint_path} is no checkpoint of a run "
+                f"({type(error).__name__}): delete it to start {self.stage} anew"
+            ) from error
         return state

@@ -1,30 +1,51 @@
 """Score a bundle: captions it never saw, through the runtime, judged from the decoded pixels."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
+import torch
+from numpy.typing import NDArray
 
 from hummingbird_edge.distill.judge import judge, score
-from hummingbird_edge.distill.world import Scene, World, sample_held_out
+from hummingbird_edge.distill.quality import Quality, assess
+from hummingbird_edge.distill.render import render
+from hummingbird_edge.distill.stages import WATCHED, WATCHED_SEED
+from hummingbird_edge.distill.world import Scene, World, attributes, sample_held_out
 from hummingbird_edge.runtime.text_to_video import TextToVideo
 
-__all__ = ["Scores", "score_pipeline"]
+__all__ = ["Scores", "score_clips", "score_pipeline", "unseen_captions"]
+
+FIRST_SEED = 1_000_000
+"""Of the scored videos; no training or watching uses seeds so high."""
 
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """How often the video shows what the caption asked for."""
+    """How often the video shows what the caption asked for, and how good it looks."""
 
     captions: int
     accuracy: dict[str, float]
     """Attribute to its share right, in [0, 1]; `all` asks for every attribute at once."""
+    quality: dict[str, float]
+    """Mean of each quality score over that of rendered clips of the same scenes."""
 
     def table(self) -> str:
         """Return the scores as a Markdown table."""
         lines = [f"| attribute | right, of {self.captions} |", "|---|---|"]
         lines += [f"| {name} | {100 * share:.1f} % |" for name, share in self.accuracy.items()]
+        lines += ["", "| quality | of rendered clips' |", "|---|---|"]
+        lines += [
+            f"| {name.replace('_', ' ')} | {100 * share:.1f} % |"
+            for name, share in self.quality.items()
+        ]
         return "\n".join(lines)
+
+
+def unseen_captions(world: World, count: int, seed: int) -> list[tuple[Scene, str]]:
+    """Draw captions that were neither trained on nor watched while training."""
+    watched = frozenset(text for _, text in sample_held_out(world, WATCHED, WATCHED_SEED))
+    return sample_held_out(world, count, seed, exclude=watched)
 
 
 def score_pipeline(
@@ -35,11 +56,36 @@ def score_pipeline(
     report: Callable[[int], None] = lambda done: None,
 ) -> Scores:
     """Make one video a held-out caption with fresh seeds and judge each against its scene."""
-    rows = []
-    for index, (scene, caption) in enumerate(sample_held_out(world, captions, seed)):
-        video = pipeline(caption, seed=1_000_000 + index)
-        asked = {name: getattr(scene, name) for name in Scene.__slots__}
-        row = score(judge(video.frames), asked)
-        rows.append({**row, "all": all(row.values())})
+    pairs, clips = unseen_captions(world, captions, seed), []
+    for index, (_, caption) in enumerate(pairs):
+        clips.append(pipeline(caption, seed=FIRST_SEED + index).frames)
         report(index + 1)
-    return Scores(captions, {name: float(np.mean([row[name] for row in rows])) for name in rows[0]})
+    return score_clips(np.stack(clips), [scene for scene, _ in pairs], world)
+
+
+def score_clips(clips: NDArray[np.uint8], scenes: list[Scene], world: World) -> Scores:
+    """Judge clips (B, T, H, W, 3) against the scenes they were to show."""
+    rows = [
+        score(judge(clip), scene.background, [attributes(scene)])
+        for clip, scene in zip(clips, scenes, strict=True)
+    ]
+    drawn = rendered(scenes, replace(world, frames=clips.shape[1]))
+    found, best = mean_quality(clips), mean_quality(drawn)
+    return Scores(
+        captions=len(scenes),
+        accuracy={name: float(np.mean([row[name] for row in rows])) for name in rows[0]},
+        quality={name: found[name] / best[name] for name in found},
+    )
+
+
+def rendered(scenes: list[Scene], world: World) -> NDArray[np.uint8]:
+    """Draw the scenes as the training data has them."""
+    clips = render(scenes, world, torch.Generator().manual_seed(0))
+    pixels: NDArray[np.uint8] = (clips * 255).round().byte().permute(0, 1, 3, 4, 2).numpy()
+    return pixels
+
+
+def mean_quality(clips: NDArray[np.uint8]) -> dict[str, float]:
+    """Return the mean of each quality score."""
+    rows = [asdict(assess(clip)) for clip in clips]
+    return {name: float(np.mean([row[name] for row in rows])) for name in asdict(Quality())}

@@ -1,47 +1,26 @@
-"""A world of captioned moving shapes, drawn on the fly."""
+"""A world of captioned moving shapes: what a scene is, and what its captions say."""
 
 import hashlib
-import math
 import random
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from itertools import product
-
-import torch
-from torch import Tensor
 
 __all__ = [
     "FULL",
+    "PAIRS",
     "SMALL",
+    "Actor",
     "Scene",
     "World",
-    "captions",
+    "attributes",
+    "describe",
     "is_held_out",
-    "render",
+    "parse",
     "sample_held_out",
     "sample_training",
+    "words",
 ]
-
-COLOURS = {
-    "red": (0.90, 0.10, 0.10),
-    "green": (0.08, 0.65, 0.18),
-    "blue": (0.10, 0.22, 0.95),
-    "yellow": (0.97, 0.92, 0.10),
-    "purple": (0.60, 0.05, 0.85),
-    "orange": (1.00, 0.50, 0.03),
-    "cyan": (0.08, 0.88, 0.95),
-}
-BACKGROUNDS = {
-    "black": (0.0, 0.0, 0.0),
-    "white": (1.0, 1.0, 1.0),
-    "gray": (0.5, 0.5, 0.5),
-    "pink": (0.98, 0.66, 0.80),
-}
-RADII = {"large": 0.25, "small": 0.14}  # of the frame's side; the first is the unspoken size
-EXTENT = 1.2  # the furthest any shape reaches from its centre, in radii
-MARGIN = 0.05  # kept clear at the border, so that jitter never pushes an object out
-GROWTH_START = 0.4  # of the named size, which a growing object reaches in its last frame
 
 SIZE_WORDS = {"large": ("large", "big"), "small": ("small", "little")}
 SHAPE_WORDS = {
@@ -61,44 +40,108 @@ MOTION_WORDS = {
     "growing": ("growing", "getting bigger", "grows", "gets bigger"),
     "spinning": ("spinning", "spinning in place", "spins", "rotates"),
 }
+COLOUR_WORDS = ("red", "green", "blue", "yellow", "purple", "orange", "cyan")
+GROUND_WORDS = ("black", "white", "gray", "pink")
+GROUND_FRAMES = ("{} on a GROUND background", "{} against GROUND", "on a GROUND background, {}")
+RELATION_WORDS = {"above": "above", "left": "to the left of"}
+
+STACKED = frozenset({"right", "left", "growing", "spinning"})
+"""Motions that fit the upper or lower half of a frame."""
+ABREAST = frozenset({"up", "down", "bouncing", "growing", "spinning"})
+"""Motions that fit its left or right half."""
+
+MOST_TRIES = 60
+"""Wordings of a scene to try for a held-out one; a scene of few wordings may have none."""
+MOST_ROUNDS = 50
+"""Rounds through the scenes after which no more held-out captions are to be had."""
 
 
 @dataclass(frozen=True, slots=True)
-class Scene:
-    """Name everything that a caption may say about one clip."""
+class Actor:
+    """One moving shape, by the names that a caption may use."""
 
     colour: str
     shape: str
     size: str
     motion: str
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """Everything that a caption may say about one clip."""
+
+    actors: tuple[Actor, ...]
+    """One, or two of different colours: the upper or the left one first."""
     background: str
+
+    @classmethod
+    def of(cls, colour: str, shape: str, size: str, motion: str, background: str) -> "Scene":
+        """Return a scene of one actor."""
+        return cls((Actor(colour, shape, size, motion),), background)
+
+    @property
+    def relation(self) -> str | None:
+        """How the first of two actors lies to the second; None for one."""
+        if len(self.actors) < 2:
+            return None
+        return "above" if all(actor.motion in STACKED for actor in self.actors) else "left"
+
+
+def attributes(scene: Scene) -> dict[str, str]:
+    """Return what the caption of a scene of one actor asks for, attribute to name."""
+    (actor,) = scene.actors
+    return {
+        "background": scene.background,
+        "colour": actor.colour,
+        "shape": actor.shape,
+        "size": actor.size,
+        "motion": actor.motion,
+    }
 
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """Hold the vocabulary and the clip geometry; `jitter` is a fraction of the frame's side."""
+    """The names in use, the size of a clip and how far it is left to chance."""
 
-    colours: tuple[str, ...] = tuple(COLOURS)
+    colours: tuple[str, ...] = COLOUR_WORDS
     shapes: tuple[str, ...] = tuple(SHAPE_WORDS)
-    sizes: tuple[str, ...] = tuple(RADII)
+    sizes: tuple[str, ...] = tuple(SIZE_WORDS)
     motions: tuple[str, ...] = tuple(MOTION_WORDS)
-    backgrounds: tuple[str, ...] = tuple(BACKGROUNDS)
+    backgrounds: tuple[str, ...] = GROUND_WORDS
+    pairs: float = 0.0
+    """Share of scenes with two actors, in [0, 1]."""
     resolution: int = 64
+    """Pixels of a frame's side."""
     frames: int = 16
     jitter: float = 0.03
+    """How far size, path and place vary, as a fraction of the frame's side."""
 
     def scenes(self) -> tuple[Scene, ...]:
-        """List every scene of the world; a spinning circle would look still and is left out."""
-        axes = (self.colours, self.shapes, self.sizes, self.motions, self.backgrounds)
-        scenes = (Scene(*names) for names in product(*axes))
-        return tuple(s for s in scenes if (s.shape, s.motion) != ("circle", "spinning"))
+        """List every scene of one actor."""
+        return tuple(
+            Scene((actor,), ground) for actor in self.actors() for ground in self.backgrounds
+        )
 
-    def captions(self, scene: Scene) -> tuple[str, ...]:
-        """List every caption of `scene`; only a default size or background goes unsaid."""
-        return captions(scene, default_background=self.backgrounds[0])
+    def actors(self) -> tuple[Actor, ...]:
+        """List every actor; a spinning circle would look still and is left out."""
+        axes = (self.colours, self.shapes, self.sizes, self.motions)
+        actors = (Actor(*names) for names in product(*axes))
+        return tuple(a for a in actors if (a.shape, a.motion) != ("circle", "spinning"))
+
+    def draw(self, rng: random.Random) -> Scene:
+        """Draw a scene: of two actors with probability `pairs`, small ones of two colours."""
+        ground = rng.choice(self.backgrounds)
+        if rng.random() >= self.pairs:
+            return Scene((rng.choice(self.actors()),), ground)
+        small = [actor for actor in self.actors() if actor.size == "small"]
+        fits = rng.choice([STACKED, ABREAST])
+        first = rng.choice([actor for actor in small if actor.motion in fits])
+        others = [a for a in small if a.motion in fits and a.colour != first.colour]
+        return Scene((first, rng.choice(others)), ground)
 
 
 FULL = World()
+PAIRS = World(pairs=0.5)
 SMALL = World(
     colours=("red", "green", "blue", "yellow"),
     shapes=("circle", "square", "triangle"),
@@ -107,25 +150,58 @@ SMALL = World(
 )
 
 
-def captions(scene: Scene, default_background: str = "black") -> tuple[str, ...]:
-    """List every caption of `scene`, at least twelve distinct strings."""
-    sizes = [f"{word} " for word in SIZE_WORDS[scene.size]]
-    if scene.size == "large":
-        sizes.insert(0, "")
-    ground = scene.background
-    frames = [f"{{}} on a {ground} background", f"{{}} against {ground}"]
-    frames.append(f"on a {ground} background, {{}}")
-    if ground == default_background:
-        frames.insert(0, "{}")
-    words = product(frames, sizes, SHAPE_WORDS[scene.shape], MOTION_WORDS[scene.motion])
-    return tuple(
-        frame.format(f"{with_article(f'{size}{scene.colour} {shape}')} {motion}")
-        for frame, size, shape, motion in words
-    )
+def describe(scene: Scene, rng: random.Random) -> str:
+    """Say what `scene` shows, in one of at least twelve ways; large and black may go unsaid."""
+    frames = [frame.replace("GROUND", scene.background) for frame in GROUND_FRAMES]
+    if scene.background == "black":
+        frames.append("{}")
+    clauses = [_clause(actor, rng, is_alone=len(scene.actors) == 1) for actor in scene.actors]
+    if scene.relation is not None:
+        clauses.insert(1, RELATION_WORDS[scene.relation])
+    return rng.choice(frames).format(" ".join(clauses))
 
 
-def with_article(noun: str) -> str:
-    return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"
+def _clause(actor: Actor, rng: random.Random, is_alone: bool) -> str:
+    """Say what one actor does; two of them would not share a sentence with two finite verbs."""
+    motions = [words for words in MOTION_WORDS[actor.motion] if is_alone or "ing" in words]
+    sizes = [f"{word} " for word in SIZE_WORDS[actor.size]]
+    if actor.size == "large":
+        sizes.append("")
+    noun = f"{rng.choice(sizes)}{actor.colour} {rng.choice(SHAPE_WORDS[actor.shape])}"
+    article = "an" if noun[0] in "aeiou" else "a"
+    return f"{article} {noun} {rng.choice(motions)}"
+
+
+def parse(caption: str) -> Scene:
+    """Return the scene of one actor that `caption` describes; raises ValueError for other text."""
+    text = f" {caption.replace(',', '')} "
+    motion, phrase = _find(text, MOTION_WORDS)
+    text = text.replace(f" {phrase} ", " ")  # "moving in a circle" is said of squares too
+    ground, _ = _find(text, {name: (name,) for name in GROUND_WORDS}, "black")
+    colour, _ = _find(text, {name: (name,) for name in COLOUR_WORDS})
+    shape, size = _find(text, SHAPE_WORDS)[0], _find(text, SIZE_WORDS, "large")[0]
+    return Scene.of(colour, shape, size, motion, ground)
+
+
+def _find(
+    text: str, names: Mapping[str, Sequence[str]], otherwise: str | None = None
+) -> tuple[str, str]:
+    """Return the name whose longest phrase stands in `text`, and that phrase."""
+    phrases = {phrase: name for name, group in names.items() for phrase in group}
+    found = [phrase for phrase in phrases if f" {phrase} " in text]
+    if found:
+        return phrases[longest := max(found, key=len)], longest
+    if otherwise is None:
+        raise ValueError(f"{text.strip()!r} describes no scene: it has none of {', '.join(names)}")
+    return otherwise, ""
+
+
+def words(pairs: bool = True) -> frozenset[str]:
+    """Return every word that captions use; without `pairs`, those of scenes of one actor."""
+    texts = [*SIZE_WORDS.values(), *SHAPE_WORDS.values(), *MOTION_WORDS.values()]
+    texts += [COLOUR_WORDS, GROUND_WORDS, ("a", "an", "on", "against", "background")]
+    texts += [tuple(RELATION_WORDS.values())] if pairs else []
+    return frozenset(word for group in texts for text in group for word in text.split())
 
 
 def is_held_out(caption: str) -> bool:
@@ -133,162 +209,38 @@ def is_held_out(caption: str) -> bool:
     return int.from_bytes(hashlib.sha256(caption.encode()).digest()[:4], "big") % 10 == 0
 
 
-@lru_cache(maxsize=8)
-def caption_table(world: World, held_out: bool) -> tuple[tuple[Scene, tuple[str, ...]], ...]:
-    rows = (
-        (scene, tuple(c for c in world.captions(scene) if is_held_out(c) == held_out))
-        for scene in world.scenes()
-    )
-    return tuple(row for row in rows if row[1])
+def sample_training(scenes: Sequence[Scene], rng: random.Random) -> list[str]:
+    """Draw a caption that is not held out for each scene."""
+    captions = []
+    for scene in scenes:
+        text = describe(scene, rng)
+        while is_held_out(text):
+            text = describe(scene, rng)
+        captions.append(text)
+    return captions
 
 
-def sample_training(world: World, n: int, generator: torch.Generator) -> list[tuple[Scene, str]]:
-    """Draw `n` scenes with a training caption each, with replacement, from a CPU generator."""
-    table = caption_table(world, held_out=False)
-    scenes = torch.randint(len(table), (n,), generator=generator).tolist()
-    picks = torch.rand(n, generator=generator, dtype=torch.float64).tolist()
-    pairs = (table[i] for i in scenes)
-    return [(s, texts[int(u * len(texts))]) for (s, texts), u in zip(pairs, picks, strict=True)]
+def sample_held_out(
+    world: World, n: int, seed: int, exclude: frozenset[str] = frozenset()
+) -> list[tuple[Scene, str]]:
+    """Draw `n` distinct held-out captions, none in `exclude`, spread over the world's scenes.
 
-
-def sample_held_out(world: World, n: int, seed: int) -> list[tuple[Scene, str]]:
-    """Draw `n` distinct held-out captions with their scenes, spread evenly over the scenes."""
-    draw = random.Random(seed)
-    table = [(scene, list(texts)) for scene, texts in caption_table(world, held_out=True)]
-    draw.shuffle(table)
-    for _, texts in table:
-        draw.shuffle(texts)
-    found: list[tuple[Scene, str]] = []
-    while len(found) < n and table:
-        found += [(scene, texts.pop()) for scene, texts in table]
-        table = [row for row in table if row[1]]
-    if len(found) < n:
-        raise ValueError(f"the world has {len(found)} held-out captions, {n} were asked for")
-    return found[:n]
-
-
-@dataclass(frozen=True, slots=True)
-class Poses:
-    centre: Tensor  # (B, K, 2) x and y, in frame sides
-    radius: Tensor  # (B, K)
-    angle: Tensor  # (B, K) radians
-
-
-def render(
-    scenes: Sequence[Scene],
-    world: World,
-    generator: torch.Generator,
-    device: torch.device | str = "cpu",
-    times: Tensor | None = None,
-) -> Tensor:
-    """Draw one clip per scene, jittered by `generator`.
-
-    `times` (B, K) in [0, 1] asks for other frames than the world's evenly spaced ones.
-    Returns (B, K, 3, H, W) float32 in [0, 1].
+    A scene gets another caption only after every other had one. Raises ValueError where the world
+    has fewer.
     """
-    if times is None:
-        times = torch.linspace(0, 1, world.frames).expand(len(scenes), -1)
-    poses = place(scenes, world, generator, times.to(device))
-    side = world.resolution
-    colour = rgb((COLOURS[s.colour] for s in scenes), device)
-    ground = rgb((BACKGROUNDS[s.background] for s in scenes), device)
-    frames = torch.empty(*times.shape, 3, side, side, device=device)
-    for shape, rows in rows_by(s.shape for s in scenes).items():
-        alpha = coverage(shape, poses, rows, side)[:, :, None]
-        frames[rows] = torch.lerp(ground[rows], colour[rows], alpha)
-    return frames
-
-
-def rgb(colours: Iterable[tuple[float, float, float]], device: torch.device | str) -> Tensor:
-    return torch.tensor(list(colours), device=device).reshape(-1, 1, 3, 1, 1)
-
-
-def rows_by(names: Iterable[str]) -> dict[str, list[int]]:
-    rows: dict[str, list[int]] = {}
-    for row, name in enumerate(names):
-        rows.setdefault(name, []).append(row)
-    return rows
-
-
-def place(
-    scenes: Sequence[Scene], world: World, generator: torch.Generator, times: Tensor
-) -> Poses:
-    """Move every object along its path: the motion fixes it, but for a little jitter."""
-    noise = torch.rand(len(scenes), 4, 1, generator=generator, device=generator.device)
-    noise = (2 * noise - 1).to(times.device) * world.jitter
-    full = torch.tensor([RADII[s.size] for s in scenes], device=times.device)[:, None]
-    radius = (full * (1 + noise[:, 0])).expand_as(times).clone()
-    # The path shrinks by up to four jitters (12 %), never grows: the margin stays clear.
-    reach = (0.5 - EXTENT * full - MARGIN) * (1 - 2 * (world.jitter + noise[:, 1]))
-    centre = (0.5 + noise[:, 2:, 0])[:, None].expand(*times.shape, 2).clone()
-    angle = torch.zeros_like(times)
-    for motion, rows in rows_by(s.motion for s in scenes).items():
-        t = times[rows]
-        if motion == "growing":
-            radius[rows] *= GROWTH_START + (1 - GROWTH_START) * t
-        elif motion == "spinning":
-            angle[rows] = math.pi * t
-        else:
-            centre[rows] += reach[rows, :, None] * torch.stack(PATHS[motion](t), -1)
-    return Poses(centre, radius, angle)
-
-
-# Offsets (x, y) of the centre in [-1, 1] at times in [0, 1]; y points down.
-PATHS: dict[str, Callable[[Tensor], tuple[Tensor, Tensor]]] = {
-    "right": lambda t: (2 * t - 1, torch.zeros_like(t)),
-    "left": lambda t: (1 - 2 * t, torch.zeros_like(t)),
-    "up": lambda t: (torch.zeros_like(t), 1 - 2 * t),
-    "down": lambda t: (torch.zeros_like(t), 2 * t - 1),
-    "circling": lambda t: ((2 * math.pi * t).sin(), -(2 * math.pi * t).cos()),
-    "bouncing": lambda t: (torch.zeros_like(t), 1 - 2 * (2 * math.pi * t).sin().abs()),
-}
-
-
-def coverage(shape: str, poses: Poses, rows: list[int], side: int) -> Tensor:
-    """Return how much of each pixel the shape covers, (rows, K, side, side) in [0, 1]."""
-    centre, radius, angle = poses.centre[rows], poses.radius[rows], poses.angle[rows]
-    grid = (torch.arange(side, device=radius.device) + 0.5) / side
-    x = (grid - centre[..., :1])[..., None, :]
-    y = (grid - centre[..., 1:])[..., None]
-    scale = radius[..., None, None]
-    cos, sin = angle.cos()[..., None, None] / scale, angle.sin()[..., None, None] / scale
-    distance = SDFS[shape](x * cos + y * sin, y * cos - x * sin)
-    return (0.5 - distance * (scale * side)).clamp_(0, 1)
-
-
-def circle(x: Tensor, y: Tensor) -> Tensor:
-    return torch.hypot(x, y) - 1
-
-
-def square(x: Tensor, y: Tensor) -> Tensor:
-    return torch.maximum(x.abs(), y.abs()) - 0.84
-
-
-def triangle(x: Tensor, y: Tensor) -> Tensor:
-    return torch.maximum(x.abs() * math.sin(math.pi / 3) - y / 2, y) - EXTENT / 2
-
-
-def cross(x: Tensor, y: Tensor) -> Tensor:
-    x, y = x.abs(), y.abs()
-    return torch.maximum(torch.maximum(x, y) - 1.05, torch.minimum(x, y) - 0.34)
-
-
-def star(x: Tensor, y: Tensor, waist: float = 0.45) -> Tensor:
-    # Mirror the ten half-points onto one; there the outline is a single straight line.
-    x, y = x.abs(), -y
-    cos, sin = math.cos(math.pi / 5), math.sin(math.pi / 5)
-    fold = 2 * (cos * x - sin * y).clamp_(min=0)
-    x, y = x - fold * cos, y + fold * sin
-    fold = 2 * (-cos * x - sin * y).clamp_(min=0)
-    x, y = (x + fold * cos).abs(), y + fold * sin - EXTENT
-    edge_x, edge_y = waist * EXTENT * sin, EXTENT * (waist * cos - 1)
-    return (y * edge_x - x * edge_y) / math.hypot(edge_x, edge_y)
-
-
-SDFS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-    "circle": circle,
-    "square": square,
-    "triangle": triangle,
-    "star": star,
-    "cross": cross,
-}
+    rng = random.Random(seed)
+    found: dict[str, Scene] = {}
+    for _ in range(MOST_ROUNDS):
+        scenes = [world.draw(rng) for _ in range(n)] if world.pairs else list(world.scenes())
+        rng.shuffle(scenes)
+        for scene in scenes:
+            text = describe(scene, rng)
+            tries = 1
+            while not is_held_out(text) and tries < MOST_TRIES:
+                text = describe(scene, rng)
+                tries += 1
+            if is_held_out(text) and text not in exclude:
+                found.setdefault(text, scene)
+            if len(found) == n:
+                return [(scene, text) for text, scene in found.items()]
+    raise ValueError(f"the world gave {len(found)} held-out captions, {n} were asked for")

@@ -7,6 +7,7 @@ without them is taken to follow the published rules where its widths are the pub
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 
 import torch
 
@@ -89,9 +90,13 @@ def read_config(checkpoint: Checkpoint) -> ModelConfig:
     scaling = checkpoint.facts.get("scale_factor", VAEConfig().scaling_factor)
     if not isinstance(scaling, int | float) or not 0 < scaling < float("inf"):
         raise CheckpointError(f"{checkpoint.source} scales latents by {scaling!r}: {_ADVICE}")
-    return ModelConfig(
+    unet = _read_unet(_Part(checkpoint, "unet"))
+    # A model without a guidance embedding is a teacher, sampled as VideoCrafter2 is.
+    family = PRESETS["hummingbird-0.7b" if unet.guidance_width else "videocrafter2"]
+    return replace(
+        family,
         text=_read_text(_Part(checkpoint, "text_encoder")),
-        unet=_read_unet(_Part(checkpoint, "unet")),
+        unet=unet,
         vae=_read_vae(_Part(checkpoint, "vae"), float(scaling)),
         prediction_type=prediction,
     )

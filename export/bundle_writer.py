@@ -23,7 +23,6 @@ from hummingbird_edge.quantize.storage import round_to_float16, store_as_float16
 from hummingbird_edge.runtime.bundle import sha256_of
 from hummingbird_edge.runtime.errors import OutputError, RequestError
 from hummingbird_edge.runtime.manifest import FORMAT, FORMAT_VERSION, MANIFEST, Manifest
-from hummingbird_edge.runtime.sampler import Sampler
 from hummingbird_edge.runtime.tokenizer import Tokenizer
 
 __all__ = ["BundlePlan", "require_free", "write_bundle"]
@@ -34,8 +33,8 @@ DIFFUSERS_CLASSES = {
     "vae_decoder": ["diffusers", "OnnxRuntimeModel"],
     "vae_encoder": ["diffusers", "OnnxRuntimeModel"],
     "tokenizer": ["transformers", "CLIPTokenizer"],
-    "scheduler": ["diffusers", "LCMScheduler"],
 }
+SCHEDULERS = {"lcm": "LCMScheduler", "ddim": "DDIMScheduler"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,26 +181,29 @@ def _write_tokenizer(plan: BundlePlan, folder: Path) -> None:
 
 
 def _write_scheduler(plan: BundlePlan, folder: Path) -> None:
-    sampler = Sampler(prediction_type=plan.config.prediction_type)
+    sampler = plan.config.sampler()
     (folder / "scheduler").mkdir()
     facts = {
-        "_class_name": "LCMScheduler",
+        "_class_name": SCHEDULERS[sampler.method],
         "num_train_timesteps": sampler.train_steps,
         "beta_start": sampler.beta_start,
         "beta_end": sampler.beta_end,
         "beta_schedule": "scaled_linear",
-        "original_inference_steps": sampler.grid_steps,
         "prediction_type": sampler.prediction_type,
-        "timestep_scaling": sampler.timestep_scaling,
+        "timestep_spacing": sampler.spacing,
         "clip_sample": False,
         "set_alpha_to_one": False,
     }
+    if sampler.method == "lcm":
+        facts["original_inference_steps"] = sampler.grid_steps
+        facts["timestep_scaling"] = sampler.timestep_scaling
     _write_json(folder / "scheduler" / "scheduler_config.json", facts)
 
 
 def _model_index(plan: BundlePlan) -> dict[str, Any]:
-    parts = [*plan.stages, "tokenizer", "scheduler"]
-    return {"_class_name": "TextToVideo", **{part: DIFFUSERS_CLASSES[part] for part in parts}}
+    parts = {part: DIFFUSERS_CLASSES[part] for part in [*plan.stages, "tokenizer"]}
+    scheduler = ["diffusers", SCHEDULERS[plan.config.method]]
+    return {"_class_name": "TextToVideo", **parts, "scheduler": scheduler}
 
 
 def _manifest(
@@ -229,7 +231,7 @@ def _manifest(
             "context_width": config.text.width,
             "guidance_width": config.unet.guidance_width,
         },
-        "sampler": asdict(Sampler(prediction_type=config.prediction_type)),
+        "sampler": asdict(config.sampler()),
         "defaults": asdict(config.defaults),
         "stages": stages,
         "files": files,

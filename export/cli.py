@@ -49,6 +49,9 @@ def build(
     tokenizer: Annotated[
         Path | None, typer.Option(help="A CLIP tokenizer's folder, in place of CLIP's own.")
     ] = None,
+    lora: Annotated[
+        Path | None, typer.Option(help="A LoRA adapter's folder, merged into the U-Net.")
+    ] = None,
     name: Annotated[str | None, typer.Option(help="The model's name in the manifest.")] = None,
     licence: Annotated[
         str | None, typer.Option(help="The weights' terms, in the manifest's words.")
@@ -82,10 +85,18 @@ def build(
         from hummingbird_edge.export.architecture import preset_of, read_config
         from hummingbird_edge.export.checkpoint import read_checkpoint
 
+        if (folder := Path(source)).is_dir():
+            given = given or _config_beside(folder)
+            beside = folder / "tokenizer"
+            tokenizer = tokenizer or (beside if beside.is_dir() else None)
         checkpoint = read_checkpoint(source, revision=revision, filename=filename)
         weights = CheckpointWeights(checkpoint)
         given = given or read_config(checkpoint)
         preset = preset or preset_of(given)
+    if lora is not None:
+        from hummingbird_edge.export.lora import Adapter, MergedWeights
+
+        weights = MergedWeights(weights, Adapter.read(lora))
     fallback = preset or (Path(source).stem if source is not None else out.name)
     terms = RANDOM_LICENCE if source is None else LICENCE
     stages = ["text_encoder", "unet", "vae_decoder", *(["vae_encoder"] if vae_encoder else [])]
@@ -104,7 +115,7 @@ def _source_and_out(paths: list[str], random_weights: bool) -> tuple[str | None,
 
 def _given_config(preset: str | None, config: Path | None) -> Any:
     """Return the configuration that the user named, or None to read it off the checkpoint."""
-    from hummingbird_edge.export.models.config import PRESETS, ModelConfig
+    from hummingbird_edge.export.models.config import PRESETS
 
     if preset is not None and config is not None:
         raise RequestError("--preset and --config exclude each other: give one")
@@ -112,8 +123,20 @@ def _given_config(preset: str | None, config: Path | None) -> Any:
         if preset not in PRESETS:
             raise RequestError(f"there is no preset {preset!r}: choose from {', '.join(PRESETS)}")
         return PRESETS[preset]
-    if config is None:
+    return None if config is None else _read_config_file(config)
+
+
+def _config_beside(folder: Path) -> Any:
+    """Return the configuration that hb-distill wrote into a model's folder, or None."""
+    path = folder / "config.json"
+    if not path.is_file() or '"unet"' not in path.read_text(encoding="utf-8", errors="replace"):
         return None
+    return _read_config_file(path)
+
+
+def _read_config_file(config: Path) -> Any:
+    from hummingbird_edge.export.models.config import ModelConfig
+
     try:
         entries = json.loads(config.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:

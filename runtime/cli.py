@@ -63,7 +63,7 @@ def run(
         _print_info(info, as_json)
         return
     jobs = _jobs(prompt, prompts, output)
-    width, height = _parse_size(size)
+    width, height = parse_size(size)
     asked = {
         "frames": frames,
         "width": width,
@@ -97,7 +97,7 @@ def _jobs(prompt: str | None, prompts: Path | None, output: Path) -> list[tuple[
     ]
 
 
-def _parse_size(size: str | None) -> tuple[int | None, int | None]:
+def parse_size(size: str | None) -> tuple[int | None, int | None]:
     if size is None:
         return None, None
     width, _, height = size.lower().partition("x")

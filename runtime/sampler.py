@@ -1,6 +1,6 @@
-"""The multistep latent-consistency sampler, in NumPy.
+"""The two samplers, in NumPy: multistep latent consistency for students, DDIM for teachers.
 
-One step turns noisy latents x_t and the network's output into the denoised latents
+One step of latent consistency turns noisy latents x_t and the network's output into clean ones
 
     x0       = (x_t - sqrt(1 - alpha_bar_t) eps) / sqrt(alpha_bar_t)
     denoised = c_out(t) x0 + c_skip(t) x_t
@@ -10,9 +10,15 @@ with the consistency model's boundary scalings, s = t / 0.1 and sigma_data = 0.5
 
     c_skip = sigma_data^2 / (s^2 + sigma_data^2)      c_out = s / sqrt(s^2 + sigma_data^2)
 
+One step of DDIM, without new noise, is
+
+    eps    = (x_t - sqrt(alpha_bar_t) x0) / sqrt(1 - alpha_bar_t)
+    x_prev = sqrt(alpha_bar_prev) x0 + sqrt(1 - alpha_bar_prev) eps
+
 Sources: Luo et al. 2023 (arXiv:2310.04378), algorithm 3 and appendix; Li et al. 2024
-(arXiv:2405.18750), T2V-Turbo; the guidance-scale embedding is Meng et al. 2023
-(arXiv:2210.03142).
+(arXiv:2405.18750), T2V-Turbo; Song et al. 2021 (arXiv:2010.02502), equation 12 with eta = 0; the
+spacings of timesteps are named as in Lin et al. 2024 (arXiv:2305.08891); the guidance-scale
+embedding is Meng et al. 2023 (arXiv:2210.03142).
 """
 
 from collections.abc import Iterator, Sequence
@@ -35,6 +41,11 @@ class Sampler:
 
     prediction_type: str = "epsilon"
     """`epsilon` (noise), `v_prediction` (Salimans & Ho 2022, arXiv:2202.00512) or `sample` (x0)."""
+    method: str = "lcm"
+    """`lcm` (latent consistency) or `ddim`."""
+    spacing: str = "trailing"
+    """Where the timesteps of N steps lie: `trailing` from 999 on (latent consistency takes no
+    other), `leading` from 1 upwards, as VideoCrafter2 was sampled."""
     train_steps: int = 1000
     """Timesteps of the diffusion process the network was trained on."""
     beta_start: float = 0.00085
@@ -47,6 +58,9 @@ class Sampler:
     def __post_init__(self) -> None:
         if self.prediction_type not in ("epsilon", "v_prediction", "sample"):
             raise ValueError(f"unknown prediction type {self.prediction_type!r}")
+        known = {("lcm", "trailing"), ("ddim", "trailing"), ("ddim", "leading")}
+        if (self.method, self.spacing) not in known:
+            raise ValueError(f"unknown sampler {self.method!r} with {self.spacing!r} timesteps")
         if not self.train_steps >= self.grid_steps >= 1:
             raise ValueError(f"{self.grid_steps} steps of {self.train_steps} timesteps")
         if not 0 < self.beta_start < self.beta_end < 1:
@@ -74,25 +88,41 @@ class Sampler:
             raise RequestError(
                 f"{steps} sampling steps were asked for: choose 1 to {self.grid_steps}"
             )
+        if self.spacing == "leading":
+            stride = self.train_steps // steps
+            return [1 + stride * i for i in range(steps - 1, -1, -1)]
         stride = self.train_steps // self.grid_steps
         grid = [stride * i - 1 for i in range(self.grid_steps, 0, -1)]
         return grid[:: self.grid_steps // steps][:steps]
 
-    def denoise(self, x_t: Latents, output: Latents, t: int) -> Latents:
-        """Return the consistency function's value: clean latents, shaped like `x_t`."""
+    def clean(self, x_t: Latents, output: Latents, t: int) -> Latents:
+        """Return the x0 that the network's `output` means, shaped like `x_t`."""
         alpha, sigma = self._scales(t)
-        x0: Latents
         match self.prediction_type:
             case "epsilon":
-                x0 = np.asarray((x_t - sigma * output) / alpha, np.float32)
+                return np.asarray((x_t - sigma * output) / alpha, np.float32)
             case "v_prediction":
-                x0 = alpha * x_t - sigma * output
+                return alpha * x_t - sigma * output
             case _:
-                x0 = output
+                return output
+
+    def denoise(self, x_t: Latents, output: Latents, t: int) -> Latents:
+        """Return the consistency function's value: clean latents, shaped like `x_t`."""
+        x0 = self.clean(x_t, output, t)
         s = t * self.timestep_scaling
         c_skip = np.float32(self.sigma_data**2 / (s**2 + self.sigma_data**2))
         c_out = np.float32(s / (s**2 + self.sigma_data**2) ** 0.5)
         return c_out * x0 + c_skip * x_t
+
+    def noise_in(self, x_t: Latents, x0: Latents, t: int) -> Latents:
+        """Return the noise that is left when `x0` is taken out of `x_t`.
+
+        Models that predict v or x0 are trained here with noise alone at the last timestep.
+        """
+        if t == self.train_steps - 1 and self.prediction_type != "epsilon":
+            return x_t
+        alpha, sigma = self._scales(t)
+        return np.asarray((x_t - alpha * x0) / sigma, np.float32)
 
     def renoise(self, denoised: Latents, noise: Latents, t_prev: int) -> Latents:
         """Return latents as noisy as timestep `t_prev` has them."""
@@ -127,11 +157,21 @@ class Step:
     t_prev: int
 
     def __call__(self, x_t: Latents, output: Latents, noise: Latents) -> tuple[Latents, Latents]:
-        """Return the next latents and the denoised ones; a single step adds no noise."""
-        denoised = self.sampler.denoise(x_t, output, self.t)
+        """Return the next latents and the denoised ones.
+
+        The last step of DDIM, and a single one of latent consistency, end in the denoised latents;
+        DDIM does not use `noise`.
+        """
+        sampler = self.sampler
+        if sampler.method == "ddim":
+            x0 = sampler.clean(x_t, output, self.t)
+            if self.index == self.count - 1:
+                return x0, x0
+            return sampler.renoise(x0, sampler.noise_in(x_t, x0, self.t), self.t_prev), x0
+        denoised = sampler.denoise(x_t, output, self.t)
         if self.count == 1:
             return denoised, denoised
-        return self.sampler.renoise(denoised, noise, self.t_prev), denoised
+        return sampler.renoise(denoised, noise, self.t_prev), denoised
 
 
 def guidance_embedding(guidance: float, width: int) -> NDArray[np.float32]:

@@ -44,7 +44,7 @@ class Tokenizer:
         from tokenizers.models import BPE
         from tokenizers.pre_tokenizers import ByteLevel, Sequence, Split
 
-        self.length = length
+        self.folder, self.length = folder, length
         try:
             vocab, merges = BPE.read_file(str(folder / "vocab.json"), str(folder / "merges.txt"))
             self.start, self.end = vocab[START], vocab[END]

@@ -1,7 +1,9 @@
-"""Training: runs, goes on where it stopped, and ends in a checkpoint that hb-export reads."""
+"""Training: every stage runs, goes on where it stopped, and ends in what hb-export reads."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -9,137 +11,258 @@ import pytest
 import torch
 from PIL import Image
 
-from hummingbird_edge.distill.autoencoder import train_autoencoder
-from hummingbird_edge.distill.generator import noisy, train_generator
-from hummingbird_edge.distill.published import write_published
+from hummingbird_edge.distill.clips import Clips
+from hummingbird_edge.distill.model import Model
 from hummingbird_edge.distill.recipe import BUILTIN_RECIPE, Recipe
-from hummingbird_edge.distill.run import Run, cosine_rate
+from hummingbird_edge.distill.run import Run
+from hummingbird_edge.distill.sampling import generate
+from hummingbird_edge.distill.stages import STAGES, Sources, with_steps
 from hummingbird_edge.distill.strip import write_strips
+from hummingbird_edge.distill.training import Plan, cosine_rate, fit
 from hummingbird_edge.distill.world import World
 from hummingbird_edge.export.architecture import read_config
 from hummingbird_edge.export.checkpoint import read_checkpoint
 from hummingbird_edge.export.models.config import ModelConfig, TextConfig, UNetConfig, VAEConfig
 from hummingbird_edge.export.weights import CheckpointWeights
-from hummingbird_edge.runtime.errors import CheckpointError
-from hummingbird_edge.runtime.sampler import Sampler
+from hummingbird_edge.runtime.errors import (
+    CheckpointError,
+    GenerationError,
+    OutputError,
+    RequestError,
+)
+from hummingbird_edge.runtime.manifest import Defaults
 
 WORLD = World(
     colours=("red", "blue"),
     shapes=("circle", "square"),
     sizes=("large",),
     motions=("right", "left"),
-    backgrounds=("black",),
+    backgrounds=("black", "white"),
     resolution=16,
     frames=4,
 )
+TINY = Plan(2, 4, 1e-3, log_every=1, save_every=2)
 RECIPE = Recipe(
-    pictures=WORLD,
     world=WORLD,
-    config=ModelConfig(
+    teacher=ModelConfig(
         text=TextConfig(width=16, layers=2, heads=2),
         unet=UNetConfig(
             width=16,
-            multipliers=(1,),
+            multipliers=(1, 2),
+            res_blocks=2,
             attention_levels=(0,),
             head_width=8,
             initial_heads=2,
             context_width=16,
+            middle_block=True,
+            guidance_width=None,
             groups=2,
         ),
         vae=VAEConfig(width=8, multipliers=(1, 1), res_blocks=1, groups=2),
         prediction_type="v_prediction",
+        method="ddim",
+        defaults=Defaults(frames=4, width=16, height=16, steps=50, guidance=3.0, fps=4),
     ),
-    autoencoder_steps=2,
-    generator_steps=2,
     clips=16,
+    plans=dict.fromkeys(("autoencoder", "teacher", "matching", "consistency", "scorer"), TINY),
 )
 
 
-def log_of(folder: Path, stage: str) -> list[dict[str, float]]:
-    return [json.loads(line) for line in (folder / f"{stage}.jsonl").read_text().splitlines()]
-
-
-def train(folder: Path, recipe: Recipe) -> None:
-    train_generator(
-        folder,
-        recipe.world,
-        recipe.full_config(),
-        recipe.trained_autoencoder(folder),
-        recipe.tokenizer(folder),
-        recipe.generator_steps,
-        batch=4,
-        clips=recipe.clips,
-    )
+@pytest.fixture(autouse=True)
+def few_lessons(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Learning to read, and watching, are functions of the full recipe's size."""
+    monkeypatch.setattr("hummingbird_edge.distill.reader.STEPS", 3)
+    monkeypatch.setattr("hummingbird_edge.distill.stages.WATCHED", 4)
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder in which every stage ran once."""
     folder = tmp_path_factory.mktemp("run")
-    train_autoencoder(folder, WORLD, RECIPE.config.vae, steps=2, batch=4)
-    train(folder, RECIPE)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("hummingbird_edge.distill.reader.STEPS", 3)
+        patch.setattr("hummingbird_edge.distill.stages.WATCHED", 4)
+        for stage in STAGES.values():
+            stage(Sources(folder), RECIPE, 0)
     return folder
 
 
-def test_training_resumes_where_it_stopped(trained: Path) -> None:
-    train_autoencoder(trained, WORLD, RECIPE.config.vae, steps=3, batch=4)
-    assert [entry["step"] for entry in log_of(trained, "autoencoder")] == [2, 3]
-    train(trained, replace(RECIPE, generator_steps=3))
-    state = torch.load(trained / "generator.pt", weights_only=True)
+def steps_of(folder: Path, stage: str) -> list[int]:
+    return [entry["step"] for entry in Run(folder, stage).entries() if "loss" in entry]
+
+
+@pytest.mark.parametrize("stage", ["autoencoder", "teacher", "matching", "consistency", "scorer"])
+def test_every_stage_logs_saves_and_goes_on(run: Path, stage: str) -> None:
+    STAGES[stage](Sources(run), with_steps(RECIPE, stage, 3), 0)
+    assert steps_of(run, stage) == [1, 2, 3]
+    state = Run(run, stage).load()
+    assert state is not None
     assert state["step"] == 3
     # Reading is learnt once, at the start.
-    assert sum("motion_read" in entry for entry in log_of(trained, "generator")) == 1
+    entries = Run(run, stage).entries()
+    assert sum("motion_read" in entry for entry in entries) == (stage == "teacher")
+    assert all(np.isfinite(entry["loss"]) for entry in entries if "loss" in entry)
 
 
-def test_published_checkpoint_is_read_back(trained: Path) -> None:
-    write_published(trained, RECIPE)
-    config = ModelConfig.from_dict(json.loads((trained / "config.json").read_text()))
-    assert config.prediction_type == "v_prediction"
-    assert config.vae.scaling_factor > 0
-    checkpoint = read_checkpoint(trained / "model.safetensors")
-    for name in ("text_encoder", "unet", "vae"):
-        module = CheckpointWeights(checkpoint).load(name, config)
-        assert all(torch.isfinite(p).all() for p in module.parameters())
-    with pytest.raises(CheckpointError, match=r"--preset or --config"):
-        read_config(checkpoint)
+def test_a_run_in_two_parts_is_the_run_in_one(tmp_path: Path) -> None:
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    STAGES["autoencoder"](Sources(whole), with_steps(RECIPE, "autoencoder", 4), 0)
+    # The rate depends on the planned length: only a run that was cut short can be compared.
+    plan = replace(TINY, steps=4, save_every=2)
+    recipe = replace(RECIPE, plans={**RECIPE.plans, "autoencoder": plan})
+
+    class StopError(Exception):
+        pass
+
+    def stop(self: Run, state: Mapping[str, object]) -> None:
+        real(self, state)
+        if state["step"] == 2:
+            raise StopError
+
+    real = Run.save
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Run, "save", stop)
+        with pytest.raises(StopError):
+            STAGES["autoencoder"](Sources(parts), recipe, 0)
+    STAGES["autoencoder"](Sources(parts), recipe, 0)
+    first, second = (Run(folder, "autoencoder").load() for folder in (whole, parts))
+    assert first is not None
+    assert second is not None
+    for name, tensor in first["model"].items():
+        torch.testing.assert_close(second["model"][name], tensor)
 
 
-def test_last_timestep_is_noise_alone_and_v_recovers_the_clip() -> None:
-    sampler = Sampler(prediction_type="v_prediction")
-    draw = torch.Generator().manual_seed(0)
-    x0, noise = (torch.randn(2, 4, 3, 2, 2, generator=draw) for _ in range(2))
-    t = torch.tensor([999, 519])
-    x_t, v = noisy(x0, t, sampler, noise, torch.ones(1))
-    assert torch.equal(x_t[0], noise[0])
-    for row, step in enumerate(t.tolist()):
-        found = sampler.denoise(x_t[row].numpy(), v[row].numpy(), step)
-        np.testing.assert_allclose(found, x0[row].numpy(), atol=1e-5)
+@pytest.mark.parametrize("name", ["teacher", "pruned", "matched", "student"])
+def test_models_are_checkpoints_that_export_reads(run: Path, name: str) -> None:
+    folder = run / name
+    config = ModelConfig.from_dict(json.loads((folder / "config.json").read_text()))
+    checkpoint = read_checkpoint(folder / "model.safetensors")
+    for network in ("text_encoder", "unet", "vae"):
+        CheckpointWeights(checkpoint).load(network, config)
+    is_teacher = name == "teacher"
+    assert (config.method, config.defaults.steps) == (("ddim", 50) if is_teacher else ("lcm", 4))
+    assert (config.unet.guidance_width, config.unet.middle_block) == (
+        (None, True) if is_teacher else (256, False)
+    )
+    with pytest.raises(CheckpointError, match=r"groups|heads"):
+        read_config(checkpoint)  # shapes alone do not tell these widths' groups
 
 
-def test_recipe_spells_every_caption_in_whole_words() -> None:
-    tokens = BUILTIN_RECIPE.vocabulary().tokens
-    for word in ("red", "circle", "moving", "background", "upwards", "travelling"):
-        assert f"{word}</w>" in tokens
-    assert len(tokens) < 1000
+def test_models_make_clips(run: Path) -> None:
+    for name, steps in (("teacher", 3), ("student", 4)):
+        model = Model.read(run / name).frozen()
+        clips = generate(model, ["a red circle moving right", "a blue square moving left"], steps)
+        assert clips.shape == (2, 4, 16, 16, 3)
+        assert clips.dtype == np.uint8
 
 
-def test_rate_warms_up_and_cools_down() -> None:
-    rates = [cosine_rate(step, 1000, 1.0) for step in range(1000)]
-    assert max(rates) == pytest.approx(1.0)
-    assert rates[0] < 0.02
-    assert rates[-1] < 0.001
+def test_students_share_the_teachers_text_encoder_and_vae(run: Path) -> None:
+    teacher, student = Model.read(run / "teacher"), Model.read(run / "student")
+    for part in ("text", "vae"):
+        theirs = getattr(teacher, part).state_dict()
+        for name, tensor in getattr(student, part).state_dict().items():
+            assert torch.equal(tensor, theirs[name])
 
 
-def test_checkpoint_is_replaced_whole(tmp_path: Path) -> None:
+def test_clips_come_back_as_written(run: Path, tmp_path: Path) -> None:
+    clips = Clips.read(run / "clips.safetensors")
+    assert clips.latents.shape == (16, 4, 4, 8, 8)
+    assert float(clips.latents.float().std()) == pytest.approx(1, abs=0.02)
+    clips.write(tmp_path / "again.safetensors")
+    again = Clips.read(tmp_path / "again.safetensors")
+    assert torch.equal(again.latents, clips.latents)
+    assert [list(texts) for texts in again.captions] == [list(texts) for texts in clips.captions]
+
+
+def test_other_files_are_no_clips(tmp_path: Path) -> None:
+    path = tmp_path / "clips.safetensors"
+    path.write_bytes(b"no clips at all")
+    with pytest.raises(CheckpointError, match="holds no encoded clips"):
+        Clips.read(path)
+
+
+@pytest.mark.parametrize(
+    ("stage", "maker"),
+    [
+        ("clips", "autoencoder"),
+        ("teacher", "clips"),
+        ("prune", "teacher"),
+        ("matching", "teacher"),
+        ("consistency", "teacher"),
+    ],
+)
+def test_a_stage_names_what_must_run_before_it(tmp_path: Path, stage: str, maker: str) -> None:
+    with pytest.raises(RequestError, match=f"run hb-distill {maker} "):
+        STAGES[stage](Sources(tmp_path), RECIPE, 0)
+
+
+def test_a_checkpoint_of_another_shape_is_refused(run: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "autoencoder.pt").write_bytes((run / "teacher.pt").read_bytes())
+    with pytest.raises(CheckpointError, match="of another shape"):
+        STAGES["autoencoder"](Sources(other), RECIPE, 0)
+    (other / "autoencoder.pt").write_bytes(b"cut short")
+    with pytest.raises(CheckpointError, match="delete it to start autoencoder anew"):
+        STAGES["autoencoder"](Sources(other), RECIPE, 0)
+
+
+def test_a_full_disk_keeps_the_last_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     run = Run(tmp_path, "stage")
-    assert run.load() is None
     run.save({"step": 1})
-    run.save({"step": 2})
-    assert run.load() == {"step": 2}
-    assert [path.name for path in tmp_path.iterdir()] == ["stage.pt"]
+
+    def full(state: object, path: Path) -> None:
+        path.write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(OutputError, match=r"No space left.*goes on from the last checkpoint"):
+        run.save({"step": 2})
+    assert run.load() == {"step": 1}
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["stage.pt"]
 
 
-def test_strips_show_every_frame(tmp_path: Path) -> None:
-    video = np.zeros((3, 8, 8, 3), np.uint8)
-    write_strips(tmp_path / "strip.png", [video, video], scale=2, gap=4)
+class Diverging(torch.nn.Module):
+    """A stage whose loss is no number."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.trained = torch.nn.Linear(1, 1)
+
+    def forward(self, step: int, generator: torch.Generator) -> dict[str, torch.Tensor]:
+        return {"loss": self.trained.weight.sum() * float("nan")}
+
+
+def test_a_loss_that_is_no_number_stops_the_run(tmp_path: Path) -> None:
+    with pytest.raises(GenerationError, match="no longer a number"):
+        fit(Run(tmp_path, "diverging"), Diverging(), TINY, 0)
+    assert not (tmp_path / "diverging.pt").exists()
+
+
+def test_learning_rate_warms_up_and_ends_at_zero() -> None:
+    rates = [cosine_rate(step, 1000, 1e-3) for step in range(1001)]
+    assert rates[0] < rates[50] < rates[99] == pytest.approx(1e-3)
+    assert rates[1000] == pytest.approx(0, abs=1e-9)
+    assert all(a >= b for a, b in pairwise(rates[100:]))
+
+
+def test_the_built_in_recipe_fits_together(tmp_path: Path) -> None:
+    tokenizer = BUILTIN_RECIPE.tokenizer(tmp_path)
+    teacher = BUILTIN_RECIPE.teacher_config(tokenizer, 0.4)
+    student = BUILTIN_RECIPE.student_config(teacher, BUILTIN_RECIPE.student_unet())
+    assert teacher.sampler().method == "ddim"
+    assert student.sampler().method == "lcm"
+    assert set(BUILTIN_RECIPE.plans) == set(STAGES) - {"clips", "prune"}
+    world = BUILTIN_RECIPE.world
+    sizes = [len(names) for names in (world.colours, world.shapes, world.motions)]
+    assert sizes >= [7, 5, 8]
+    assert len(world.backgrounds) >= 4
+
+
+def test_strip_is_a_grid_of_frames(tmp_path: Path) -> None:
+    clip = np.full((3, 8, 8, 3), 200, np.uint8)
+    write_strips(tmp_path / "strip.png", [clip, clip], scale=2, gap=4)
     with Image.open(tmp_path / "strip.png") as image:
         assert image.size == (3 * 12 * 2, 2 * 12 * 2)

@@ -9,6 +9,7 @@ from typing import Any
 
 from hummingbird_edge.runtime.errors import RequestError
 from hummingbird_edge.runtime.manifest import Defaults
+from hummingbird_edge.runtime.sampler import Sampler
 
 __all__ = ["PRESETS", "ModelConfig", "TextConfig", "UNetConfig", "VAEConfig"]
 
@@ -129,6 +130,10 @@ class ModelConfig:
     vae: VAEConfig = field(default_factory=VAEConfig)
     prediction_type: str = "epsilon"
     """`epsilon`, `v_prediction` or `sample`."""
+    method: str = "lcm"
+    """How it is sampled: `lcm`, or `ddim` for a teacher."""
+    spacing: str = "trailing"
+    """Where its timesteps lie: `trailing`, or `leading` for VideoCrafter2."""
     defaults: Defaults = field(default_factory=Defaults)
     """What a video is like where the user does not say."""
 
@@ -143,9 +148,15 @@ class ModelConfig:
             f"the U-Net has {self.unet.latent_channels} latent channels, "
             f"the VAE {self.vae.latent_channels}",
         )
-        _require(
-            self.prediction_type in ("epsilon", "v_prediction", "sample"),
-            f"unknown prediction type {self.prediction_type!r}",
+        try:
+            self.sampler()
+        except ValueError as error:
+            _require(False, str(error))
+
+    def sampler(self) -> Sampler:
+        """Return the sampler that the model is made for."""
+        return Sampler(
+            prediction_type=self.prediction_type, method=self.method, spacing=self.spacing
         )
 
     @classmethod
@@ -181,6 +192,9 @@ PRESETS: Mapping[str, ModelConfig] = {
     "videocrafter2": replace(
         _HUMMINGBIRD_07B,
         unet=UNetConfig(res_blocks=2, middle_block=True, guidance_width=None),
+        method="ddim",
+        spacing="leading",
+        defaults=Defaults(steps=50, guidance=12.0),
     ),
 }
 """The published family (arXiv:2503.18559 for the students, arXiv:2401.09047 for the teacher)."""

@@ -1,0 +1,5 @@
+"""The same command under `accelerate launch -m hummingbird_edge.distill`."""
+
+from hummingbird_edge.distill.cli import main
+
+main()

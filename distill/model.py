@@ -1,0 +1,126 @@
+"""A model in PyTorch: three networks and a tokenizer, in a folder that hb-export reads too.
+
+MODEL/model.safetensors     every weight under its published name
+MODEL/config.json           the configuration (what names and shapes do not tell)
+MODEL/tokenizer/            the vocabulary
+"""
+
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from hummingbird_edge.export.architecture import read_config
+from hummingbird_edge.export.checkpoint import read_checkpoint
+from hummingbird_edge.export.models.config import ModelConfig
+from hummingbird_edge.export.models.text_encoder import TextEncoder
+from hummingbird_edge.export.models.unet import UNet
+from hummingbird_edge.export.models.vae import VAE
+from hummingbird_edge.export.stage import PREFIXES
+from hummingbird_edge.export.vocabulary import Vocabulary
+from hummingbird_edge.export.weights import CheckpointWeights
+from hummingbird_edge.runtime.errors import CheckpointError, OutputError
+from hummingbird_edge.runtime.tokenizer import Tokenizer
+
+__all__ = ["Model"]
+
+
+@dataclass
+class Model:
+    """The networks of one checkpoint, with their weights."""
+
+    config: ModelConfig
+    text: TextEncoder
+    unet: UNet
+    vae: VAE
+    tokenizer: Tokenizer
+
+    @classmethod
+    def read(cls, path: Path) -> "Model":
+        """Read a folder that `write` made, or any checkpoint that `hb-export build` takes.
+
+        Weights stay views of the mapped file until they are written to. Raises CheckpointError.
+        """
+        checkpoint = read_checkpoint(path)
+        beside = (path if path.is_dir() else path.parent) / "config.json"
+        if beside.is_file():
+            try:
+                config = ModelConfig.from_dict(json.loads(beside.read_text(encoding="utf-8")))
+            except ValueError as error:
+                raise CheckpointError(f"{beside} is no configuration: {error}") from error
+        else:
+            config = read_config(checkpoint)
+        weights = CheckpointWeights(checkpoint)
+        text, unet, vae = (weights.load(name, config) for name in ("text_encoder", "unet", "vae"))
+        assert isinstance(text, TextEncoder)
+        assert isinstance(unet, UNet)
+        assert isinstance(vae, VAE)
+        folder = beside.parent / "tokenizer"
+        if not folder.is_dir():
+            Vocabulary.clip().write(folder := beside.parent / "clip-tokenizer", 77)
+        return cls(config, text, unet, vae, Tokenizer(folder, config.text.context_length))
+
+    def write(self, folder: Path) -> None:
+        """Write the folder; raises OutputError.
+
+        The text encoder has no unused last block: the configuration says one layer more than there
+        is, as the published one does.
+        """
+        from safetensors.torch import save_file
+
+        networks = {"text_encoder": self.text, "unet": self.unet, "vae": self.vae}
+        tensors = {
+            PREFIXES[name] + key: tensor.detach().cpu().contiguous()
+            for name, network in networks.items()
+            for key, tensor in network.state_dict().items()
+        }
+        partial = folder.with_name(folder.name + ".partial")
+        try:
+            shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir(parents=True)
+            save_file(tensors, partial / "model.safetensors")
+            text = json.dumps(self.config.to_dict(), indent=2) + "\n"
+            (partial / "config.json").write_text(text, encoding="utf-8", newline="\n")
+            shutil.copytree(self.tokenizer.folder, partial / "tokenizer")
+            shutil.rmtree(folder, ignore_errors=True)
+            partial.replace(folder)
+        except OSError as error:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise OutputError(
+                f"{folder} cannot be written ({error}): make room and run the command again"
+            ) from error
+
+    def with_unet(self, config: ModelConfig, weights: Mapping[str, torch.Tensor]) -> "Model":
+        """Return the model with another U-Net, built by `config` and given `weights`."""
+        unet = UNet(config.unet).to(next(iter(weights.values())).device)
+        unet.load_state_dict(weights)
+        shared = replace(config, vae=self.config.vae, text=self.config.text)
+        return Model(shared, self.text, unet, self.vae, self.tokenizer)
+
+    def frozen(self, device: torch.device | str = "cpu") -> "Model":
+        """Move every network to `device` and stop its gradients; returns itself."""
+        for network in (self.text, self.unet, self.vae):
+            freeze(network).to(device)
+        self.vae.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return self
+
+    def ids(self, prompts: list[str]) -> torch.Tensor:
+        """Return the token ids of `prompts`, (B, 77) int64."""
+        return torch.from_numpy(np.stack([self.tokenizer(prompt).ids for prompt in prompts]))
+
+    def decode(self, latents: torch.Tensor) -> torch.Tensor:
+        """Decode scaled latents (B, 4, T, h, w) to RGB (B, T, 3, H, W) in about [-1, 1]."""
+        z = latents.transpose(1, 2).flatten(0, 1) / self.config.vae.scaling_factor
+        with torch.autocast(z.device.type, torch.bfloat16):
+            frames = torch.cat([self.vae.decode(part).float() for part in z.split(64)])
+        return frames.unflatten(0, (len(latents), -1))
+
+
+def freeze(network: nn.Module) -> nn.Module:
+    """Put `network` in evaluation mode without gradients."""
+    return network.eval().requires_grad_(False)
