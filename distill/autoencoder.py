@@ -8,9 +8,9 @@ import random
 from collections.abc import Mapping
 
 import torch
-from torch import nn
 
 from hummingbird_edge.distill.render import render
+from hummingbird_edge.distill.training import Stage
 from hummingbird_edge.distill.world import World
 from hummingbird_edge.export.models.config import VAEConfig
 from hummingbird_edge.export.models.vae import VAE
@@ -20,7 +20,7 @@ __all__ = ["AutoencoderStage", "measure"]
 KL_WEIGHT = 1e-4
 
 
-class AutoencoderStage(nn.Module):
+class AutoencoderStage(Stage[VAE]):
     """Reconstruct frames, with a little pull of the latents towards a unit Gaussian."""
 
     def __init__(self, config: VAEConfig, world: World, batch: int, device: torch.device) -> None:

@@ -189,6 +189,59 @@ def score(
 
 
 @app.command()
+def ablate(
+    run: RunFolder,
+    steps: Annotated[int, typer.Option(help="Steps of stage 2 of every variant.")] = 150,
+    captions: Annotated[int, typer.Option(help="Held-out captions to judge.")] = 200,
+    seed: Seed = 0,
+) -> None:
+    """Train the recipe without each ingredient in turn, and judge; goes on where it stopped."""
+    from hummingbird_edge.distill.ablation import ablate as run_ablation
+    from hummingbird_edge.distill.ablation import ablation_table
+    from hummingbird_edge.distill.recipe import BUILTIN_RECIPE as RECIPE
+    from hummingbird_edge.distill.stages import Sources
+
+    run_ablation(Sources(run), RECIPE, steps, captions, seed)
+    typer.echo(ablation_table(run / "ablation.json"))
+
+
+@app.command()
+def card(
+    run: RunFolder,
+    output: Annotated[Path, typer.Argument(help="The folder of the card.")],
+    bundle: Annotated[Path | None, typer.Option(help="Its bundle, else the built-in.")] = None,
+    captions: Annotated[int, typer.Option(help="Held-out captions to ask for.")] = 400,
+) -> None:
+    """Write the run's model card: data, stages, losses, scores, samples."""
+    from hummingbird_edge.distill.card import write_card
+    from hummingbird_edge.distill.recipe import BUILTIN_RECIPE as RECIPE
+    from hummingbird_edge.distill.score import score_pipeline
+    from hummingbird_edge.runtime.bundle import BUILTIN
+    from hummingbird_edge.runtime.text_to_video import TextToVideo
+
+    pipeline = TextToVideo.from_bundle(bundle or BUILTIN, device="cpu")
+    scores = score_pipeline(pipeline, RECIPE.world, captions, 0)
+    write_card(run, RECIPE, pipeline, scores, output)
+    typer.echo(output / "README.md")
+
+
+@app.command()
+def judge(
+    bundle: BundleFolder = None,
+    clips: Annotated[int, typer.Option(help="Clips to draw.")] = 400,
+    seed: Annotated[int, typer.Option(help="Which clips.")] = 0,
+) -> None:
+    """Score rendered clips, plain and through a bundle's VAE: what the judge itself misses."""
+    from hummingbird_edge.distill.recipe import BUILTIN_RECIPE as RECIPE
+    from hummingbird_edge.distill.score import judge_the_judge
+    from hummingbird_edge.runtime.bundle import BUILTIN, Bundle
+
+    found = judge_the_judge(Bundle.open(bundle or BUILTIN), RECIPE.world, clips, seed)
+    for name, scores in found.items():
+        typer.echo(f"{name}\n{scores.table()}\n")
+
+
+@app.command()
 def strip(
     output: Annotated[Path, typer.Argument(help="The PNG to write.")],
     prompts: Annotated[list[str], typer.Argument(help="One row of frames a prompt.")],

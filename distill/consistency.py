@@ -7,6 +7,11 @@ must agree, and the decoded ones must please:
 
     f(x, t, w) = c_skip(t) x + c_out(t) x0(x, t, w)
 
+At the later steps of a video x_t is not a noised clip but what the student itself made so far, less
+sharp and not always right. So a share of the batches start there, from its own rollout (backward
+simulation, Yin et al. 2024, arXiv:2405.14867, section 4.5): the student learns to trust the caption
+over its own first guess.
+
 Sources: latent consistency distillation with a guidance embedding, Luo et al. 2023
 (arXiv:2310.04378), algorithm 1; rewards beside it, T2V-Turbo (arXiv:2405.18750), equation 8, as
 Hummingbird (arXiv:2503.18559) does; the target is the student itself without a moving average,
@@ -17,7 +22,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
-from torch import nn
 
 from hummingbird_edge.distill.batches import Batches, draw_fps
 from hummingbird_edge.distill.clips import Clips
@@ -25,6 +29,7 @@ from hummingbird_edge.distill.diffusion import Diffusion, predict
 from hummingbird_edge.distill.model import Model
 from hummingbird_edge.distill.reward import Reward
 from hummingbird_edge.distill.sampling import embed_guidance, guide
+from hummingbird_edge.distill.training import Stage
 from hummingbird_edge.export.models.unet import UNet
 
 __all__ = ["ConsistencyRecipe", "ConsistencyStage"]
@@ -44,9 +49,13 @@ class ConsistencyRecipe:
     """Clips of a batch that are decoded and rewarded."""
     task_weight: float = 0.0
     """Weight of the same Huber loss against the clip itself."""
+    simulated_share: float = 0.0
+    """Share of the batches whose later timesteps start from the student's own rollout."""
+    sampling_steps: int = 4
+    """Steps of that rollout."""
 
 
-class ConsistencyStage(nn.Module):
+class ConsistencyStage(Stage[UNet]):
     """The loss of a student's U-Net; `rewards` is a weight for each reward's name."""
 
     def __init__(
@@ -67,6 +76,7 @@ class ConsistencyStage(nn.Module):
         self.empty = teacher.ids([""]).to(device)
         sampler = self.diffusion.sampler
         self.grid = torch.tensor([*sampler.timesteps(sampler.grid_steps), -1])
+        self.stride = sampler.train_steps // sampler.grid_steps
         self.rewards, self.recipe, self.batch, self.device = rewards, recipe, batch, device
 
     def forward(self, step: int, generator: torch.Generator) -> Mapping[str, torch.Tensor]:
@@ -82,6 +92,11 @@ class ConsistencyStage(nn.Module):
         x_t = diffusion.noised(batch.x0, noise, t, torch.ones(1, device=device))
         with torch.no_grad():
             context = self.model.text(batch.ids)
+            if torch.rand((), generator=generator) < recipe.simulated_share:
+                later = (index > 0).to(device)
+                x_own, t_own = self._roll_out(context, cond, fps, noise, generator)
+                x_t = torch.where(later.view(-1, 1, 1, 1, 1), x_own, x_t)
+                t, s = torch.where(later, t_own, t), torch.where(later, t_own - self.stride, s)
             x_s = self._teacher_step(x_t, t, s, context, w, fps)
             target = self._clean(x_s, s, context, cond, fps)
         denoised = self._clean(x_t, t, context, cond, fps)
@@ -109,6 +124,25 @@ class ConsistencyStage(nn.Module):
         w = least + (most - least) * torch.rand(count, generator=generator)
         embedded = embed_guidance(w.tolist(), width).to(self.device)
         return w.view(-1, 1, 1, 1, 1).to(self.device), embedded
+
+    def _roll_out(
+        self,
+        context: torch.Tensor,
+        cond: torch.Tensor | None,
+        fps: torch.Tensor,
+        noise: torch.Tensor,
+        generator: torch.Generator,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Sample from pure noise down to a later step, as videos are made; returns x_t and t."""
+        timesteps = self.diffusion.sampler.timesteps(self.recipe.sampling_steps)
+        last = int(torch.randint(1, len(timesteps), (), generator=generator))
+        x_t = torch.randn(noise.shape, generator=generator).to(self.device)
+        for now, later in zip(timesteps[:last], timesteps[1:], strict=False):
+            t = torch.full((len(x_t),), now, device=self.device)
+            fresh = torch.randn(noise.shape, generator=generator).to(self.device)
+            alpha, sigma = self.diffusion.scales(torch.full_like(t, later))
+            x_t = alpha * self._clean(x_t, t, context, cond, fps) + sigma * fresh
+        return x_t, torch.full((len(x_t),), timesteps[last], device=self.device)
 
     def _teacher_step(
         self,

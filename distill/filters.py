@@ -19,7 +19,7 @@ Floats = NDArray[np.float64]
 SIDE = 96  # pixels of the square that motion is measured on
 SHARP = 0.02  # mean Laplacian, in units of full brightness, of a picture that counts as sharp
 CONTRASTY = 0.15  # standard deviation of the brightness of one with full contrast
-JERK = 0.03  # of the frame's side; a flow that changes this much a frame scores 0
+SLOW = 0.02  # of the frame's side; changes of motion are seen against at least this much
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,13 +62,18 @@ def _quality(gray: list[NDArray[np.uint8]]) -> float:
 
 
 def _smoothness(flows: list[Floats]) -> float:
-    """Compare each flow with the next where either moves; a cut or a shake changes it all."""
-    changes = []
-    for a, b in pairwise(flows):
-        moves = np.maximum(np.linalg.norm(a, axis=-1), np.linalg.norm(b, axis=-1)) > 0.3 / SIDE
-        change = np.linalg.norm(a - b, axis=-1)
-        changes.append(change[moves].mean() if moves.any() else 0.0)
-    return float(max(0.0, 1 - np.mean(changes) / JERK))
+    """Compare the mean motion of each frame with the next one's; the typical change counts.
+
+    A ball that bounces turns round once in a while and passes, a hand that shakes does always.
+    """
+    motions = []
+    for flow in flows:
+        moves = np.linalg.norm(flow, axis=-1) > 0.3 / SIDE
+        motions.append(flow[moves].mean(0) if moves.any() else np.zeros(2))
+    changes = np.linalg.norm(np.diff(motions, axis=0), axis=1)
+    speeds = np.linalg.norm(motions, axis=1)
+    reach = np.maximum(speeds[1:] + speeds[:-1], SLOW)  # no change is larger than both together
+    return float(1 - np.median(np.minimum(changes / reach, 1)))
 
 
 def _masks() -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:

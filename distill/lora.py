@@ -19,7 +19,7 @@ from hummingbird_edge.distill.diffusion import Diffusion, predict
 from hummingbird_edge.distill.model import Model
 from hummingbird_edge.distill.run import Run
 from hummingbird_edge.distill.sampling import embed_guidance
-from hummingbird_edge.distill.training import Plan, fit
+from hummingbird_edge.distill.training import Plan, Stage, fit
 from hummingbird_edge.runtime.errors import CheckpointError, OutputError
 
 __all__ = ["LoraStage", "train_lora"]
@@ -30,7 +30,7 @@ RATE = 1e-3
 BATCH = 8
 
 
-class LoraStage(nn.Module):
+class LoraStage(Stage[nn.ParameterDict]):
     """Denoise the user's clips at the timesteps of a few-step video, by the updates alone."""
 
     def __init__(self, model: Model, clips: Clips, rank: int, device: torch.device) -> None:
@@ -39,7 +39,7 @@ class LoraStage(nn.Module):
         super().__init__()
         self.model = model.frozen(device)
         config = LoraConfig(r=rank, lora_alpha=rank, target_modules=TARGETS)
-        self.adapted = get_peft_model(model.unet, config)  # type: ignore[arg-type]
+        self.adapted = get_peft_model(model.unet, config)
         self.trained = nn.ParameterDict(
             {
                 name.replace(".", "/"): weight
@@ -66,7 +66,7 @@ class LoraStage(nn.Module):
             context = self.model.text(batch.ids)
         x_t = diffusion.noised(batch.x0, noise, t, torch.ones(1, device=device))
         fps = draw_fps(BATCH, generator).to(device)
-        output = predict(self.adapted, x_t, t, context, cond, fps)
+        output = predict(self.model.unet, x_t, t, context, cond, fps)
         return {"loss": (output - diffusion.target(batch.x0, noise, x_t, t)).square().mean()}
 
 

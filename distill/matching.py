@@ -23,6 +23,7 @@ from hummingbird_edge.distill.diffusion import Diffusion, predict
 from hummingbird_edge.distill.model import Model
 from hummingbird_edge.distill.prune import blocks
 from hummingbird_edge.distill.sampling import embed_guidance, guide
+from hummingbird_edge.distill.training import Stage
 from hummingbird_edge.export.models.unet import UNet
 
 __all__ = ["MatchingRecipe", "MatchingStage"]
@@ -40,7 +41,7 @@ class MatchingRecipe:
     """Share of the draws at the last timestep."""
 
 
-class MatchingStage(nn.Module):
+class MatchingStage(Stage[UNet]):
     """The loss of a student's U-Net against its teacher's; both read the teacher's text encoder."""
 
     def __init__(

@@ -7,10 +7,12 @@ what a block is worth is measured as in BK-SDM (Kim et al. 2023, arXiv:2305.1579
 out.
 """
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import combinations
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -50,6 +52,15 @@ class Pruning:
     importance: Mapping[str, float]
     """Teacher block to the relative change of the output without it."""
 
+    @classmethod
+    def read(cls, path: Path) -> "Pruning":
+        """Read what `write` wrote."""
+        return cls(**json.loads(path.read_text(encoding="utf-8")))
+
+    def write(self, path: Path) -> None:
+        """Write the choice as JSON."""
+        path.write_text(json.dumps(asdict(self), indent=2) + "\n", encoding="utf-8", newline="\n")
+
     def table(self) -> str:
         """Return what was measured and kept as a Markdown table."""
         kept = {theirs: ours for ours, theirs in self.kept.items()}
@@ -79,15 +90,16 @@ def blocks(config: UNetConfig) -> list[Block]:
         stages: nn.ModuleList = getattr(unet, way)
         level = 0 if way == "input_blocks" else len(config.multipliers) - 1
         for index, stage in enumerate(stages):
-            layers = list(stage)
+            layers = list(stage)  # type: ignore[call-overload]
             if not isinstance(layers[0], ResBlock):
                 level += 1 if index else 0  # a Downsample of its own; index 0 is the first conv
                 continue
             name = f"{way}.{index}"
             is_resampled = way == "output_blocks" and hasattr(layers[-1], "conv")
             count = len(layers) - is_resampled
-            first = layers[0].in_layers
-            channels = (first[0].num_channels, first[2].out_channels)
+            convolution = layers[0].in_layers[2]
+            assert isinstance(convolution, nn.Conv2d)
+            channels = (convolution.in_channels, convolution.out_channels)
             resampler = f"{name}.{count}" if is_resampled else None
             found.append(Block(name, way, level, channels, count, resampler))
             level -= 1 if is_resampled else 0

@@ -1,5 +1,6 @@
 """Score a bundle: captions it never saw, through the runtime, judged from the decoded pixels."""
 
+import random
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 
@@ -12,9 +13,12 @@ from hummingbird_edge.distill.quality import Quality, assess
 from hummingbird_edge.distill.render import render
 from hummingbird_edge.distill.stages import WATCHED, WATCHED_SEED
 from hummingbird_edge.distill.world import Scene, World, attributes, sample_held_out
+from hummingbird_edge.runtime.bundle import Bundle
+from hummingbird_edge.runtime.device import candidates
+from hummingbird_edge.runtime.session import Session, open_session
 from hummingbird_edge.runtime.text_to_video import TextToVideo
 
-__all__ = ["Scores", "score_clips", "score_pipeline", "unseen_captions"]
+__all__ = ["Scores", "judge_the_judge", "score_clips", "score_pipeline", "unseen_captions"]
 
 FIRST_SEED = 1_000_000
 """Of the scored videos; no training or watching uses seeds so high."""
@@ -89,3 +93,31 @@ def mean_quality(clips: NDArray[np.uint8]) -> dict[str, float]:
     """Return the mean of each quality score."""
     rows = [asdict(assess(clip)) for clip in clips]
     return {name: float(np.mean([row[name] for row in rows])) for name in asdict(Quality())}
+
+
+def judge_the_judge(bundle: Bundle, world: World, count: int, seed: int) -> dict[str, Scores]:
+    """Score rendered clips, and the same through the bundle's VAE: what the judge itself misses.
+
+    Raises BundleError for a bundle without the VAE's encoder.
+    """
+    rng = random.Random(seed)
+    scenes = [world.draw(rng) for _ in range(count)]
+    clips = rendered(scenes, world)
+    (cpu,) = candidates("cpu")
+    encoder, decoder = (
+        open_session(bundle.graph(stage), cpu) for stage in ("vae_encoder", "vae_decoder")
+    )
+    decoded = np.stack([through_vae(clip, encoder, decoder) for clip in clips])
+    return {
+        "rendered": score_clips(clips, scenes, world),
+        "after the VAE": score_clips(decoded, scenes, world),
+    }
+
+
+def through_vae(clip: NDArray[np.uint8], encoder: Session, decoder: Session) -> NDArray[np.uint8]:
+    """Encode and decode a clip (T, H, W, 3) uint8."""
+    frames = clip.transpose(0, 3, 1, 2).astype(np.float32) / 127.5 - 1
+    moments = encoder.run({"sample": np.ascontiguousarray(frames)})
+    mean = np.ascontiguousarray(np.split(moments, 2, axis=1)[0])
+    decoded = np.rint((decoder.run({"latent_sample": mean}) + 1) * 127.5)
+    return np.clip(decoded, 0, 255).astype(np.uint8).transpose(0, 2, 3, 1)

@@ -16,6 +16,7 @@ from torch.nn.functional import cross_entropy, interpolate, normalize
 
 from hummingbird_edge.distill.render import render
 from hummingbird_edge.distill.run import Run
+from hummingbird_edge.distill.training import Stage
 from hummingbird_edge.distill.world import World, sample_training
 from hummingbird_edge.export.models.config import TextConfig
 from hummingbird_edge.export.models.text_encoder import TextEncoder
@@ -70,7 +71,7 @@ class Scorer(nn.Module):
         return normalize(self.video(clips), dim=1), normalize(self.text(ids).mean(1), dim=1)
 
 
-class ScorerStage(nn.Module):
+class ScorerStage(Stage[Scorer]):
     """The contrastive loss on clips drawn on the fly, softened as decoded ones are."""
 
     def __init__(

@@ -12,7 +12,6 @@
 clips of one's own take their places by `Sources`.
 """
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -75,6 +74,8 @@ class Sources:
     """Likewise: where stage 1 or 2 starts."""
     clips: Path | None = None
     """Encoded clips, as `hb-distill clips` writes them."""
+    scorer: Path | None = None
+    """The folder of the run that trained the contrastive reward."""
 
     def read_teacher(self) -> Model:
         """Read the teacher."""
@@ -144,7 +145,7 @@ def _vae(sources: Sources, recipe: Recipe) -> VAE:
     vae = VAE(recipe.teacher.vae)
     vae.load_state_dict(state["average"])
     vae.eval().requires_grad_(False).to(device())
-    return vae.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+    return vae.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 def train_teacher(sources: Sources, recipe: Recipe, seed: int) -> None:
@@ -237,8 +238,7 @@ def write_pruned(sources: Sources, recipe: Recipe, preset: str | None = None) ->
     clips = sources.read_clips() if has_clips else None
     model, pruning = prune_model(teacher, student, config, clips)
     _write(model, sources, "pruned")
-    facts = {"kept": dict(pruning.kept), "importance": dict(pruning.importance)}
-    (sources.run / "prune.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+    pruning.write(sources.run / "prune.json")
     return pruning
 
 
@@ -278,7 +278,7 @@ def train_consistency(sources: Sources, recipe: Recipe, seed: int) -> None:
 
 def _rewards(sources: Sources, recipe: Recipe, teacher: Model) -> dict[str, tuple[float, Reward]]:
     def scorer() -> Reward:
-        return ContrastiveReward.read(sources.run, teacher.tokenizer, device())
+        return ContrastiveReward.read(sources.scorer or sources.run, teacher.tokenizer, device())
 
     known: Mapping[str, Callable[[], Reward]] = {"shapes": ShapesReward, "scorer": scorer}
     return {name: (weight, known[name]()) for name, weight in recipe.rewards.items() if weight}

@@ -23,6 +23,7 @@ from hummingbird_edge.distill.batches import Batches, draw_fps
 from hummingbird_edge.distill.clips import Clips
 from hummingbird_edge.distill.diffusion import Diffusion, predict
 from hummingbird_edge.distill.reader import Lessons, Reader, learn_to_read
+from hummingbird_edge.distill.training import Stage
 from hummingbird_edge.distill.world import World
 from hummingbird_edge.export.models.config import ModelConfig
 from hummingbird_edge.export.models.text_encoder import TextEncoder
@@ -48,7 +49,7 @@ class Learner(nn.Module):
         self.reader = Reader(config.text.width, world)
 
 
-class TeacherStage(nn.Module):
+class TeacherStage(Stage[Learner]):
     """The loss of denoising, plus a little of naming the caption's attributes."""
 
     def __init__(

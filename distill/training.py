@@ -9,7 +9,7 @@ resumed draws the batches it would have drawn.
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import nn
@@ -19,16 +19,18 @@ from hummingbird_edge.runtime.errors import CheckpointError, GenerationError
 
 __all__ = ["Average", "Plan", "Stage", "cosine_rate", "fit"]
 
+Trained = TypeVar("Trained", bound=nn.Module)
 
-class Stage(Protocol):
-    """What `fit` trains: an `nn.Module` that also says which part of it learns."""
 
-    trained: nn.Module
+class Stage(nn.Module, Generic[Trained]):
+    """What `fit` trains: a module whose forward pass is the loss of a batch it draws."""
+
+    trained: Trained
     """The part that is optimized, averaged and saved; the rest is frozen."""
 
-    def __call__(self, step: int, generator: torch.Generator) -> Mapping[str, torch.Tensor]:
+    def forward(self, step: int, generator: torch.Generator) -> Mapping[str, torch.Tensor]:
         """Draw a batch by `generator` and return scalar losses; `loss` is the one minimized."""
-        ...
+        raise NotImplementedError
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +76,7 @@ class Average:
 
 def fit(
     run: Run,
-    stage: Stage,
+    stage: Stage[Any],
     plan: Plan,
     seed: int,
     measure: Callable[[Mapping[str, torch.Tensor]], Mapping[str, float]] | None = None,
@@ -95,7 +97,7 @@ def fit(
     optimizer = torch.optim.AdamW(
         weights, plan.peak_rate, betas=(0.9, 0.99), weight_decay=plan.weight_decay
     )
-    stage.to(accelerator.device)  # type: ignore[attr-defined]
+    stage.to(accelerator.device)
     average, done = Average(trained, plan.decay), 0
     if (state := run.load()) is not None:
         done = _restore(run, state, trained, optimizer, average)
@@ -156,7 +158,7 @@ def _restore(
         optimizer.load_state_dict(state["optimizer"])  # type: ignore[arg-type]
         device = next(trained.parameters()).device
         average.state = {name: x.to(device) for name, x in state["average"].items()}  # type: ignore[attr-defined]
-        return int(state["step"])  # type: ignore[call-overload, no-any-return]
+        return int(state["step"])  # type: ignore[call-overload]
     except (KeyError, RuntimeError, ValueError) as error:
         raise CheckpointError(
             f"{run.checkpoint_path} was made by a model of another shape "

@@ -98,8 +98,8 @@ def _decode(path: Path) -> Iterator[NDArray[np.uint8]]:
 
     try:
         with av.open(str(path)) as container:
-            for frame in container.decode(video=0):
-                yield frame.to_ndarray(format="rgb24")
+            for picture in container.decode(video=0):
+                yield picture.to_ndarray(format="rgb24")
     except (av.FFmpegError, IndexError) as error:
         raise ValueError(f"not a video that can be read ({error})") from error
 

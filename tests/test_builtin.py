@@ -30,4 +30,4 @@ def test_a_prompt_becomes_what_it_says(
     with av.open(str(tmp_path / "out.mp4")) as container:
         frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
     verdict = judge(np.stack(frames))
-    assert (verdict.background, verdict.colour) == ("black", colour)
+    assert (verdict.background, verdict.actors[0].colour) == ("black", colour)

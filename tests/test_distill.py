@@ -18,7 +18,7 @@ from hummingbird_edge.distill.run import Run
 from hummingbird_edge.distill.sampling import generate
 from hummingbird_edge.distill.stages import STAGES, Sources, with_steps
 from hummingbird_edge.distill.strip import write_strips
-from hummingbird_edge.distill.training import Plan, cosine_rate, fit
+from hummingbird_edge.distill.training import Plan, Stage, cosine_rate, fit
 from hummingbird_edge.distill.world import World
 from hummingbird_edge.export.architecture import read_config
 from hummingbird_edge.export.checkpoint import read_checkpoint
@@ -224,7 +224,7 @@ def test_a_full_disk_keeps_the_last_checkpoint(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["stage.pt"]
 
 
-class Diverging(torch.nn.Module):
+class Diverging(Stage[torch.nn.Linear]):
     """A stage whose loss is no number."""
 
     def __init__(self) -> None:

@@ -106,3 +106,43 @@ def test_guidance_embedding_is_sines_then_cosines() -> None:
     angles = 1000 * 2.5 * frequencies
     expected = np.concatenate([np.sin(angles), np.cos(angles)])
     np.testing.assert_allclose(guidance_embedding(2.5, 256)[0], expected, rtol=0, atol=1e-3)
+
+
+def test_ddim_recovers_the_clip_from_a_network_that_knows_it() -> None:
+    """With the true noise as the prediction every step stays on the straight path to x0."""
+    draw = np.random.default_rng(0)
+    x0, noise = (draw.standard_normal((1, 4, 2, 3, 3), np.float32) for _ in range(2))
+    for spacing, first in (("leading", 981), ("trailing", 999)):
+        sampler = Sampler(method="ddim", spacing=spacing)
+        assert sampler.timesteps(50)[0] == first
+        x_t = sampler.renoise(x0, noise, first)
+        for step in sampler.steps(50):
+            x_t, denoised = step(x_t, noise, np.zeros_like(noise))
+            np.testing.assert_allclose(denoised, x0, atol=2e-4)
+            if step.index < 49:
+                np.testing.assert_allclose(x_t, sampler.renoise(x0, noise, step.t_prev), atol=2e-4)
+        np.testing.assert_array_equal(x_t, denoised)
+
+
+def test_ddim_takes_the_published_timesteps() -> None:
+    leading = Sampler(method="ddim", spacing="leading")
+    assert leading.timesteps(50) == [20 * i + 1 for i in range(49, -1, -1)]
+    assert leading.timesteps(4) == [751, 501, 251, 1]
+
+
+def test_a_clip_is_taken_out_of_pure_noise_whole() -> None:
+    """Models that predict v start from noise alone: x0 must not be taken out of it."""
+    sampler = Sampler(prediction_type="v_prediction", method="ddim")
+    draw = np.random.default_rng(0)
+    x0, noise = (draw.standard_normal((1, 4, 2, 3, 3), np.float32) for _ in range(2))
+    alpha, sigma = np.sqrt(sampler.alpha_bar[999]), np.sqrt(1 - sampler.alpha_bar[999])
+    step = next(sampler.steps(50))
+    x_prev, denoised = step(noise, (alpha * noise - x0) / sigma, noise)
+    np.testing.assert_allclose(denoised, x0, atol=1e-5)
+    np.testing.assert_allclose(x_prev, sampler.renoise(x0, noise, 979), atol=1e-5)
+
+
+@pytest.mark.parametrize(("method", "spacing"), [("lcm", "leading"), ("euler", "trailing")])
+def test_unknown_samplers_are_refused(method: str, spacing: str) -> None:
+    with pytest.raises(ValueError, match="unknown sampler"):
+        Sampler(method=method, spacing=spacing)

@@ -1,0 +1,106 @@
+"""Does each ingredient earn its place? The recipe without one of them, at the same budget.
+
+Every variant starts from the same teacher and trains stage 2 for the same number of steps; those
+with stage 1 start from the run's own. What comes out is judged on the same captions.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from hummingbird_edge.distill.model import Model
+from hummingbird_edge.distill.recipe import Recipe
+from hummingbird_edge.distill.run import Run
+from hummingbird_edge.distill.sampling import generate
+from hummingbird_edge.distill.score import FIRST_SEED, score_clips, unseen_captions
+from hummingbird_edge.distill.stages import Sources, train_consistency
+from hummingbird_edge.export.models.unet import UNet
+
+__all__ = ["VARIANTS", "ablate", "ablation_table"]
+
+VARIANTS = (
+    "all ingredients",
+    "without pruning",
+    "without stage 1",
+    "without reward feedback",
+    "without the guidance embedding",
+)
+
+
+def ablate(sources: Sources, recipe: Recipe, steps: int, captions: int, seed: int) -> None:
+    """Train and judge every variant that is not finished; writes RUN/ablation.json as it goes."""
+    path = sources.run / "ablation.json"
+    found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    for name in VARIANTS:
+        if name not in found:
+            found[name] = _train_and_judge(name, sources, recipe, steps, captions, seed)
+            partial = path.with_suffix(".partial")
+            partial.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+            partial.replace(path)
+
+
+def _train_and_judge(
+    name: str, sources: Sources, recipe: Recipe, steps: int, captions: int, seed: int
+) -> dict[str, float]:
+    folder = sources.run / "ablation" / name.replace(" ", "-")
+    start = _starting_point(name, sources, recipe)
+    start.write(folder / "start")
+    plan = replace(recipe.plans["consistency"], steps=steps, save_every=steps)
+    changed = replace(recipe, plans={**recipe.plans, "consistency": plan})
+    if name == "without reward feedback":
+        changed = replace(changed, rewards={})
+    teacher = sources.teacher or sources.run / "teacher"
+    clips = sources.clips or sources.run / "clips.safetensors"
+    own = Sources(folder, teacher, folder / "start", clips, scorer=sources.run)
+    train_consistency(own, changed, seed)
+    model = Model.read(folder / "student").frozen()
+    pairs = unseen_captions(recipe.world, captions, seed=3)
+    made = generate(model, [text for _, text in pairs], seed=FIRST_SEED)
+    scores = score_clips(made, [scene for scene, _ in pairs], recipe.world)
+    parameters = sum(p.numel() for p in model.unet.parameters())
+    trained_s = Run(folder, "consistency").entries()[-1]["seconds"]
+    return {
+        **scores.accuracy,
+        **scores.quality,
+        "unet_parameters": parameters,
+        "steps": steps,
+        "seconds": trained_s,
+    }
+
+
+def _starting_point(name: str, sources: Sources, recipe: Recipe) -> Model:
+    """Return the model that a variant's stage 2 starts from."""
+    if name == "without stage 1":
+        return Model.read(sources.run / "pruned")
+    if name == "without pruning":
+        teacher = sources.read_teacher()
+        unet = replace(teacher.config.unet, guidance_width=recipe.student_unet().guidance_width)
+        config = recipe.student_config(teacher.config, unet)
+        zero = torch.zeros(unet.width, unet.guidance_width or 0)
+        return teacher.with_unet(
+            config, {**teacher.unet.state_dict(), "time_cond_proj.weight": zero}
+        )
+    matched = sources.read_student("consistency")
+    if name != "without the guidance embedding":
+        return matched
+    unet = recipe.student_unet(has_guidance=False)
+    defaults = replace(matched.config.defaults, guidance=1.0)  # one pass, whatever it was taught
+    config = replace(matched.config, unet=unet, defaults=defaults)
+    weights = matched.unet.state_dict()
+    return matched.with_unet(config, {key: weights[key] for key in UNet(unet).state_dict()})
+
+
+def ablation_table(path: Path) -> str:
+    """Return RUN/ablation.json as a Markdown table."""
+    found: Mapping[str, Mapping[str, float]] = json.loads(path.read_text(encoding="utf-8"))
+    shown = ("background", "colour", "size", "motion", "shape", "all", "subject_consistency")
+    titles = " | ".join(name.replace("_", " ") for name in shown)
+    lines = [f"| | {titles} | parameters | seconds |", "|---" * (len(shown) + 3) + "|"]
+    for name, row in found.items():
+        figures = " | ".join(f"{100 * row[key]:.1f} %" for key in shown)
+        millions = row["unet_parameters"] / 1e6
+        lines.append(f"| {name} | {figures} | {millions:.1f} M | {row['seconds']:.0f} |")
+    return "\n".join(lines)

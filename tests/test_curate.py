@@ -1,0 +1,193 @@
+"""From a folder of videos to clips: what is kept, what is dropped, and why."""
+
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from hummingbird_edge.distill.curate import Report, Thresholds, curate_folder
+from hummingbird_edge.distill.enrich import KEY, ChatEnricher, TemplateEnricher
+from hummingbird_edge.distill.filters import measure_video
+from hummingbird_edge.distill.render import render
+from hummingbird_edge.distill.videos import find_videos, read_frames
+from hummingbird_edge.distill.world import FULL, Scene
+from hummingbird_edge.runtime.errors import DeviceError, OutputError, RequestError
+from hummingbird_edge.runtime.video import write_video
+
+Frames = NDArray[np.uint8]
+
+
+def clip_of(motion: str, colour: str = "red") -> Frames:
+    scene = Scene.of(colour, "star", "large", motion, "pink")
+    frames = render([scene], FULL, torch.Generator().manual_seed(0))[0]
+    return (frames.permute(0, 2, 3, 1).numpy() * 255).astype(np.uint8).repeat(3, 1).repeat(3, 2)
+
+
+def texture(side: int = 400) -> Frames:
+    """Return a busy picture (H, W, 3): smooth noise at several scales."""
+    rng = np.random.default_rng(0)
+    picture = np.zeros((side, side))
+    for cells in (10, 20, 40):
+        coarse = rng.random((cells, cells))
+        picture += np.kron(coarse, np.ones((side // cells, side // cells)))
+    picture = picture / picture.max()
+    return (np.stack([picture, picture**2, 1 - picture], -1) * 255).astype(np.uint8)
+
+
+def zoomed(holds_subject: bool) -> Frames:
+    """Zoom into a texture; a dolly zoom holds a disc in the middle at its size."""
+    from PIL import Image
+
+    picture, frames = texture(), []
+    rows, columns = np.mgrid[:192, :192]
+    middle = np.hypot(rows - 96, columns - 96) < 40
+    for t in range(16):
+        reach = int(200 - 6 * t)
+        part = Image.fromarray(picture[200 - reach : 200 + reach, 200 - reach : 200 + reach])
+        frame = np.array(part.resize((192, 192)))
+        if holds_subject:
+            still = np.array(Image.fromarray(picture).resize((192, 192)))
+            frame[middle] = still[middle]
+        frames.append(frame)
+    return np.stack(frames)
+
+
+def write(path: Path, frames: Frames, caption: str | None = None) -> None:
+    write_video(path, frames, 8, {})
+    if caption is not None:
+        path.with_suffix(".txt").write_text(caption, encoding="utf-8")
+
+
+def test_smooth_clips_pass_and_dolly_zooms_and_shakes_do_not() -> None:
+    limits = Thresholds()
+    for motion in ("right", "bouncing", "growing", "spinning"):
+        assert limits.reason(measure_video(clip_of(motion))) is None, motion
+    assert limits.reason(measure_video(zoomed(holds_subject=True))) == "dolly zoom"
+    assert limits.reason(measure_video(zoomed(holds_subject=False))) is None
+    rng = np.random.default_rng(0)
+    shifts = rng.integers(-30, 30, (16, 2))
+    shaken = np.stack([np.roll(texture()[:192, :192], tuple(s), (0, 1)) for s in shifts])
+    assert limits.reason(measure_video(shaken)) == "motion not smooth"
+    assert limits.reason(measure_video(np.full((16, 192, 192, 3), 90, np.uint8))) == "low quality"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    folder = tmp_path / "videos"
+    folder.mkdir()
+    write(folder / "a.mp4", clip_of("right"), "A red star moving right.")
+    write(folder / "b.gif", clip_of("up", "blue"), "a blue star rises")
+    write(folder / "copy.mp4", clip_of("right"), "the same again")
+    write(folder / "silent.mp4", clip_of("left"))
+    write(folder / "flat.mp4", np.full((16, 96, 96, 3), 90, np.uint8), "nothing")
+    (folder / "broken.mp4").write_bytes(b"not a video")
+    (folder / "broken.txt").write_text("a broken file")
+    (folder / "notes.md").write_text("no video")
+    return folder
+
+
+def test_a_folder_is_filtered_and_enriched(folder: Path, tmp_path: Path) -> None:
+    report = curate_folder(folder, tmp_path / "out", TemplateEnricher(), Thresholds())
+    lines = (tmp_path / "out" / "kept.jsonl").read_text().splitlines()
+    kept = {Path(entry["file"]).name: entry for entry in map(json.loads, lines)}
+    assert set(kept) == {"a.mp4", "b.gif"}
+    assert kept["a.mp4"]["captions"][:2] == [
+        "A red star moving right.",
+        "a video of a red star moving right",
+    ]
+    dropped = json.loads((tmp_path / "out" / "dropped.json").read_text())
+    assert {entry["file"]: entry["reason"] for entry in dropped} == {
+        "broken.mp4": "unreadable",
+        "copy.mp4": "copy of another",
+        "flat.mp4": "low quality",
+        "silent.mp4": "no caption",
+    }
+    assert isinstance(report, Report)
+    assert "| kept | 2 |" in report.table()
+    assert "| dropped: no caption | 1 |" in report.table()
+
+
+def test_captions_come_from_metadata_too(folder: Path) -> None:
+    entry = {"file_name": "silent.mp4", "text": "a red star moving left"}
+    (folder / "metadata.jsonl").write_text(json.dumps(entry) + "\n")
+    said = {video.path.name: video.captions for video in find_videos(folder)}
+    assert said["silent.mp4"] == ("a red star moving left",)
+    (folder / "metadata.jsonl").write_text("{}\n")
+    with pytest.raises(RequestError, match=r"metadata.jsonl line 1 is not"):
+        find_videos(folder)
+
+
+def test_frames_are_spread_and_cut_to_the_middle(folder: Path) -> None:
+    frames = read_frames(folder / "b.gif", 8, 64, 32)
+    assert frames.shape == (8, 32, 64, 3)
+    with pytest.raises(ValueError, match="16 frames, 17 are needed"):
+        read_frames(folder / "b.gif", 17, 64, 64)
+
+
+def test_bad_folders_are_refused(folder: Path, tmp_path: Path) -> None:
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    with pytest.raises(RequestError, match="holds no videos"):
+        find_videos(empty)
+    with pytest.raises(RequestError, match="there is no folder"):
+        find_videos(tmp_path / "nowhere")
+    write(empty / "silent.mp4", clip_of("left"))
+    with pytest.raises(RequestError, match=r"is left to train on(.|\n)*no caption"):
+        curate_folder(empty, tmp_path / "out", TemplateEnricher(), Thresholds())
+    assert not (tmp_path / "out").exists()
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(OutputError, match="choose another"):
+        curate_folder(folder, tmp_path / "file", TemplateEnricher(), Thresholds())
+
+
+class Endpoint(BaseHTTPRequestHandler):
+    """A real HTTP peer that answers as OpenAI's chat endpoint does."""
+
+    asked: list[dict[str, object]] = []  # noqa: RUF012 - one list for all requests is meant
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        self.asked.append({**body, "key": self.headers["Authorization"], "path": self.path})
+        caption = body["messages"][1]["content"]
+        message = {"content": f" {caption}, seen\nfrom afar "}
+        answer = {"choices": [{"message": message}]} if body["model"] == "good" else {"error": "x"}
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(json.dumps(answer).encode())
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Stay silent."""
+
+
+@pytest.fixture
+def endpoint() -> Iterator[str]:
+    Endpoint.asked.clear()
+    server = HTTPServer(("127.0.0.1", 0), Endpoint)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}/v1"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def test_a_language_model_can_rewrite(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(KEY, "secret")
+    assert ChatEnricher(endpoint, "good")("a red star") == ("a red star, seen from afar",)
+    (asked,) = Endpoint.asked
+    assert (asked["path"], asked["key"]) == ("/v1/chat/completions", "Bearer secret")
+    with pytest.raises(DeviceError, match="gave no caption"):
+        ChatEnricher(endpoint, "bad")("a red star")
+
+
+def test_endpoints_that_are_none_are_refused() -> None:
+    with pytest.raises(RequestError, match="is no endpoint"):
+        ChatEnricher("file:///etc/passwd")
+    with pytest.raises(DeviceError, match="gave no caption"):
+        ChatEnricher("http://127.0.0.1:9/v1", timeout_s=2)("a red star")
