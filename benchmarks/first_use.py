@@ -2,6 +2,7 @@
 
     python benchmarks/first_use.py                      help and a built-in video
     python benchmarks/first_use.py --full-size FOLDER   and a full-size export and its videos
+    python benchmarks/first_use.py --prune FOLDER       and VideoCrafter2's layout pruned to 0.7b
 
 Prints a Markdown table: median and spread of the wall time, largest peak memory (resident set,
 mapped weights included). `--output` writes the same as JSON with the machine it ran on.
@@ -24,6 +25,19 @@ import psutil
 
 RUN = "from hummingbird_edge.runtime.cli import main; main()"
 EXPORT = "from hummingbird_edge.export.cli import main; main()"
+DISTILL = "from hummingbird_edge.distill.cli import main; main()"
+RANDOM_TEACHER = """
+import sys, torch
+from safetensors.torch import save_file
+from hummingbird_edge.export.models.config import PRESETS
+from hummingbird_edge.export.stage import PREFIXES, network
+config, tensors = PRESETS["videocrafter2"], {}
+for name, prefix in PREFIXES.items():
+    for key, tensor in network(name, config).state_dict().items():
+        tensors[prefix + key] = tensor.contiguous()
+save_file(tensors, sys.argv[1])
+"""
+"""A checkpoint of VideoCrafter2's names and shapes with random weights, 7.4 GB."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,11 +104,21 @@ def full_size(folder: Path, device: str) -> list[Cost]:
     return costs
 
 
+def pruning(folder: Path) -> list[Cost]:
+    """Measure how VideoCrafter2's layout is pruned, once."""
+    teacher = folder / "videocrafter2-random.safetensors"
+    if not teacher.exists():
+        subprocess.run([sys.executable, "-c", RANDOM_TEACHER, str(teacher)], check=True)
+    arguments = ["prune", str(folder), "--teacher", str(teacher), "--preset", "hummingbird-0.7b"]
+    return [measure("prune VideoCrafter2 to hummingbird-0.7b", DISTILL, arguments, 1)]
+
+
 def main() -> None:
     """Parse, measure, print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--runs", type=int, default=3, help="runs of the short commands")
     parser.add_argument("--full-size", type=Path, help="folder for a full-size bundle (4.6 GB)")
+    parser.add_argument("--prune", type=Path, help="folder for a teacher to prune (11 GB)")
     parser.add_argument("--device", default="cpu", help="device of the full-size videos")
     parser.add_argument("--output", type=Path, help="write JSON here")
     options = parser.parse_args()
@@ -103,6 +127,9 @@ def main() -> None:
     if options.full_size is not None:
         options.full_size.mkdir(parents=True, exist_ok=True)
         costs += full_size(options.full_size, options.device)
+    if options.prune is not None:
+        options.prune.mkdir(parents=True, exist_ok=True)
+        costs += pruning(options.prune)
     print("| command | median | spread | runs | peak MiB |\n|---|---|---|---|---|")
     print("\n".join(cost.row() for cost in costs))
     if options.output is not None:

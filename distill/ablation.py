@@ -1,7 +1,8 @@
 """Does each ingredient earn its place? The recipe without one of them, at the same budget.
 
-Every variant starts from the same teacher and trains stage 2 for the same number of steps; those
-with stage 1 start from the run's own. What comes out is judged on the same captions.
+Every variant has the same teacher and trains stage 2 for the same number of steps; those with
+stage 1 start from the run's own, so the one without it has trained less in all. What comes out is
+judged on the same captions.
 """
 
 import json
@@ -14,7 +15,7 @@ import torch
 from hummingbird_edge.distill.model import Model
 from hummingbird_edge.distill.recipe import Recipe
 from hummingbird_edge.distill.run import Run
-from hummingbird_edge.distill.sampling import generate
+from hummingbird_edge.distill.sampling import embed_guidance, generate
 from hummingbird_edge.distill.score import FIRST_SEED, score_clips, unseen_captions
 from hummingbird_edge.distill.stages import Sources, train_consistency
 from hummingbird_edge.export.models.unet import UNet
@@ -35,7 +36,7 @@ def ablate(sources: Sources, recipe: Recipe, steps: int, captions: int, seed: in
     path = sources.run / "ablation.json"
     found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     for name in VARIANTS:
-        if name not in found:
+        if found.get(name, {}).get("steps") != steps or found[name].get("captions") != captions:
             found[name] = _train_and_judge(name, sources, recipe, steps, captions, seed)
             partial = path.with_suffix(".partial")
             partial.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
@@ -56,7 +57,7 @@ def _train_and_judge(
     clips = sources.clips or sources.run / "clips.safetensors"
     own = Sources(folder, teacher, folder / "start", clips, scorer=sources.run)
     train_consistency(own, changed, seed)
-    model = Model.read(folder / "student").frozen()
+    model = Model.read(folder / "distilled").frozen()
     pairs = unseen_captions(recipe.world, captions, seed=3)
     made = generate(model, [text for _, text in pairs], seed=FIRST_SEED)
     scores = score_clips(made, [scene for scene, _ in pairs], recipe.world)
@@ -67,6 +68,7 @@ def _train_and_judge(
         **scores.quality,
         "unet_parameters": parameters,
         "steps": steps,
+        "captions": captions,
         "seconds": trained_s,
     }
 
@@ -89,7 +91,13 @@ def _starting_point(name: str, sources: Sources, recipe: Recipe) -> Model:
     unet = recipe.student_unet(has_guidance=False)
     defaults = replace(matched.config.defaults, guidance=1.0)  # one pass, whatever it was taught
     config = replace(matched.config, unet=unet, defaults=defaults)
-    weights = matched.unet.state_dict()
+    weights = dict(matched.unet.state_dict())
+    # Stage 1 always told the same w: what that adds to the time embedding goes into its bias.
+    told = embed_guidance([recipe.matching.guidance], matched.unet.config.guidance_width or 0)
+    offset = weights["time_cond_proj.weight"] @ told[0]
+    weights["time_embed.0.bias"] = (
+        weights["time_embed.0.bias"] + weights["time_embed.0.weight"] @ offset
+    )
     return matched.with_unet(config, {key: weights[key] for key in UNet(unet).state_dict()})
 
 

@@ -15,9 +15,11 @@ from hummingbird_edge.distill.world import World
 from hummingbird_edge.export.models.config import VAEConfig
 from hummingbird_edge.export.models.vae import VAE
 
-__all__ = ["AutoencoderStage", "measure"]
+__all__ = ["AutoencoderStage", "DecoderStage", "measure"]
 
 KL_WEIGHT = 1e-4
+LATENT_NOISE = 0.15
+"""Most noise that the decoder learns to see through, in units of the scaled latents."""
 
 
 class AutoencoderStage(Stage[VAE]):
@@ -71,3 +73,35 @@ def measure(vae: VAE, world: World) -> dict[str, float]:
     decoded = torch.cat([vae.decode(part) for part in mean.split(64)]).clamp(-1, 1)
     psnr = 10 * torch.log10(4 / (decoded - frames).square().mean())
     return {"psnr_db": round(psnr.item(), 2), "latent_std": round(mean.std().item(), 4)}
+
+
+class DecoderStage(Stage[VAE]):
+    """Teach the decoder alone that latents are made, not encoded: a little off, frame by frame.
+
+    The encoder, and with it what latents mean, stays as it is, so that every network trained on
+    them goes on working. Video models finetune their decoders for the same reason: less flicker
+    (Blattmann et al. 2023, arXiv:2304.08818, section 3.1.1).
+    """
+
+    def __init__(
+        self, vae: VAE, scaling_factor: float, world: World, batch: int, device: torch.device
+    ) -> None:
+        super().__init__()
+        self.trained = vae.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        vae.requires_grad_(True)
+        for encoding in (vae.encoder, vae.quant_conv):
+            encoding.requires_grad_(False)
+        self.world, self.batch, self.device = world, batch, device
+        self.noise = LATENT_NOISE / scaling_factor
+
+    def forward(self, step: int, generator: torch.Generator) -> Mapping[str, torch.Tensor]:
+        """Return the weighted reconstruction error as `loss`."""
+        frames = sample_frames(self.world, self.batch, generator).to(self.device)
+        frames = frames.contiguous(memory_format=torch.channels_last)
+        with torch.autocast(self.device.type, torch.bfloat16):
+            with torch.no_grad():
+                mean = self.trained.encode(frames).float().chunk(2, dim=1)[0]
+            loudness = self.noise * torch.rand(len(mean), 1, 1, 1, generator=generator)
+            noise = torch.randn(mean.shape, generator=generator) * loudness
+            decoded = self.trained.decode(mean + noise.to(self.device)).float()
+        return {"loss": reconstruction_loss(decoded, frames)}

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from hummingbird_edge.runtime.text_to_video import TextToVideo
 
 __all__ = ["write_card"]
 
-TRAINED = ("autoencoder", "teacher", "matching", "scorer", "consistency")
+TRAINED = ("autoencoder", "teacher", "matching", "scorer", "consistency", "decoder")
 PROMPTS = (
     "a red star moving right",
     "a small cyan circle moving to the left on a pink background",
@@ -85,6 +84,8 @@ def card_text(
         f"`distill/quality.py` over that of rendered clips of the same scenes.",
         scores.table(),
     ]
+    if (run / "notes.md").exists():
+        parts += ["## Notes", (run / "notes.md").read_text(encoding="utf-8").strip()]
     if (run / "ablation.json").exists():
         steps = next(iter(json.loads((run / "ablation.json").read_text()).values()))["steps"]
         parts += [
@@ -100,13 +101,20 @@ def stages_table(logs: Mapping[str, Sequence[Mapping[str, Any]]], recipe: Recipe
     """Return how long each stage trained and where it ended."""
     lines = ["| stage | steps | batch | peak rate | minutes | last loss |", "|---" * 6 + "|"]
     for stage, entries in logs.items():
-        plan = asdict(recipe.plans[stage])
+        known = recipe.plans[stage]
+        plan = {"batch": known.batch, "rate": known.peak_rate, **_planned(entries)}
         losses = [entry for entry in entries if "loss" in entry]
         lines.append(
-            f"| {stage} | {losses[-1]['step']} | {plan['batch']} | {plan['peak_rate']:g} "
+            f"| {stage} | {losses[-1]['step']} | {plan['batch']} | {plan['rate']:g} "
             f"| {_minutes(entries):.0f} | {losses[-1]['loss']:.4f} |"
         )
     return "\n".join(lines)
+
+
+def _planned(entries: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+    """Return the plan that the stage logged when it was last started."""
+    plans = [entry for entry in entries if "rate" in entry]
+    return plans[-1] if plans else {}
 
 
 def _minutes(entries: Sequence[Mapping[str, Any]]) -> float:

@@ -10,16 +10,18 @@ from typing import Annotated
 import typer
 
 from hummingbird_edge.runtime.command import require_modules, run_command
+from hummingbird_edge.runtime.errors import RequestError
 
 __all__ = ["main"]
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 RunFolder = Annotated[Path, typer.Argument(help="The run's folder: logs, checkpoints, models.")]
-Seed = Annotated[int, typer.Option(help="Fixes weights, data and noise.")]
-Steps = Annotated[int | None, typer.Option(help="Optimizer steps in all, if not the recipe's.")]
+Seed = Annotated[int, typer.Option(min=0, help="Fixes weights, data and noise.")]
+Steps = Annotated[int | None, typer.Option(min=1, help="Steps in all, if not the recipe's.")]
 Teacher = Annotated[Path | None, typer.Option(help="A teacher from elsewhere: folder or file.")]
 Student = Annotated[Path | None, typer.Option(help="A student from elsewhere to start from.")]
+Batch = Annotated[int | None, typer.Option(min=1, help="Clips a step and process.")]
 ClipsFile = Annotated[Path | None, typer.Option(help="Clips encoded by hb-distill clips.")]
 BundleFolder = Annotated[Path | None, typer.Argument(help="A bundle, else the built-in one.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -102,10 +104,15 @@ def matching(
     teacher: Teacher = None,
     student: Student = None,
     clips: ClipsFile = None,
+    batch: Batch = None,
+    guidance: Annotated[float | None, typer.Option(help="The teacher's w.")] = None,
     seed: Seed = 0,
 ) -> None:
     """Stage 1: the pruned student does what its guided teacher does."""
-    _train("matching", run, seed, steps, teacher, student, clips)
+    changes: dict[str, object] = {}
+    if guidance is not None:
+        changes["guidance"] = guidance
+    _train("matching", run, seed, steps, teacher, student, clips, batch, matching=changes)
 
 
 @app.command()
@@ -121,10 +128,30 @@ def consistency(
     teacher: Teacher = None,
     student: Student = None,
     clips: ClipsFile = None,
+    batch: Batch = None,
+    guidance: Annotated[
+        tuple[float, float] | None, typer.Option(help="Least and most w, such as 5 15.")
+    ] = None,
+    rewards: Annotated[
+        str | None, typer.Option(help="NAME=WEIGHT,...: shapes, scorer, MODULE:FUNCTION; or none.")
+    ] = None,
     seed: Seed = 0,
 ) -> None:
-    """Stage 2: latent consistency to 4 steps, with visual feedback; writes RUN/student."""
-    _train("consistency", run, seed, steps, teacher, student, clips)
+    """Stage 2: latent consistency to 4 steps, with visual feedback; writes RUN/distilled."""
+    changes: dict[str, object] = {}
+    if guidance is not None:
+        changes["guidance"] = guidance
+    weights = None if rewards is None else _parse_rewards(rewards)
+    _train(
+        "consistency", run, seed, steps, teacher, student, clips, batch, weights,
+        consistency=changes,
+    )  # fmt: skip
+
+
+@app.command()
+def decoder(run: RunFolder, steps: Steps = None, student: Student = None, seed: Seed = 0) -> None:
+    """Finetune the VAE's decoder for latents that are made, not encoded; writes RUN/student."""
+    _train("decoder", run, seed, steps, student=student)
 
 
 @app.command()
@@ -132,8 +159,8 @@ def lora(
     model: Annotated[Path, typer.Argument(help="A model folder, such as RUN/student.")],
     clips: Annotated[Path, typer.Argument(help="Clips encoded by hb-distill clips.")],
     output: Annotated[Path, typer.Argument(help="The adapter's folder.")],
-    steps: Annotated[int, typer.Option(help="Optimizer steps.")] = 200,
-    rank: Annotated[int, typer.Option(help="Rank of the update of each weight.")] = 8,
+    steps: Annotated[int, typer.Option(min=1, help="Optimizer steps.")] = 200,
+    rank: Annotated[int, typer.Option(min=1, help="Rank of the update of each weight.")] = 8,
     seed: Seed = 0,
 ) -> None:
     """Teach a student a style or a subject; hb-export build --lora merges it."""
@@ -166,7 +193,7 @@ def curate(
 @app.command()
 def score(
     bundle: BundleFolder = None,
-    captions: Annotated[int, typer.Option(help="Held-out captions to ask for.")] = 400,
+    captions: Annotated[int, typer.Option(min=1, help="Held-out captions to ask for.")] = 400,
     seed: Annotated[int, typer.Option(help="Which captions.")] = 0,
     as_json: AsJson = False,
 ) -> None:
@@ -191,8 +218,8 @@ def score(
 @app.command()
 def ablate(
     run: RunFolder,
-    steps: Annotated[int, typer.Option(help="Steps of stage 2 of every variant.")] = 150,
-    captions: Annotated[int, typer.Option(help="Held-out captions to judge.")] = 200,
+    steps: Annotated[int, typer.Option(min=1, help="Steps of stage 2 of every variant.")] = 150,
+    captions: Annotated[int, typer.Option(min=1, help="Held-out captions to judge.")] = 200,
     seed: Seed = 0,
 ) -> None:
     """Train the recipe without each ingredient in turn, and judge; goes on where it stopped."""
@@ -210,7 +237,7 @@ def card(
     run: RunFolder,
     output: Annotated[Path, typer.Argument(help="The folder of the card.")],
     bundle: Annotated[Path | None, typer.Option(help="Its bundle, else the built-in.")] = None,
-    captions: Annotated[int, typer.Option(help="Held-out captions to ask for.")] = 400,
+    captions: Annotated[int, typer.Option(min=1, help="Held-out captions to ask for.")] = 400,
 ) -> None:
     """Write the run's model card: data, stages, losses, scores, samples."""
     from hummingbird_edge.distill.card import write_card
@@ -228,7 +255,7 @@ def card(
 @app.command()
 def judge(
     bundle: BundleFolder = None,
-    clips: Annotated[int, typer.Option(help="Clips to draw.")] = 400,
+    clips: Annotated[int, typer.Option(min=1, help="Clips to draw.")] = 400,
     seed: Annotated[int, typer.Option(help="Which clips.")] = 0,
 ) -> None:
     """Score rendered clips, plain and through a bundle's VAE: what the judge itself misses."""
@@ -266,11 +293,34 @@ def _train(
     teacher: Path | None = None,
     student: Path | None = None,
     clips: Path | None = None,
+    batch: int | None = None,
+    rewards: dict[str, float] | None = None,
+    **changes: dict[str, object],
 ) -> None:
-    from hummingbird_edge.distill.recipe import BUILTIN_RECIPE as RECIPE
-    from hummingbird_edge.distill.stages import STAGES, Sources, with_steps
+    """Run one stage by the built-in recipe; `changes` replace fields of its parts, by name."""
+    from dataclasses import replace
 
-    STAGES[stage](Sources(run, teacher, student, clips), with_steps(RECIPE, stage, steps), seed)
+    from hummingbird_edge.distill.recipe import BUILTIN_RECIPE
+    from hummingbird_edge.distill.stages import STAGES, Sources, with_plan
+
+    recipe = with_plan(BUILTIN_RECIPE, stage, steps, batch)
+    for part, fields in changes.items():
+        recipe = replace(recipe, **{part: replace(getattr(recipe, part), **fields)})  # type: ignore[arg-type]
+    if rewards is not None:
+        recipe = replace(recipe, rewards=rewards)
+    STAGES[stage](Sources(run, teacher, student, clips), recipe, seed)
+
+
+def _parse_rewards(text: str) -> dict[str, float]:
+    if text == "none":
+        return {}
+    try:
+        pairs = [part.rsplit("=", 1) for part in text.split(",")]
+        return {name.strip(): float(weight) for name, weight in pairs}
+    except ValueError as error:
+        raise RequestError(
+            f"--rewards is {text!r}: write NAME=WEIGHT,NAME=WEIGHT or none"
+        ) from error
 
 
 def main() -> None:

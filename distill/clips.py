@@ -80,6 +80,7 @@ class Clips:
 
     def write(self, path: Path) -> None:
         """Write one safetensors file, the captions in its header; raises OutputError."""
+        from safetensors import SafetensorError
         from safetensors.torch import save_file
 
         captions = [list(texts) for texts in self.captions]
@@ -89,11 +90,12 @@ class Clips:
             path.parent.mkdir(parents=True, exist_ok=True)
             save_file({"latents": self.latents.contiguous()}, partial, {"clips": json.dumps(facts)})
             partial.replace(path)
-        except Exception as error:
-            partial.unlink(missing_ok=True)
+        except (OSError, SafetensorError) as error:
             raise OutputError(
                 f"{path} cannot be written ({error}): make room and run the command again"
             ) from error
+        finally:
+            partial.unlink(missing_ok=True)
 
     def ids(self, tokenizer: Tokenizer) -> torch.Tensor:
         """Return the token ids of every caption, (N, W, 77) int64; short rows are repeated."""

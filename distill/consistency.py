@@ -19,7 +19,8 @@ Song & Dhariwal 2023 (arXiv:2310.14189), section 3.2.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import torch
 
@@ -71,7 +72,10 @@ class ConsistencyStage(Stage[UNet]):
         super().__init__()
         self.model = teacher.frozen(device)
         self.trained = student.to(device).requires_grad_(True)
-        self.diffusion = Diffusion(teacher.config.sampler())
+        # The student walks from pure noise, whatever the spacing of its teacher's timesteps.
+        self.diffusion = Diffusion(
+            replace(teacher.config.sampler(), method="lcm", spacing="trailing")
+        )
         self.batches = Batches(clips, teacher.tokenizer, device)
         self.empty = teacher.ids([""]).to(device)
         sampler = self.diffusion.sampler
@@ -137,7 +141,7 @@ class ConsistencyStage(Stage[UNet]):
         timesteps = self.diffusion.sampler.timesteps(self.recipe.sampling_steps)
         last = int(torch.randint(1, len(timesteps), (), generator=generator))
         x_t = torch.randn(noise.shape, generator=generator).to(self.device)
-        for now, later in zip(timesteps[:last], timesteps[1:], strict=False):
+        for now, later in pairwise(timesteps[: last + 1]):
             t = torch.full((len(x_t),), now, device=self.device)
             fresh = torch.randn(noise.shape, generator=generator).to(self.device)
             alpha, sigma = self.diffusion.scales(torch.full_like(t, later))

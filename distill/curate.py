@@ -18,7 +18,7 @@ from hummingbird_edge.distill.clips import Clips
 from hummingbird_edge.distill.enrich import Enricher
 from hummingbird_edge.distill.filters import Measures, fingerprint, measure_video
 from hummingbird_edge.distill.model import Model
-from hummingbird_edge.distill.videos import find_videos, read_frames
+from hummingbird_edge.distill.videos import TooShortError, find_videos, read_frames
 from hummingbird_edge.runtime.errors import OutputError, RequestError
 
 __all__ = ["Report", "Thresholds", "curate_folder", "encode_curated"]
@@ -64,11 +64,14 @@ class Report:
     kept: int
     dropped: Sequence[Dropped]
 
+    def reasons(self) -> list[tuple[str, int]]:
+        """Return each reason with how many videos it dropped, the commonest first."""
+        return Counter(entry.reason for entry in self.dropped).most_common()
+
     def table(self) -> str:
         """Return a Markdown table: how many were kept, how many dropped for each reason."""
-        reasons = Counter(entry.reason for entry in self.dropped)
         lines = ["| videos | |", "|---|---|", f"| kept | {self.kept} |"]
-        lines += [f"| dropped: {reason} | {count} |" for reason, count in reasons.most_common()]
+        lines += [f"| dropped: {reason} | {count} |" for reason, count in self.reasons()]
         return "\n".join(lines)
 
 
@@ -87,12 +90,12 @@ def curate_folder(folder: Path, output: Path, enrich: Enricher, thresholds: Thre
             continue
         try:
             frames = read_frames(video.path, MEASURED_FRAMES, MEASURED_SIDE, MEASURED_SIDE)
+        except TooShortError as error:
+            dropped.append(Dropped(name, "too short", str(error)))
+            continue
         except ValueError as error:
-            try:
-                frames = read_frames(video.path, 4, MEASURED_SIDE, MEASURED_SIDE)
-            except ValueError:
-                dropped.append(Dropped(name, "unreadable", str(error)))
-                continue
+            dropped.append(Dropped(name, "unreadable", str(error)))
+            continue
         measures, mark = measure_video(frames), fingerprint(frames)
         reason = thresholds.reason(measures)
         if reason is None and any((mark ^ other).sum() < thresholds.copy for other in prints):
@@ -107,7 +110,10 @@ def curate_folder(folder: Path, output: Path, enrich: Enricher, thresholds: Thre
         kept.append({"file": path, "captions": list(said), **asdict(measures)})
     report = Report(len(kept), dropped)
     if not kept:
-        raise RequestError(f"no video of {folder} is left to train on:\n{report.table()}")
+        reasons = ", ".join(f"{count} {reason}" for reason, count in report.reasons())
+        raise RequestError(
+            f"no video of {folder} is left to train on ({reasons}): mend or add some"
+        )
     _write(output, kept, dropped)
     return report
 

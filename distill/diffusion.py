@@ -5,6 +5,7 @@ alpha_bar = 0.0047 of the clip, and over a clip's thousands of numbers that is e
 to read the answer from its input and to ignore the text (Lin et al. 2024, arXiv:2305.08891).
 """
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -103,7 +104,9 @@ def predict(
     fps: torch.Tensor,
 ) -> torch.Tensor:
     """Run the U-Net in bfloat16 arithmetic; returns float32."""
+    device = x_t.device.type
     # The fused attention's backward pass is slow on short sequences on a CPU.
-    with torch.autocast(x_t.device.type, torch.bfloat16), sdpa_kernel(SDPBackend.MATH):
+    attention = sdpa_kernel(SDPBackend.MATH) if device == "cpu" else nullcontext()
+    with torch.autocast(device, torch.bfloat16), attention:
         output: torch.Tensor = unet(x_t, t, context, cond, fps)
     return output.float()

@@ -2,9 +2,9 @@
 
 import json
 import os
-import urllib.error
 import urllib.request
 from dataclasses import dataclass
+from http.client import HTTPException
 from typing import Protocol
 
 from hummingbird_edge.runtime.errors import DeviceError, RequestError
@@ -16,6 +16,7 @@ INSTRUCTION = (
     "in one plain sentence. Keep every fact, invent none. Answer with the sentence alone."
 )
 KEY = "HUMMINGBIRD_ENRICH_KEY"
+_MALFORMED = (ValueError, LookupError, TypeError, AttributeError)
 
 
 class Enricher(Protocol):
@@ -67,10 +68,16 @@ class ChatEnricher:
         request = urllib.request.Request(address, body, headers)
         try:
             with urllib.request.urlopen(request, timeout=self.timeout_s) as answer:
-                text = json.load(answer)["choices"][0]["message"]["content"]
-        except (urllib.error.URLError, OSError, ValueError, LookupError, TypeError) as error:
+                text = json.load(answer)["choices"][0]["message"]["content"].split()
+        except (
+            HTTPException,
+            OSError,
+            ValueError,
+            LookupError,
+            TypeError,
+            AttributeError,
+        ) as error:
             raise DeviceError(
                 f"{address} gave no caption ({error}): check the address, the model and {KEY}"
             ) from error
-        text = " ".join(str(text).split())
-        return (text,) if text else ()
+        return (" ".join(text),) if text else ()

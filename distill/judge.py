@@ -81,6 +81,7 @@ class Reading:
     paints: tuple[Floats, ...]  # (3,) RGB in [0, 1]
     tracks: tuple[Track, ...]
     weights: tuple[Floats, ...]  # (T, H, W) in [0, 1], how much of each pixel is the object's
+    seen: tuple[Mask, ...]  # (T,), the frames that have it: those of its track
     count: int
 
 
@@ -100,6 +101,7 @@ def read_clip(frames: NDArray[np.uint8]) -> Reading | None:
         tuple(paints[i] for i in shown),
         tuple(follow(blobs[i].weight[blobs[i].area > SPECK]) for i in shown),
         tuple(blobs[i].weight for i in shown),
+        tuple(blobs[i].area > SPECK for i in shown),
         sum(blob.count for blob in blobs),
     )
 

@@ -78,7 +78,7 @@ def train_lora(
     Raises CheckpointError where clips and model do not fit, OutputError where nothing can be
     written. A run that was stopped goes on from `output`.
     """
-    from hummingbird_edge.distill.stages import device
+    from hummingbird_edge.distill.stages import device, is_first
 
     model, clips = Model.read(model_path), Clips.read(clips_path)
     channels = model.config.unet.latent_channels
@@ -92,12 +92,20 @@ def train_lora(
     plan = Plan(steps, BATCH, RATE, decay=0.9, log_every=20, save_every=100, weight_decay=0.0)
     weights = fit(Run(output, "lora"), stage, plan, seed)
     stage.trained.load_state_dict(weights)
+    if is_first():
+        _write_adapter(stage, output)
+
+
+def _write_adapter(stage: LoraStage, output: Path) -> None:
+    """Write the adapter beside, then move it into place; raises OutputError."""
+    from safetensors import SafetensorError
+
     partial = output / "partial"
     try:
         stage.adapted.save_pretrained(str(partial))
         for name in ("adapter_model.safetensors", "adapter_config.json"):
             (partial / name).replace(output / name)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         raise OutputError(f"{output} cannot be written ({error}): make room") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)

@@ -5,8 +5,10 @@ MODEL/config.json           the configuration (what names and shapes do not tell
 MODEL/tokenizer/            the vocabulary
 """
 
+import atexit
 import json
 import shutil
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -48,7 +50,7 @@ class Model:
         """
         checkpoint = read_checkpoint(path)
         beside = (path if path.is_dir() else path.parent) / "config.json"
-        if beside.is_file():
+        if beside.is_file() and '"unet"' in beside.read_text(encoding="utf-8", errors="replace"):
             try:
                 config = ModelConfig.from_dict(json.loads(beside.read_text(encoding="utf-8")))
             except ValueError as error:
@@ -60,10 +62,7 @@ class Model:
         assert isinstance(text, TextEncoder)
         assert isinstance(unet, UNet)
         assert isinstance(vae, VAE)
-        folder = beside.parent / "tokenizer"
-        if not folder.is_dir():
-            Vocabulary.clip().write(folder := beside.parent / "clip-tokenizer", 77)
-        return cls(config, text, unet, vae, Tokenizer(folder, config.text.context_length))
+        return cls(config, text, unet, vae, _tokenizer(beside.parent, config))
 
     def write(self, folder: Path) -> None:
         """Write the folder; raises OutputError.
@@ -71,6 +70,7 @@ class Model:
         The text encoder has no unused last block: the configuration says one layer more than there
         is, as the published one does.
         """
+        from safetensors import SafetensorError
         from safetensors.torch import save_file
 
         networks = {"text_encoder": self.text, "unet": self.unet, "vae": self.vae}
@@ -89,11 +89,12 @@ class Model:
             shutil.copytree(self.tokenizer.folder, partial / "tokenizer")
             shutil.rmtree(folder, ignore_errors=True)
             partial.replace(folder)
-        except OSError as error:
-            shutil.rmtree(partial, ignore_errors=True)
+        except (OSError, SafetensorError) as error:
             raise OutputError(
                 f"{folder} cannot be written ({error}): make room and run the command again"
             ) from error
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
 
     def with_unet(self, config: ModelConfig, weights: Mapping[str, torch.Tensor]) -> "Model":
         """Return the model with another U-Net, built by `config` and given `weights`."""
@@ -119,6 +120,17 @@ class Model:
         with torch.autocast(z.device.type, torch.bfloat16):
             frames = torch.cat([self.vae.decode(part).float() for part in z.split(64)])
         return frames.unflatten(0, (len(latents), -1))
+
+
+def _tokenizer(folder: Path, config: ModelConfig) -> Tokenizer:
+    """Return the tokenizer beside a checkpoint, else CLIP's own."""
+    length = config.text.context_length
+    if (folder / "tokenizer").is_dir():
+        return Tokenizer(folder / "tokenizer", length)
+    own = Path(tempfile.mkdtemp(prefix="hummingbird-tokenizer-"))
+    atexit.register(shutil.rmtree, own, ignore_errors=True)
+    Vocabulary.clip().write(own, length)
+    return Tokenizer(own, length)
 
 
 def freeze(network: nn.Module) -> nn.Module:

@@ -39,8 +39,8 @@ def assess(frames: NDArray[np.uint8]) -> Quality:
         return Quality()
     clip = frames.astype(np.float64) / 255
     looks = [
-        consistency(descriptors(clip, weight, track))
-        for weight, track in zip(reading.weights, reading.tracks, strict=True)
+        consistency(descriptors(clip[seen], weight[seen], track))
+        for seen, weight, track in zip(reading.seen, reading.weights, reading.tracks, strict=True)
     ]
     return Quality(
         subject_consistency=float(np.mean(looks)),
@@ -51,13 +51,9 @@ def assess(frames: NDArray[np.uint8]) -> Quality:
 
 def descriptors(clip: Floats, weight: Floats, track: Track) -> Floats:
     """Return what the subject looks like in each frame, (T, 7): colour, compactness, symmetry."""
-    seen = weight[weight.sum((1, 2)) > 0]
-    pixels = clip[weight.sum((1, 2)) > 0]
-    count = min(len(seen), len(track.fill))
-    seen, pixels = seen[:count], pixels[:count]
-    colour = np.einsum("thw,thwc->tc", seen, pixels) / seen.sum((1, 2))[:, None]
-    symmetry = np.abs(track.symmetry[:count]) / np.array([0.8, 0.6, 1.8])
-    return np.concatenate([colour, track.fill[:count, None], symmetry], axis=1)
+    colour = np.einsum("thw,thwc->tc", weight, clip) / weight.sum((1, 2))[:, None]
+    symmetry = np.abs(track.symmetry) / np.array([0.8, 0.6, 1.8])
+    return np.concatenate([colour, track.fill[:, None], symmetry], axis=1)
 
 
 def consistency(looks: Floats) -> float:

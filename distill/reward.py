@@ -18,6 +18,7 @@ of a few lines around their packages:
 Here `ShapesReward` takes the place of the first, `scorer.ContrastiveReward` that of the second.
 """
 
+import importlib
 import math
 from collections.abc import Mapping, Sequence
 from typing import Protocol
@@ -26,8 +27,9 @@ import torch
 
 from hummingbird_edge.distill.render import BACKGROUNDS, COLOURS, PATHS, RADII
 from hummingbird_edge.distill.world import attributes, parse
+from hummingbird_edge.runtime.errors import RequestError
 
-__all__ = ["Reward", "ShapesReward"]
+__all__ = ["Reward", "ShapesReward", "load_reward"]
 
 Parts = Mapping[str, torch.Tensor]
 
@@ -43,6 +45,18 @@ class Reward(Protocol):
         ...
 
 
+def load_reward(name: str) -> Reward:
+    """Import a reward of one's own, `module:function`; raises RequestError where there is none."""
+    module, _, function = name.partition(":")
+    try:
+        reward: Reward = getattr(importlib.import_module(module), function)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise RequestError(
+            f"there is no reward {name!r} ({error}): choose shapes, scorer or MODULE:FUNCTION"
+        ) from error
+    return reward
+
+
 class ShapesReward:
     """The parts of the judge that have gradients: ground, colour, size and path."""
 
@@ -52,7 +66,13 @@ class ShapesReward:
 
     def parts(self, frames: torch.Tensor, captions: Sequence[str]) -> Parts:
         """Return each part by its name, (B,)."""
-        asked = [attributes(parse(caption)) for caption in captions]
+        try:
+            asked = [attributes(parse(caption)) for caption in captions]
+        except ValueError as error:
+            raise RequestError(
+                f"the reward 'shapes' reads captions of moving shapes alone ({error}): "
+                f"choose other rewards"
+            ) from error
         device = frames.device
         ground = torch.tensor([BACKGROUNDS[a["background"]] for a in asked], device=device)
         paint = torch.tensor([COLOURS[a["colour"]] for a in asked], device=device)

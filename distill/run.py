@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from hummingbird_edge.runtime.errors import CheckpointError, OutputError
 
-__all__ = ["Run"]
+__all__ = ["Run", "load_finished"]
 
 
 @dataclass
@@ -50,7 +51,9 @@ class Run:
         """Return what was logged, oldest first."""
         if not self.log_path.exists():
             return []
-        return [json.loads(line) for line in self.log_path.read_text("utf-8").splitlines()]
+        lines = self.log_path.read_text("utf-8").splitlines()
+        # A line that a full disk cut short is left out.
+        return [json.loads(line) for line in lines if line.endswith("}")]
 
     def save(self, state: Mapping[str, Any]) -> None:
         """Write a checkpoint beside the old one, then replace it; raises OutputError."""
@@ -61,11 +64,12 @@ class Run:
             torch.save(dict(state), partial)
             partial.replace(self.checkpoint_path)
         except (OSError, RuntimeError) as error:  # PyTorch's writer turns a full disk into the 2nd
-            partial.unlink(missing_ok=True)
             raise OutputError(
                 f"{self.checkpoint_path} cannot be written ({str(error).splitlines()[0]}): make "
                 f"room and run the same command again, it goes on from the last checkpoint"
             ) from error
+        finally:
+            partial.unlink(missing_ok=True)
 
     def load(self) -> dict[str, Any] | None:
         """Return the newest checkpoint, or None where the stage is new; raises CheckpointError."""
@@ -81,3 +85,22 @@ class Run:
                 f"({type(error).__name__}): delete it to start {self.stage} anew"
             ) from error
         return state
+
+
+def load_finished(run: Run, state: Mapping[str, Any], module: nn.Module) -> None:
+    """Load a stage's averaged weights into `module`.
+
+    Raises CheckpointError where the stage stopped early or made a model of another shape.
+    """
+    if state.get("step") != state.get("steps", state.get("step")):
+        raise CheckpointError(
+            f"{run.folder} has trained {run.stage} for {state['step']} of {state['steps']} steps: "
+            f"run hb-distill {run.stage} {run.folder} again to finish it"
+        )
+    try:
+        module.load_state_dict(state["average"])
+    except (KeyError, RuntimeError) as error:
+        raise CheckpointError(
+            f"{run.checkpoint_path} was made by a model of another shape "
+            f"({str(error).splitlines()[0]}): choose another folder, or delete the file"
+        ) from error

@@ -12,7 +12,7 @@ from hummingbird_edge.distill.judge import judge, score
 from hummingbird_edge.distill.quality import Quality, assess
 from hummingbird_edge.distill.render import render
 from hummingbird_edge.distill.stages import WATCHED, WATCHED_SEED
-from hummingbird_edge.distill.world import Scene, World, attributes, sample_held_out
+from hummingbird_edge.distill.world import Scene, World, sample_held_out
 from hummingbird_edge.runtime.bundle import Bundle
 from hummingbird_edge.runtime.device import candidates
 from hummingbird_edge.runtime.session import Session, open_session
@@ -70,7 +70,7 @@ def score_pipeline(
 def score_clips(clips: NDArray[np.uint8], scenes: list[Scene], world: World) -> Scores:
     """Judge clips (B, T, H, W, 3) against the scenes they were to show."""
     rows = [
-        score(judge(clip), scene.background, [attributes(scene)])
+        score(judge(clip), scene.background, [asdict(actor) for actor in scene.actors])
         for clip, scene in zip(clips, scenes, strict=True)
     ]
     drawn = rendered(scenes, replace(world, frames=clips.shape[1]))

@@ -15,7 +15,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy, interpolate, normalize
 
 from hummingbird_edge.distill.render import render
-from hummingbird_edge.distill.run import Run
+from hummingbird_edge.distill.run import Run, load_finished
 from hummingbird_edge.distill.training import Stage
 from hummingbird_edge.distill.world import World, sample_training
 from hummingbird_edge.export.models.config import TextConfig
@@ -119,11 +119,11 @@ class ContrastiveReward:
     @classmethod
     def read(cls, folder: Path, tokenizer: Tokenizer, device: torch.device) -> "ContrastiveReward":
         """Load the averaged weights of a finished scorer run; raises RequestError without one."""
-        state = Run(folder, "scorer").load()
-        if state is None:
+        run = Run(folder, "scorer")
+        if (state := run.load()) is None:
             raise RequestError(f"{folder} has no scorer: run hb-distill scorer {folder} first")
         scorer = Scorer(tokenizer.vocabulary_size)
-        scorer.load_state_dict(state["average"])
+        load_finished(run, state, scorer)
         return cls(scorer.to(device), tokenizer)
 
     def __call__(self, frames: torch.Tensor, captions: Sequence[str]) -> torch.Tensor:

@@ -6,20 +6,22 @@
     prune         RUN/pruned/             the teacher's U-Net with fewer blocks
     matching      RUN/matched/            stage 1: the pruned U-Net does as the teacher does
     scorer        RUN/scorer.pt           a contrastive reward
-    consistency   RUN/student/            stage 2: few steps, visual feedback
+    consistency   RUN/distilled/          stage 2: few steps, visual feedback
+    decoder       RUN/student/            the VAE's decoder, on latents that are a little off
 
 `TEACHER/`, `RUN/pruned/` and the rest are model folders (`model.Model`); published checkpoints and
 clips of one's own take their places by `Sources`.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from hummingbird_edge.distill.autoencoder import AutoencoderStage, measure
+from hummingbird_edge.distill.autoencoder import AutoencoderStage, DecoderStage, measure
 from hummingbird_edge.distill.batches import Batches
 from hummingbird_edge.distill.clips import Clips
 from hummingbird_edge.distill.consistency import ConsistencyStage
@@ -29,13 +31,13 @@ from hummingbird_edge.distill.matching import MatchingStage
 from hummingbird_edge.distill.model import Model
 from hummingbird_edge.distill.prune import Probe, Pruning, importance, plan_pruning, prune
 from hummingbird_edge.distill.recipe import Recipe
-from hummingbird_edge.distill.reward import Reward, ShapesReward
-from hummingbird_edge.distill.run import Run
+from hummingbird_edge.distill.reward import Reward, ShapesReward, load_reward
+from hummingbird_edge.distill.run import Run, load_finished
 from hummingbird_edge.distill.sampling import generate
 from hummingbird_edge.distill.scorer import ContrastiveReward, ScorerStage
 from hummingbird_edge.distill.teacher import TeacherStage
 from hummingbird_edge.distill.training import fit, generator_of
-from hummingbird_edge.distill.world import World, attributes, sample_held_out
+from hummingbird_edge.distill.world import World, sample_held_out
 from hummingbird_edge.export.models.config import PRESETS, ModelConfig, UNetConfig
 from hummingbird_edge.export.models.text_encoder import TextEncoder
 from hummingbird_edge.export.models.unet import UNet
@@ -50,10 +52,11 @@ __all__ = [
     "prune_model",
     "train_autoencoder",
     "train_consistency",
+    "train_decoder",
     "train_matching",
     "train_scorer",
     "train_teacher",
-    "with_steps",
+    "with_plan",
     "write_pruned",
 ]
 
@@ -83,9 +86,11 @@ class Sources:
 
     def read_student(self, stage: str) -> Model:
         """Read the student that the stage before `stage` made."""
-        folder, maker = {"matching": ("pruned", "prune"), "consistency": ("matched", "matching")}[
-            stage
-        ]
+        folder, maker = {
+            "matching": ("pruned", "prune"),
+            "consistency": ("matched", "matching"),
+            "decoder": ("distilled", "consistency"),
+        }[stage]
         return Model.read(self.student or _made(self.run / folder, maker, self.run))
 
     def read_clips(self) -> Clips:
@@ -113,6 +118,13 @@ def is_first() -> bool:
     return bool(PartialState().is_main_process)
 
 
+def in_turn() -> AbstractContextManager[None]:
+    """Let the first process do what follows before the others, which then find it done."""
+    from accelerate import PartialState
+
+    return PartialState().main_process_first()
+
+
 def train_autoencoder(sources: Sources, recipe: Recipe, seed: int) -> None:
     """Train the VAE on frames of the world."""
     plan = recipe.plans["autoencoder"]
@@ -129,11 +141,10 @@ def train_autoencoder(sources: Sources, recipe: Recipe, seed: int) -> None:
 
 def draw_clips(sources: Sources, recipe: Recipe, seed: int) -> None:
     """Draw and encode the world's clips, once for all stages."""
-    if not is_first():
-        return
     path = sources.run / "clips.safetensors"
-    if not path.exists():
-        Clips.drawn(_vae(sources, recipe), recipe.world, recipe.clips, seed).write(path)
+    with in_turn():
+        if not path.exists():
+            Clips.drawn(_vae(sources, recipe), recipe.world, recipe.clips, seed).write(path)
 
 
 def _vae(sources: Sources, recipe: Recipe) -> VAE:
@@ -143,7 +154,7 @@ def _vae(sources: Sources, recipe: Recipe) -> VAE:
             f"{sources.run} has no autoencoder: run hb-distill autoencoder {sources.run} first"
         )
     vae = VAE(recipe.teacher.vae)
-    vae.load_state_dict(state["average"])
+    load_finished(Run(sources.run, "autoencoder"), state, vae)
     vae.eval().requires_grad_(False).to(device())
     return vae.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
@@ -151,12 +162,13 @@ def _vae(sources: Sources, recipe: Recipe) -> VAE:
 def train_teacher(sources: Sources, recipe: Recipe, seed: int) -> None:
     """Train text encoder and U-Net on encoded clips; writes RUN/teacher."""
     plan, clips = recipe.plans["teacher"], sources.read_clips()
-    tokenizer = recipe.tokenizer(sources.run)
+    with in_turn():
+        tokenizer = recipe.tokenizer(sources.run)
     config = recipe.teacher_config(tokenizer, clips.scaling_factor)
     vae = _vae(sources, recipe)
     torch.manual_seed(seed)
     run = Run(sources.run, "teacher", is_first())
-    args = (config, recipe.world, clips, tokenizer, plan.batch, plan.steps, device())
+    args = (config, recipe.world, clips, tokenizer, plan.batch, device())
     stage = TeacherStage(*args)
     if not run.checkpoint_path.exists():
         run.log(step=0, **stage.learn_to_read(generator_of(seed, -1, 0)))
@@ -180,7 +192,7 @@ def watch(model: Model, world: World, steps: int, guidance: float | None) -> dic
     pairs = sample_held_out(world, WATCHED, WATCHED_SEED)
     clips = generate(model.frozen(device()), [caption for _, caption in pairs], steps, guidance)
     rows = [
-        score(judge(clip), scene.background, [attributes(scene)])
+        score(judge(clip), scene.background, [asdict(actor) for actor in scene.actors])
         for clip, (scene, _) in zip(clips, pairs, strict=True)
     ]
     return {name: round(float(np.mean([row[name] for row in rows])), 3) for name in rows[0]}
@@ -238,7 +250,8 @@ def write_pruned(sources: Sources, recipe: Recipe, preset: str | None = None) ->
     clips = sources.read_clips() if has_clips else None
     model, pruning = prune_model(teacher, student, config, clips)
     _write(model, sources, "pruned")
-    pruning.write(sources.run / "prune.json")
+    if is_first():
+        pruning.write(sources.run / "prune.json")
     return pruning
 
 
@@ -254,14 +267,15 @@ def train_matching(sources: Sources, recipe: Recipe, seed: int) -> None:
 
 def train_scorer(sources: Sources, recipe: Recipe, seed: int) -> None:
     """Train the contrastive reward on clips of the world."""
+    with in_turn():
+        plan, tokenizer = recipe.plans["scorer"], recipe.tokenizer(sources.run)
     torch.manual_seed(seed)
-    plan, tokenizer = recipe.plans["scorer"], recipe.tokenizer(sources.run)
     stage = ScorerStage(recipe.world, tokenizer, plan.batch, device())
     fit(Run(sources.run, "scorer"), stage, plan, seed)
 
 
 def train_consistency(sources: Sources, recipe: Recipe, seed: int) -> None:
-    """Stage 2 of distillation; writes RUN/student."""
+    """Stage 2 of distillation; writes RUN/distilled."""
     plan, teacher = recipe.plans["consistency"], sources.read_teacher()
     student = sources.read_student("consistency")
     stage = ConsistencyStage(
@@ -273,7 +287,23 @@ def train_consistency(sources: Sources, recipe: Recipe, seed: int) -> None:
         plan.batch,
         device(),
     )
-    _fit_student("consistency", "student", sources, recipe, student, stage, seed)
+    _fit_student("consistency", "distilled", sources, recipe, student, stage, seed)
+
+
+def train_decoder(sources: Sources, recipe: Recipe, seed: int) -> None:
+    """Finetune the VAE's decoder for latents that are made; writes RUN/student."""
+    plan, student = recipe.plans["decoder"], sources.read_student("decoder")
+    factor = student.config.vae.scaling_factor
+    stage = DecoderStage(student.vae, factor, recipe.world, plan.batch, device())
+
+    def vae(weights: Mapping[str, torch.Tensor]) -> VAE:
+        made = VAE(student.config.vae).to(device())
+        made.load_state_dict(weights)
+        return made
+
+    run = Run(sources.run, "decoder", is_first())
+    weights = fit(run, stage, plan, seed, lambda w: measure(vae(w), recipe.world))
+    _write(replace(student, vae=vae(weights)), sources, "student")
 
 
 def _rewards(sources: Sources, recipe: Recipe, teacher: Model) -> dict[str, tuple[float, Reward]]:
@@ -281,7 +311,11 @@ def _rewards(sources: Sources, recipe: Recipe, teacher: Model) -> dict[str, tupl
         return ContrastiveReward.read(sources.scorer or sources.run, teacher.tokenizer, device())
 
     known: Mapping[str, Callable[[], Reward]] = {"shapes": ShapesReward, "scorer": scorer}
-    return {name: (weight, known[name]()) for name, weight in recipe.rewards.items() if weight}
+    return {
+        name: (weight, known[name]() if name in known else load_reward(name))
+        for name, weight in recipe.rewards.items()
+        if weight
+    }
 
 
 def _fit_student(
@@ -300,20 +334,28 @@ def _fit_student(
 
     run, world = Run(sources.run, name, is_first()), recipe.world
     plan = recipe.plans[name]
-    weights = fit(run, stage, plan, seed, lambda w: watch(model(w), world, 4, None))
+    # Only models of this world can be judged.
+    is_ours = sources.teacher is None and sources.clips is None
+    measured = (lambda w: watch(model(w), world, 4, None)) if is_ours else None
+    weights = fit(run, stage, plan, seed, measured)
     _write(model(weights), sources, folder)
 
 
 def _write(model: Model, sources: Sources, folder: str) -> None:
-    if is_first():
-        model.write(sources.run / folder)
+    with in_turn():
+        if is_first():
+            model.write(sources.run / folder)
 
 
-def with_steps(recipe: Recipe, stage: str, steps: int | None) -> Recipe:
-    """Return the recipe with another length of one stage."""
-    if steps is None:
+def with_plan(
+    recipe: Recipe, stage: str, steps: int | None = None, batch: int | None = None
+) -> Recipe:
+    """Return the recipe with another length or batch of one stage, where they are given."""
+    plan = recipe.plans.get(stage)
+    if plan is None:
         return recipe
-    return replace(recipe, plans={**recipe.plans, stage: replace(recipe.plans[stage], steps=steps)})
+    plan = replace(plan, steps=steps or plan.steps, batch=batch or plan.batch)
+    return replace(recipe, plans={**recipe.plans, stage: plan})
 
 
 STAGES: Mapping[str, Callable[[Sources, Recipe, int], object]] = {
@@ -324,5 +366,6 @@ STAGES: Mapping[str, Callable[[Sources, Recipe, int], object]] = {
     "matching": train_matching,
     "scorer": train_scorer,
     "consistency": train_consistency,
+    "decoder": train_decoder,
 }
 """Every stage by its name, in the order in which they run."""

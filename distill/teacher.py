@@ -4,7 +4,7 @@ What lets a small one learn on a CPU:
 
 - Half the draws or more are at t = 999 (`diffusion`): the first step is a plain regression from
   text to video, which captions all but determine here.
-- In the first third of the training that noise is turned down (`QUIET_SHARE`).
+- At first that noise is turned down (`QUIET_STEPS`).
 - The text encoder reads before it paints, and goes on reading (`reader`).
 - The network predicts v (Salimans & Ho 2022, arXiv:2202.00512): noise prediction would multiply its
   errors by 15 at t = 999.
@@ -34,8 +34,8 @@ __all__ = ["TeacherStage"]
 
 READING_WEIGHT = 0.05
 DROPPED_CAPTIONS = 0.1
-QUIET_SHARE = 0.35
-"""The part of the training in which the noise at t = 999 is turned down to between none and all of
+QUIET_STEPS = 1050
+"""The first steps, in which the noise at t = 999 is turned down to between none and all of
 itself: which way to move is a product of caption and time, and full noise hides both at first."""
 
 
@@ -59,7 +59,6 @@ class TeacherStage(Stage[Learner]):
         clips: Clips,
         tokenizer: Tokenizer,
         batch: int,
-        steps: int,
         device: torch.device,
     ) -> None:
         super().__init__()
@@ -68,7 +67,7 @@ class TeacherStage(Stage[Learner]):
         self.batches = Batches(clips, tokenizer, device)
         self.lessons = Lessons(world, tokenizer)
         self.empty = torch.from_numpy(tokenizer("").ids).to(device)
-        self.batch, self.steps, self.device = batch, steps, device
+        self.batch, self.device = batch, device
 
     def learn_to_read(self, generator: torch.Generator) -> dict[str, float]:
         """Teach the text encoder its words; returns how many of each attribute it names right."""
@@ -77,7 +76,7 @@ class TeacherStage(Stage[Learner]):
     def forward(self, step: int, generator: torch.Generator) -> Mapping[str, torch.Tensor]:
         """Return `denoise` (mean squared error of the prediction), `read` and their `loss`."""
         count, device, diffusion = self.batch, self.device, self.diffusion
-        is_quiet = step < QUIET_SHARE * self.steps
+        is_quiet = step < QUIET_STEPS
         x0, ids = (batch := self.batches.draw(count, generator)).x0, batch.ids
         is_dropped = torch.rand(count, 1, generator=generator) < DROPPED_CAPTIONS
         ids = torch.where(is_dropped.to(device), self.empty, ids)

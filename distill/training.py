@@ -80,17 +80,17 @@ def fit(
     plan: Plan,
     seed: int,
     measure: Callable[[Mapping[str, torch.Tensor]], Mapping[str, float]] | None = None,
-    extra: Mapping[str, float] | None = None,
 ) -> dict[str, torch.Tensor]:
     """Train until `plan.steps`, going on from the stage's checkpoint; return averaged weights.
 
-    `measure` is given the averaged weights at each checkpoint and returns figures for the log;
-    `extra` is saved beside the weights. Raises CheckpointError where the checkpoint is of another
+    `measure` is given the averaged weights at each checkpoint and returns figures for the log.
+    Raises CheckpointError where the checkpoint is of another
     shape, GenerationError where the loss is no longer a number.
     """
     from accelerate import Accelerator
 
-    accelerator = Accelerator()
+    # Stages choose their own precision: an outer autocast would cache weights without gradients.
+    accelerator = Accelerator(mixed_precision="no")
     run.is_main = accelerator.is_main_process
     trained = stage.trained
     weights = [p for p in trained.parameters() if p.requires_grad]
@@ -101,8 +101,9 @@ def fit(
     average, done = Average(trained, plan.decay), 0
     if (state := run.load()) is not None:
         done = _restore(run, state, trained, optimizer, average)
-        run.log(step=done, resumed="yes")
     wrapped, optimizer = accelerator.prepare(stage, optimizer)
+    if done < plan.steps:
+        run.log(step=done, seed=seed, steps=plan.steps, batch=plan.batch, rate=plan.peak_rate)
     totals: dict[str, float] = {}
     for step in range(done, plan.steps):
         for group in optimizer.param_groups:
@@ -114,7 +115,7 @@ def fit(
         if not math.isfinite(float(norm)):
             raise GenerationError(
                 f"{run.stage}: the gradient of step {step} is no longer a number: go on from the "
-                f"last checkpoint with a lower learning rate or another seed"
+                f"last checkpoint with another --seed"
             )
         optimizer.step()
         average.update(trained, step)
@@ -132,7 +133,8 @@ def fit(
                     "optimizer": optimizer.state_dict(),
                     "average": average.state,
                     "step": step + 1,
-                    **(extra or {}),
+                    "steps": plan.steps,
+                    "seed": seed,
                 }
             )
             if measure is not None and run.is_main:
@@ -143,7 +145,7 @@ def fit(
 
 def generator_of(seed: int, step: int, process: int) -> torch.Generator:
     """Return the generator of one step of one process."""
-    return torch.Generator().manual_seed((seed * 1_000_003 + step) * 1_009 + process)
+    return torch.Generator().manual_seed(((seed * 1_000_003 + step) * 1_009 + process) % 2**63)
 
 
 def _restore(

@@ -14,10 +14,14 @@ from numpy.typing import NDArray
 
 from hummingbird_edge.runtime.errors import RequestError
 
-__all__ = ["SUFFIXES", "CaptionedVideo", "find_videos", "read_frames"]
+__all__ = ["SUFFIXES", "CaptionedVideo", "TooShortError", "find_videos", "read_frames"]
 
 SUFFIXES = (".mp4", ".mov", ".mkv", ".webm", ".avi", ".gif", ".webp")
 METADATA = "metadata.jsonl"
+
+
+class TooShortError(ValueError):
+    """Say that a video has fewer frames than are needed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +39,7 @@ def find_videos(folder: Path) -> list[CaptionedVideo]:
     try:
         paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES)
         said = _metadata(folder / METADATA)
-    except OSError as error:
+    except (OSError, UnicodeDecodeError) as error:
         raise RequestError(f"{folder} cannot be read ({error}): check its permissions") from error
     if not paths:
         raise RequestError(f"{folder} holds no videos: put some of {', '.join(SUFFIXES)} there")
@@ -51,12 +55,13 @@ def _metadata(path: Path) -> dict[str, tuple[str, ...]]:
             continue
         try:
             entry = json.loads(line)
-            name, text = str(entry["file_name"]), str(entry["text"]).strip()
-        except (ValueError, KeyError, TypeError) as error:
+            name, text = entry["file_name"], entry["text"].strip()
+            known = said.get(name, ())
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise RequestError(
                 f'{path} line {number} is not {{"file_name": ..., "text": ...}}: mend it'
             ) from error
-        said[name] = (*said.get(name, ()), *([text] if text else []))
+        said[name] = (*known, *([text] if text else []))
     return said
 
 
@@ -74,13 +79,13 @@ def _captions(path: Path, folder: Path, said: dict[str, tuple[str, ...]]) -> tup
 def read_frames(path: Path, count: int, width: int, height: int) -> NDArray[np.uint8]:
     """Return `count` evenly spaced frames (T, H, W, 3), scaled to fill and cut to the middle.
 
-    Raises ValueError where the file cannot be decoded or has fewer frames.
+    Raises ValueError where the file cannot be decoded, TooShortError where it has fewer frames.
     """
-    frames = list(_decode(path))
+    # Scaled at once: a minute of full frames would not fit into memory.
+    frames = [_fitted(frame, width, height) for frame in _decode(path)]
     if len(frames) < count:
-        raise ValueError(f"{len(frames)} frames, {count} are needed")
-    picks = np.linspace(0, len(frames) - 1, count).round().astype(int)
-    return np.stack([_fitted(frames[i], width, height) for i in picks])
+        raise TooShortError(f"{len(frames)} frames, {count} are needed")
+    return np.stack([frames[i] for i in np.linspace(0, len(frames) - 1, count).round().astype(int)])
 
 
 def _decode(path: Path) -> Iterator[NDArray[np.uint8]]:

@@ -3,7 +3,7 @@
 import hashlib
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import product
 
 __all__ = [
@@ -90,13 +90,7 @@ class Scene:
 def attributes(scene: Scene) -> dict[str, str]:
     """Return what the caption of a scene of one actor asks for, attribute to name."""
     (actor,) = scene.actors
-    return {
-        "background": scene.background,
-        "colour": actor.colour,
-        "shape": actor.shape,
-        "size": actor.size,
-        "motion": actor.motion,
-    }
+    return {"background": scene.background, **asdict(actor)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,6 +169,8 @@ def _clause(actor: Actor, rng: random.Random, is_alone: bool) -> str:
 def parse(caption: str) -> Scene:
     """Return the scene of one actor that `caption` describes; raises ValueError for other text."""
     text = f" {caption.replace(',', '')} "
+    if sum(f" {colour} " in text for colour in COLOUR_WORDS) > 1:
+        raise ValueError(f"{caption!r} describes no scene of one actor: it names two colours")
     motion, phrase = _find(text, MOTION_WORDS)
     text = text.replace(f" {phrase} ", " ")  # "moving in a circle" is said of squares too
     ground, _ = _find(text, {name: (name,) for name in GROUND_WORDS}, "black")

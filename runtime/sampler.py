@@ -91,6 +91,8 @@ class Sampler:
         if self.spacing == "leading":
             stride = self.train_steps // steps
             return [1 + stride * i for i in range(steps - 1, -1, -1)]
+        if self.method == "ddim":
+            return [round(self.train_steps * i / steps) - 1 for i in range(steps, 0, -1)]
         stride = self.train_steps // self.grid_steps
         grid = [stride * i - 1 for i in range(self.grid_steps, 0, -1)]
         return grid[:: self.grid_steps // steps][:steps]

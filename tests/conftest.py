@@ -124,6 +124,6 @@ def hb() -> Command:
 
 def command_line(name: str, *arguments: object) -> list[str]:
     """Return how to start a command with this interpreter, whether or not it is installed."""
-    package = {"hb-run": "runtime", "hb-export": "export"}[name]
+    package = {"hb-run": "runtime", "hb-export": "export", "hb-distill": "distill"}[name]
     program = f"from hummingbird_edge.{package}.cli import main; main()"
     return [sys.executable, "-c", program, *(str(argument) for argument in arguments)]

@@ -18,6 +18,7 @@ import pytest
 import typer.main
 from PIL import Image
 
+from hummingbird_edge.distill.cli import app as distill_app
 from hummingbird_edge.export.cli import app as export_app
 from hummingbird_edge.runtime.cli import app as run_app
 
@@ -61,6 +62,7 @@ def assert_refused(
         (("hb-export", "--help"), ["build", "inspect"]),
         (("hb-export", "build", "--help"), ["--preset", "--random-weights", "--opset"]),
         (("hb-export", "inspect", "--help"), ["--json"]),
+        (("hb-distill", "--help"), ["teacher", "prune", "matching", "consistency", "lora"]),
     ],
 )
 def test_help(hb: Command, arguments: tuple[str, ...], words: list[str]) -> None:
@@ -71,8 +73,12 @@ def test_help(hb: Command, arguments: tuple[str, ...], words: list[str]) -> None
 
 @pytest.mark.parametrize(
     ("app", "known"),
-    [(run_app, {"--frames", "--verify"}), (export_app, {"--storage", "--json"})],
-    ids=["hb-run", "hb-export"],
+    [
+        (run_app, {"--frames", "--verify"}),
+        (export_app, {"--storage", "--json"}),
+        (distill_app, {"--teacher", "--endpoint"}),
+    ],
+    ids=["hb-run", "hb-export", "hb-distill"],
 )
 def test_every_option_is_in_the_readme(app: typer.Typer, known: set[str]) -> None:
     found = options(app)

@@ -1,8 +1,9 @@
 """From a folder of videos to clips: what is kept, what is dropped, and why."""
 
 import json
+import subprocess
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from hummingbird_edge.runtime.errors import DeviceError, OutputError, RequestErr
 from hummingbird_edge.runtime.video import write_video
 
 Frames = NDArray[np.uint8]
+Command = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
 def clip_of(motion: str, colour: str = "red") -> Frames:
@@ -138,12 +140,23 @@ def test_bad_folders_are_refused(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(RequestError, match="there is no folder"):
         find_videos(tmp_path / "nowhere")
     write(empty / "silent.mp4", clip_of("left"))
-    with pytest.raises(RequestError, match=r"is left to train on(.|\n)*no caption"):
+    with pytest.raises(RequestError, match=r"is left to train on \(1 no caption\)"):
         curate_folder(empty, tmp_path / "out", TemplateEnricher(), Thresholds())
     assert not (tmp_path / "out").exists()
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(OutputError, match="choose another"):
         curate_folder(folder, tmp_path / "file", TemplateEnricher(), Thresholds())
+
+
+def test_the_command_says_it_in_one_sentence(hb: Command, folder: Path, tmp_path: Path) -> None:
+    done = hb("hb-distill", "curate", folder, tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    assert "| kept | 2 |" in done.stdout
+    for path in (tmp_path / "nowhere", tmp_path / "out"):
+        done = hb("hb-distill", "curate", path, tmp_path / "other")
+        assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+        assert done.stderr.startswith("hb-distill: ")
+        assert not (tmp_path / "other").exists()
 
 
 class Endpoint(BaseHTTPRequestHandler):

@@ -67,7 +67,7 @@ def test_importing_the_runtime_loads_no_toolchain() -> None:
     assert (done.returncode, done.stdout.strip(), done.stderr) == (0, "[]", "")
 
 
-@pytest.mark.parametrize("command", ["runtime", "export"])
+@pytest.mark.parametrize("command", ["runtime", "export", "distill"])
 def test_commands_start_light(command: str) -> None:
     """`--help` is instant: nothing heavy is imported before a command has work to do."""
     program = (

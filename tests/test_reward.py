@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from hummingbird_edge.distill.render import render
-from hummingbird_edge.distill.reward import ShapesReward
+from hummingbird_edge.distill.reward import ShapesReward, load_reward
 from hummingbird_edge.distill.scorer import ContrastiveReward, Scorer, ScorerStage
 from hummingbird_edge.distill.world import FULL, Scene, World, describe, words
 from hummingbird_edge.export.vocabulary import Vocabulary
@@ -70,8 +70,15 @@ def test_shapes_reward_climbs_towards_what_was_asked() -> None:
 
 
 def test_other_captions_are_refused() -> None:
-    with pytest.raises(ValueError, match="describes no scene"):
+    with pytest.raises(RequestError, match="captions of moving shapes alone"):
         ShapesReward()(torch.zeros(1, 4, 3, 32, 32), ["a cat DJ at a party"])
+
+
+def test_rewards_of_ones_own_are_imported() -> None:
+    assert load_reward("hummingbird_edge.distill.reward:ShapesReward") is ShapesReward
+    for name in ("nowhere:reward", "math:reward", "shape"):
+        with pytest.raises(RequestError, match="there is no reward"):
+            load_reward(name)
 
 
 def test_the_scorer_learns_to_tell_clips_apart(tokenizer: Tokenizer) -> None:

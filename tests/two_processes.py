@@ -1,0 +1,50 @@
+"""Train a tiny autoencoder for two steps; run by `accelerate launch` in test_distill.py.
+
+Each process writes the digest of its weights and the seed of its first batch into FOLDER.
+"""
+
+import hashlib
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from accelerate import PartialState
+
+from hummingbird_edge.distill.autoencoder import AutoencoderStage
+from hummingbird_edge.distill.run import Run
+from hummingbird_edge.distill.training import Plan, fit
+from hummingbird_edge.distill.world import World
+from hummingbird_edge.export.models.config import VAEConfig
+
+WORLD = World(resolution=16, frames=4)
+
+
+class Noting(AutoencoderStage):
+    """Note by which seeds the batches were drawn."""
+
+    def forward(self, step: int, generator: torch.Generator) -> Mapping[str, torch.Tensor]:
+        """Train as ever."""
+        self.seeds = [*getattr(self, "seeds", []), generator.initial_seed()]
+        return super().forward(step, generator)
+
+
+def digest(*arrays: bytes) -> str:
+    """Return one digest of all."""
+    return hashlib.sha256(b"".join(arrays)).hexdigest()
+
+
+def main(folder: Path) -> None:
+    """Train and write."""
+    state = PartialState()
+    config = VAEConfig(width=8, multipliers=(1, 1), res_blocks=1, groups=2)
+    stage = Noting(config, WORLD, 2, state.device)
+    fit(Run(folder, "autoencoder"), stage, Plan(2, 2, 1e-3, log_every=1, save_every=2), seed=0)
+    weights = digest(*(p.detach().numpy().tobytes() for p in stage.trained.parameters()))
+    (folder / f"process-{state.process_index}").write_text(
+        f"{state.num_processes} {weights} {stage.seeds[0]}"
+    )
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
