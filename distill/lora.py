@@ -17,6 +17,7 @@ from hummingbird_edge.distill.batches import Batches, draw_fps
 from hummingbird_edge.distill.clips import Clips
 from hummingbird_edge.distill.diffusion import Diffusion, predict
 from hummingbird_edge.distill.model import Model
+from hummingbird_edge.distill.processes import device, is_first
 from hummingbird_edge.distill.run import Run
 from hummingbird_edge.distill.sampling import embed_guidance
 from hummingbird_edge.distill.training import Plan, Stage, fit
@@ -78,7 +79,6 @@ def train_lora(
     Raises CheckpointError where clips and model do not fit, OutputError where nothing can be
     written. A run that was stopped goes on from `output`.
     """
-    from hummingbird_edge.distill.stages import device, is_first
 
     model, clips = Model.read(model_path), Clips.read(clips_path)
     channels = model.config.unet.latent_channels

@@ -14,7 +14,6 @@ clips of one's own take their places by `Sources`.
 """
 
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -29,6 +28,7 @@ from hummingbird_edge.distill.diffusion import Diffusion
 from hummingbird_edge.distill.judge import judge, score
 from hummingbird_edge.distill.matching import MatchingStage
 from hummingbird_edge.distill.model import Model
+from hummingbird_edge.distill.processes import device, in_turn, is_first
 from hummingbird_edge.distill.prune import Probe, Pruning, importance, plan_pruning, prune
 from hummingbird_edge.distill.recipe import Recipe
 from hummingbird_edge.distill.reward import Reward, ShapesReward, load_reward
@@ -102,27 +102,6 @@ def _made(path: Path, maker: str, run: Path) -> Path:
     if not path.exists():
         raise RequestError(f"{path} is not there: run hb-distill {maker} {run} first")
     return path
-
-
-def device() -> torch.device:
-    """Return the device of this process: an accelerator where there is one."""
-    from accelerate import PartialState
-
-    return torch.device(PartialState().device)
-
-
-def is_first() -> bool:
-    """Tell whether this process writes files."""
-    from accelerate import PartialState
-
-    return bool(PartialState().is_main_process)
-
-
-def in_turn() -> AbstractContextManager[None]:
-    """Let the first process do what follows before the others, which then find it done."""
-    from accelerate import PartialState
-
-    return PartialState().main_process_first()
 
 
 def train_autoencoder(sources: Sources, recipe: Recipe, seed: int) -> None:

@@ -12,8 +12,10 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 import torch
+from accelerate import Accelerator
 from torch import nn
 
+from hummingbird_edge.distill.processes import device, is_first
 from hummingbird_edge.distill.run import Run
 from hummingbird_edge.runtime.errors import CheckpointError, GenerationError
 
@@ -87,11 +89,9 @@ def fit(
     Raises CheckpointError where the checkpoint is of another
     shape, GenerationError where the loss is no longer a number.
     """
-    from accelerate import Accelerator
-
     # Stages choose their own precision: an outer autocast would cache weights without gradients.
-    accelerator = Accelerator(mixed_precision="no")
-    run.is_main = accelerator.is_main_process
+    accelerator = Accelerator(mixed_precision="no", cpu=device().type == "cpu")
+    run.is_main = is_first()
     trained = stage.trained
     weights = [p for p in trained.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(

@@ -23,7 +23,6 @@ from hummingbird_edge.distill.stages import STAGES, Sources, with_plan
 from hummingbird_edge.distill.strip import write_strips
 from hummingbird_edge.distill.training import Plan, Stage, cosine_rate, fit
 from hummingbird_edge.distill.world import World
-from hummingbird_edge.export.architecture import read_config
 from hummingbird_edge.export.checkpoint import read_checkpoint
 from hummingbird_edge.export.models.config import ModelConfig, TextConfig, UNetConfig, VAEConfig
 from hummingbird_edge.export.weights import CheckpointWeights
@@ -152,8 +151,6 @@ def test_models_are_checkpoints_that_export_reads(run: Path, name: str) -> None:
     assert (config.unet.guidance_width, config.unet.middle_block) == (
         (None, True) if is_teacher else (256, False)
     )
-    with pytest.raises(CheckpointError, match=r"groups|heads"):
-        read_config(checkpoint)  # shapes alone do not tell these widths' groups
 
 
 def test_models_make_clips(run: Path) -> None:
@@ -165,7 +162,8 @@ def test_models_make_clips(run: Path) -> None:
 
 
 def test_students_share_the_teachers_text_encoder_and_vae(run: Path) -> None:
-    teacher, student = Model.read(run / "teacher"), Model.read(run / "student")
+    # Of the same run: other tests train the teacher on.
+    teacher, student = Model.read(run / "pruned"), Model.read(run / "student")
     for name, tensor in student.text.state_dict().items():
         assert torch.equal(tensor, teacher.text.state_dict()[name])
     theirs = teacher.vae.state_dict()
@@ -253,7 +251,14 @@ def test_a_loss_that_is_no_number_stops_the_run(tmp_path: Path) -> None:
 
 
 def test_two_processes_train_one_model(tmp_path: Path) -> None:
-    launch = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2"]
+    launch = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc_per_node",
+        "2",
+    ]
     script = Path(__file__).with_name("two_processes.py")
     done = subprocess.run(
         [*launch, str(script), str(tmp_path)], capture_output=True, text=True, timeout=300

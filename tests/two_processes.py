@@ -1,17 +1,19 @@
-"""Train a tiny autoencoder for two steps; run by `accelerate launch` in test_distill.py.
+"""Train a tiny autoencoder for two steps; run by `torchrun` in test_distill.py.
 
 Each process writes the digest of its weights and the seed of its first batch into FOLDER.
 """
 
 import hashlib
+import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from accelerate import PartialState
+import torch.distributed as dist
 
 from hummingbird_edge.distill.autoencoder import AutoencoderStage
+from hummingbird_edge.distill.processes import device
 from hummingbird_edge.distill.run import Run
 from hummingbird_edge.distill.training import Plan, fit
 from hummingbird_edge.distill.world import World
@@ -36,14 +38,12 @@ def digest(*arrays: bytes) -> str:
 
 def main(folder: Path) -> None:
     """Train and write."""
-    state = PartialState()
     config = VAEConfig(width=8, multipliers=(1, 1), res_blocks=1, groups=2)
-    stage = Noting(config, WORLD, 2, state.device)
+    stage = Noting(config, WORLD, 2, device())
     fit(Run(folder, "autoencoder"), stage, Plan(2, 2, 1e-3, log_every=1, save_every=2), seed=0)
+    rank, count = int(os.environ["RANK"]), dist.get_world_size()
     weights = digest(*(p.detach().numpy().tobytes() for p in stage.trained.parameters()))
-    (folder / f"process-{state.process_index}").write_text(
-        f"{state.num_processes} {weights} {stage.seeds[0]}"
-    )
+    (folder / f"process-{rank}").write_text(f"{count} {weights} {stage.seeds[0]}")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,29 @@
+"""The processes of a run: one, or many under `accelerate launch` or `torchrun`."""
+
+from contextlib import AbstractContextManager
+
+import torch
+from accelerate import PartialState
+
+__all__ = ["device", "in_turn", "is_first"]
+
+
+def _state() -> PartialState:
+    """Return accelerate's view of this process; without an accelerator it must be told so."""
+    return PartialState(cpu=not torch.accelerator.is_available())
+
+
+def device() -> torch.device:
+    """Return the device of this process: an accelerator where there is one."""
+    return torch.device(_state().device)
+
+
+def is_first() -> bool:
+    """Tell whether this process writes files."""
+    return bool(_state().is_main_process)
+
+
+def in_turn() -> AbstractContextManager[None]:
+    """Let the first process do what follows before the others, which then find it done."""
+    context: AbstractContextManager[None] = _state().main_process_first()
+    return context
