@@ -305,7 +305,7 @@ def _train(
 
     recipe = with_plan(BUILTIN_RECIPE, stage, steps, batch)
     for part, fields in changes.items():
-        recipe = replace(recipe, **{part: replace(getattr(recipe, part), **fields)})  # type: ignore[arg-type]
+        recipe = replace(recipe, **{part: replace(getattr(recipe, part), **fields)})
     if rewards is not None:
         recipe = replace(recipe, rewards=rewards)
     STAGES[stage](Sources(run, teacher, student, clips), recipe, seed)

@@ -104,7 +104,7 @@ def _decode(path: Path) -> Iterator[NDArray[np.uint8]]:
     try:
         with av.open(str(path)) as container:
             for picture in container.decode(video=0):
-                yield picture.to_ndarray(format="rgb24")
+                yield np.asarray(picture.to_ndarray(format="rgb24"), np.uint8)
     except (av.FFmpegError, IndexError) as error:
         raise ValueError(f"not a video that can be read ({error})") from error
 

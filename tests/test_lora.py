@@ -88,7 +88,7 @@ def test_merged_is_what_was_trained(model: Path, clips: Path, adapter: Path) -> 
     weights = CheckpointWeights(read_checkpoint(model / "model.safetensors"))
     plain = weights.load("unet", config)
     merged = MergedWeights(weights, Adapter.read(adapter)).load("unet", config)
-    adapted = PeftModel.from_pretrained(weights.load("unet", config), str(adapter))  # type: ignore[arg-type]
+    adapted = PeftModel.from_pretrained(weights.load("unet", config), str(adapter))
     draw = torch.Generator().manual_seed(0)
     inputs = (
         torch.randn(1, 4, 3, 8, 8, generator=draw),

@@ -75,7 +75,8 @@ def test_other_captions_are_refused() -> None:
 
 
 def test_rewards_of_ones_own_are_imported() -> None:
-    assert load_reward("hummingbird_edge.distill.reward:ShapesReward") is ShapesReward
+    found: object = load_reward("hummingbird_edge.distill.reward:ShapesReward")
+    assert found is ShapesReward
     for name in ("nowhere:reward", "math:reward", "shape"):
         with pytest.raises(RequestError, match="there is no reward"):
             load_reward(name)
