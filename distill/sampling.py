@@ -11,11 +11,7 @@ from hummingbird_edge.distill.model import Model
 from hummingbird_edge.runtime.noise import gaussian_noise
 from hummingbird_edge.runtime.sampler import Step, guidance_embedding
 
-__all__ = ["ALWAYS", "embed_guidance", "generate", "guide", "sample"]
-
-
-ALWAYS = 1000
-"""Above every timestep."""
+__all__ = ["embed_guidance", "generate", "guide", "sample"]
 
 
 def embed_guidance(w: Sequence[float], width: int) -> torch.Tensor:
@@ -43,13 +39,11 @@ def sample(
     steps: int | None = None,
     guidance: float | None = None,
     seed: int = 0,
-    guided_below: int = ALWAYS,
 ) -> torch.Tensor:
     """Sample latents (B, 4, T, h, w) for captions `ids` (B, 77), `side` latent pixels (h, w).
 
     Clip i has the noise that `hb-run --seed SEED+i` has. Steps and guidance are the model's
-    defaults where they are None. A model without a guidance embedding runs twice a step, but for
-    timesteps from `guided_below` on.
+    defaults where they are None. A model without a guidance embedding runs twice a step.
     """
     config, count = model.config, len(ids)
     device = next(model.unet.parameters()).device
@@ -66,8 +60,7 @@ def sample(
     for step in config.sampler().steps(steps or config.defaults.steps):
         x = torch.from_numpy(x_t).to(device)
         t = torch.full((count,), step.t, device=device)
-        needed = contexts if step.t < guided_below else contexts[:1]
-        outputs = [predict(model.unet, x, t, context, cond, fps) for context in needed]
+        outputs = [predict(model.unet, x, t, context, cond, fps) for context in contexts]
         output = outputs[0]
         if len(outputs) == 2:
             output = guide(outputs[0], outputs[1], w)
@@ -82,7 +75,6 @@ def generate(
     steps: int | None = None,
     guidance: float | None = None,
     seed: int = 0,
-    guided_below: int = ALWAYS,
     batch: int = 50,
 ) -> NDArray[np.uint8]:
     """Make one clip a prompt, of the model's default size: (B, T, H, W, 3) uint8."""
@@ -91,9 +83,7 @@ def generate(
     clips = []
     for start in range(0, len(prompts), batch):
         ids = model.ids(list(prompts[start : start + batch]))
-        latents = sample(
-            model, ids, defaults.frames, side, steps, guidance, seed + start, guided_below
-        )
+        latents = sample(model, ids, defaults.frames, side, steps, guidance, seed + start)
         frames = model.decode(latents).clamp(-1, 1)
         pixels = ((frames + 1) * 127.5).round().byte()
         clips.append(pixels.permute(0, 1, 3, 4, 2).cpu().numpy())
