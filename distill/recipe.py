@@ -98,8 +98,10 @@ BUILTIN_RECIPE = Recipe(
     guidance=1.5,
     matching=MatchingRecipe(guidance=1.5),
     # Captions all but determine the clip here, so the clip itself is a good teacher as well.
-    consistency=ConsistencyRecipe(guidance=(1.0, 2.0), task_weight=1.0, simulated_share=0.6),
-    rewards={"shapes": 1.0, "scorer": 0.2},
+    consistency=ConsistencyRecipe(
+        guidance=(1.0, 2.0), task_weight=1.0, first_share=0.35, simulated_share=0.8, reward_clips=6
+    ),
+    rewards={"shapes": 2.0, "scorer": 0.2},
     clips=8192,
     plans={
         "autoencoder": Plan(2600, 32, 2e-3, log_every=200, save_every=200, weight_decay=0.0),
@@ -107,6 +109,6 @@ BUILTIN_RECIPE = Recipe(
         "matching": Plan(800, 12, 5e-4, decay=0.99, save_every=200),
         "scorer": Plan(500, 64, 1e-3, decay=0.99, save_every=250),
         "decoder": Plan(400, 32, 5e-4, decay=0.99, save_every=200, weight_decay=0.0),
-        "consistency": Plan(500, 12, 3e-4, decay=0.98, log_every=50, save_every=100),
+        "consistency": Plan(2000, 12, 3e-4, decay=0.98, log_every=50, save_every=100),
     },
 )

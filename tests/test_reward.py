@@ -59,7 +59,7 @@ def test_shapes_reward_climbs_towards_what_was_asked() -> None:
     frames = drawn([red]).requires_grad_(True)
     optimizer = torch.optim.Adam([frames], 0.05)
     before = float(reward(frames.detach(), caption))
-    for _ in range(30):
+    for _ in range(60):
         optimizer.zero_grad()
         (-reward(frames, caption).mean()).backward()
         optimizer.step()
