@@ -19,6 +19,7 @@ from hummingbird_edge.distill.sampling import embed_guidance, generate
 from hummingbird_edge.distill.score import FIRST_SEED, score_clips, unseen_captions
 from hummingbird_edge.distill.stages import Sources, train_consistency
 from hummingbird_edge.export.models.unet import UNet
+from hummingbird_edge.runtime.bundle import sha256_of
 
 __all__ = ["VARIANTS", "ablate", "ablation_table"]
 
@@ -48,7 +49,12 @@ def _train_and_judge(
 ) -> dict[str, float]:
     folder = sources.run / "ablation" / name.replace(" ", "-")
     start = _starting_point(name, sources, recipe)
+    weights, before = folder / "start" / "model.safetensors", None
+    if weights.exists():
+        before = sha256_of(weights)
     start.write(folder / "start")
+    if before not in (None, sha256_of(weights)):  # its training went on from something else
+        Run(folder, "consistency").checkpoint_path.unlink(missing_ok=True)
     plan = replace(recipe.plans["consistency"], steps=steps, save_every=steps)
     changed = replace(recipe, plans={**recipe.plans, "consistency": plan})
     if name == "without reward feedback":

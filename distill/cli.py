@@ -4,6 +4,7 @@ Every training stage goes on from its last checkpoint when it is started again.
 """
 
 import json
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -68,10 +69,10 @@ def clips(
     from hummingbird_edge.distill.curate import encode_curated
     from hummingbird_edge.runtime.cli import parse_size
 
-    encode_curated(
-        videos, model or run / "teacher", run / "clips.safetensors", frames, parse_size(size)
-    )
-    typer.echo(run / "clips.safetensors")
+    output = run / "clips.safetensors"
+    asked = frames, parse_size(size)
+    encode_curated(videos, model or run / "teacher", output, *asked, _show_progress)
+    typer.echo(output)
 
 
 @app.command()
@@ -186,8 +187,8 @@ def curate(
     from hummingbird_edge.distill.enrich import ChatEnricher, TemplateEnricher
 
     enricher = ChatEnricher(endpoint, endpoint_model) if endpoint else TemplateEnricher()
-    report = curate_folder(videos, output, enricher, Thresholds(min_quality, min_smoothness))
-    typer.echo(report.table())
+    thresholds = Thresholds(min_quality, min_smoothness)
+    typer.echo(curate_folder(videos, output, enricher, thresholds, _show_progress).table())
 
 
 @app.command()
@@ -198,7 +199,6 @@ def score(
     as_json: AsJson = False,
 ) -> None:
     """Make a video for each of many captions never trained on, and judge their pixels."""
-    import sys
     from dataclasses import asdict
 
     from hummingbird_edge.distill.recipe import BUILTIN_RECIPE as RECIPE
@@ -206,12 +206,8 @@ def score(
     from hummingbird_edge.runtime.bundle import BUILTIN
     from hummingbird_edge.runtime.text_to_video import TextToVideo
 
-    def report(done: int) -> None:
-        print(f"\r{done}/{captions}", end="", file=sys.stderr, flush=True)
-
     pipeline = TextToVideo.from_bundle(bundle or BUILTIN, device="cpu")
-    scores = score_pipeline(pipeline, RECIPE.world, captions, seed, report)
-    print(file=sys.stderr)
+    scores = score_pipeline(pipeline, RECIPE.world, captions, seed, _show_progress)
     typer.echo(json.dumps(asdict(scores)) if as_json else scores.table())
 
 
@@ -247,7 +243,7 @@ def card(
     from hummingbird_edge.runtime.text_to_video import TextToVideo
 
     pipeline = TextToVideo.from_bundle(bundle or BUILTIN, device="cpu")
-    scores = score_pipeline(pipeline, RECIPE.world, captions, 0)
+    scores = score_pipeline(pipeline, RECIPE.world, captions, 0, _show_progress)
     write_card(run, RECIPE, pipeline, scores, output)
     typer.echo(output / "README.md")
 
@@ -311,6 +307,14 @@ def _train(
     STAGES[stage](Sources(run, teacher, student, clips), recipe, seed)
 
 
+def _show_progress(done: int, count: int) -> None:
+    """Count on stderr, in place; a pipe or a log file gets every tenth part, a line each."""
+    in_place = sys.stderr.isatty()
+    if in_place or done == count or done * 10 // count > (done - 1) * 10 // count:
+        end = "\r" if in_place and done < count else "\n"
+        print(f"{done}/{count}", end=end, file=sys.stderr, flush=True)
+
+
 def _parse_rewards(text: str) -> dict[str, float]:
     if text == "none":
         return {}
@@ -325,4 +329,4 @@ def _parse_rewards(text: str) -> dict[str, float]:
 
 def main() -> None:
     """Run the command; the entry point of `hb-distill`."""
-    run_command(app, "hb-distill")
+    run_command(app, "hb-distill", "run the same command again to go on from its last checkpoint")

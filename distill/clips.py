@@ -1,6 +1,7 @@
 """Encoded clips with their captions: what every stage but the autoencoder trains on."""
 
 import json
+import math
 import random
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ import torch
 
 from hummingbird_edge.distill.render import render
 from hummingbird_edge.distill.world import World, sample_training
+from hummingbird_edge.export.models.config import ModelConfig
 from hummingbird_edge.export.models.vae import VAE
 from hummingbird_edge.runtime.errors import CheckpointError, OutputError
 from hummingbird_edge.runtime.tokenizer import Tokenizer
@@ -38,7 +40,9 @@ class Clips:
             )
 
     @classmethod
-    def drawn(cls, vae: VAE, world: World, count: int, seed: int) -> "Clips":
+    def drawn(
+        cls, vae: VAE, world: World, count: int, seed: int, scaling_factor: float | None = None
+    ) -> "Clips":
         """Draw `count` clips of the world with training captions and encode them."""
         rng, generator = random.Random(seed), torch.Generator().manual_seed(seed)
         scenes = [world.draw(rng) for _ in range(count)]
@@ -46,7 +50,7 @@ class Clips:
             render(scenes[start : start + 16], world, generator) for start in range(0, count, 16)
         )
         wordings = [sample_training(scenes, rng) for _ in range(WORDINGS)]
-        return cls.encoded(vae, parts, list(zip(*wordings, strict=True)))
+        return cls.encoded(vae, parts, list(zip(*wordings, strict=True)), scaling_factor)
 
     @classmethod
     def encoded(
@@ -96,6 +100,20 @@ class Clips:
             ) from error
         finally:
             partial.unlink(missing_ok=True)
+
+    def check_fits(self, config: ModelConfig) -> None:
+        """Raise CheckpointError where these latents are not those of a model's VAE."""
+        channels, factor = config.unet.latent_channels, config.vae.scaling_factor
+        if self.latents.ndim != 5 or self.latents.shape[1] != channels:
+            raise CheckpointError(
+                f"the clips have shape {tuple(self.latents.shape)}, the model's latents "
+                f"have {channels} channels: encode them with this model"
+            )
+        if not math.isclose(self.scaling_factor, factor, rel_tol=1e-3):
+            raise CheckpointError(
+                f"the clips' latents are scaled by {self.scaling_factor:.5g}, the model's by "
+                f"{factor:.5g}: encode them with this model"
+            )
 
     def ids(self, tokenizer: Tokenizer) -> torch.Tensor:
         """Return the token ids of every caption, (N, W, 77) int64; short rows are repeated."""

@@ -21,7 +21,7 @@ from hummingbird_edge.distill.processes import device, is_first
 from hummingbird_edge.distill.run import Run
 from hummingbird_edge.distill.sampling import embed_guidance
 from hummingbird_edge.distill.training import Plan, Stage, fit
-from hummingbird_edge.runtime.errors import CheckpointError, OutputError
+from hummingbird_edge.runtime.errors import OutputError
 
 __all__ = ["LoraStage", "train_lora"]
 
@@ -79,14 +79,8 @@ def train_lora(
     Raises CheckpointError where clips and model do not fit, OutputError where nothing can be
     written. A run that was stopped goes on from `output`.
     """
-
     model, clips = Model.read(model_path), Clips.read(clips_path)
-    channels = model.config.unet.latent_channels
-    if clips.latents.ndim != 5 or clips.latents.shape[1] != channels:
-        raise CheckpointError(
-            f"{clips_path} holds clips of shape {tuple(clips.latents.shape)}, the model's latents "
-            f"have {channels} channels: encode them with this model"
-        )
+    clips.check_fits(model.config)
     torch.manual_seed(seed)
     stage = LoraStage(model, clips, rank, device())
     plan = Plan(steps, BATCH, RATE, decay=0.9, log_every=20, save_every=100, weight_decay=0.0)

@@ -57,13 +57,13 @@ def score_pipeline(
     world: World,
     captions: int,
     seed: int,
-    report: Callable[[int], None] = lambda done: None,
+    report: Callable[[int, int], None] = lambda done, count: None,
 ) -> Scores:
     """Make one video a held-out caption with fresh seeds and judge each against its scene."""
     pairs, clips = unseen_captions(world, captions, seed), []
     for index, (_, caption) in enumerate(pairs):
         clips.append(pipeline(caption, seed=FIRST_SEED + index).frames)
-        report(index + 1)
+        report(index + 1, captions)
     return score_clips(np.stack(clips), [scene for scene, _ in pairs], world)
 
 

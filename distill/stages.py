@@ -237,10 +237,9 @@ def write_pruned(sources: Sources, recipe: Recipe, preset: str | None = None) ->
 def train_matching(sources: Sources, recipe: Recipe, seed: int) -> None:
     """Stage 1 of distillation; writes RUN/matched."""
     plan, teacher = recipe.plans["matching"], sources.read_teacher()
-    student = sources.read_student("matching")
-    stage = MatchingStage(
-        teacher, student.unet, sources.read_clips(), recipe.matching, plan.batch, device()
-    )
+    student, clips = sources.read_student("matching"), sources.read_clips()
+    clips.check_fits(teacher.config)
+    stage = MatchingStage(teacher, student.unet, clips, recipe.matching, plan.batch, device())
     _fit_student("matching", "matched", sources, recipe, student, stage, seed)
 
 
@@ -256,11 +255,12 @@ def train_scorer(sources: Sources, recipe: Recipe, seed: int) -> None:
 def train_consistency(sources: Sources, recipe: Recipe, seed: int) -> None:
     """Stage 2 of distillation; writes RUN/distilled."""
     plan, teacher = recipe.plans["consistency"], sources.read_teacher()
-    student = sources.read_student("consistency")
+    student, clips = sources.read_student("consistency"), sources.read_clips()
+    clips.check_fits(teacher.config)
     stage = ConsistencyStage(
         teacher,
         student.unet,
-        sources.read_clips(),
+        clips,
         _rewards(sources, recipe, teacher),
         recipe.consistency,
         plan.batch,

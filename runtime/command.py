@@ -16,8 +16,11 @@ _UsageError: type[Exception] = typer.BadParameter.__base__  # type: ignore[assig
 """Click's own class, wherever this Typer keeps Click."""
 
 
-def run_command(app: typer.Typer, name: str) -> None:
-    """Run an application and exit: 0, 1 (an error of ours), 2 (wrong usage), 130 (Ctrl-C)."""
+def run_command(app: typer.Typer, name: str, left: str = "nothing half-written is left") -> None:
+    """Run an application and exit: 0, 1 (an error of ours), 2 (wrong usage), 130 (Ctrl-C).
+
+    `left` says what Ctrl-C leaves behind.
+    """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             # A redirected stream on Windows cannot take every letter of every prompt.
@@ -30,7 +33,7 @@ def run_command(app: typer.Typer, name: str) -> None:
         print(f"{name}: {error}", file=sys.stderr)
         status = error.exit_code
     except (typer.Abort, KeyboardInterrupt):
-        print(f"\n{name}: stopped, nothing half-written is left", file=sys.stderr)
+        print(f"\n{name}: stopped, {left}", file=sys.stderr)
         status = _INTERRUPTED
     except MemoryError:
         print(f"{name}: out of memory: try fewer frames or a smaller size", file=sys.stderr)

@@ -298,7 +298,8 @@ def test_ctrl_c_stops_and_leaves_nothing(nano_bundle: Path, tmp_path: Path) -> N
     # A shell that runs the tests in the background has them and their children ignore SIGINT.
     heed = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
     program = f"{heed}; from hummingbird_edge.runtime.cli import main; main()"
-    slow = ["--size", "128x128", "--frames", "16", "--steps", "50", "--device", "cpu"]
+    # Minutes of work: however busy the machine, the signal comes before the end.
+    slow = ["--size", "256x256", "--frames", "16", "--steps", "50", "--device", "cpu"]
     with subprocess.Popen(
         [sys.executable, "-c", program, "a cat", "--bundle", str(nano_bundle), *slow],
         cwd=tmp_path,

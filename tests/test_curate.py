@@ -4,6 +4,7 @@ import json
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
@@ -113,6 +114,59 @@ def test_a_folder_is_filtered_and_enriched(folder: Path, tmp_path: Path) -> None
     assert isinstance(report, Report)
     assert "| kept | 2 |" in report.table()
     assert "| dropped: no caption | 1 |" in report.table()
+
+
+@dataclass(frozen=True)
+class Interrupted:
+    """Enrich as templates do, but stop at the caption of `at`, as Ctrl-C does."""
+
+    at: str
+
+    def __call__(self, caption: str) -> tuple[str, ...]:
+        if self.at in caption:
+            raise KeyboardInterrupt
+        return TemplateEnricher()(caption)
+
+    def __str__(self) -> str:
+        return str(TemplateEnricher())
+
+
+def test_a_run_that_was_stopped_goes_on(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = curate_folder(folder, tmp_path / "whole", TemplateEnricher(), Thresholds())
+    out = tmp_path / "out"
+    with pytest.raises(KeyboardInterrupt):
+        curate_folder(folder, out, Interrupted("blue"), Thresholds())
+    assert not (out / "kept.jsonl").exists()
+    examined: list[str] = []
+    real = read_frames
+
+    def counted(path: Path, *rest: int) -> Frames:
+        examined.append(path.name)
+        return real(path, *rest)
+
+    monkeypatch.setattr("hummingbird_edge.distill.curate.read_frames", counted)
+    seen: list[tuple[int, int]] = []
+    report = curate_folder(
+        folder, out, TemplateEnricher(), Thresholds(), lambda *done: seen.append(done)
+    )
+    assert report == whole
+    assert "a.mp4" not in examined
+    assert "b.gif" in examined
+    assert seen == [(done, 6) for done in range(1, 7)]
+    for name in ("kept.jsonl", "dropped.json"):
+        assert (out / name).read_text() == (tmp_path / "whole" / name).read_text()
+    assert {path.name for path in out.iterdir()} == {"kept.jsonl", "dropped.json"}
+
+
+def test_other_thresholds_start_anew(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        curate_folder(folder, tmp_path / "out", Interrupted("blue"), Thresholds())
+    strict = Thresholds(smoothness=2.0)
+    with pytest.raises(RequestError, match="3 motion not smooth"):
+        curate_folder(folder, tmp_path / "out", TemplateEnricher(), strict)
+    assert not (tmp_path / "out").exists()
 
 
 def test_captions_come_from_metadata_too(folder: Path) -> None:

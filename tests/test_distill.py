@@ -1,6 +1,7 @@
 """Training: every stage runs, goes on where it stopped, and ends in what hb-export reads."""
 
 import json
+import math
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -12,20 +13,27 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import nn
 
+from hummingbird_edge.distill.ablation import VARIANTS, ablate, ablation_table
+from hummingbird_edge.distill.card import write_card
 from hummingbird_edge.distill.clips import Clips
-from hummingbird_edge.distill.consistency import ConsistencyRecipe
+from hummingbird_edge.distill.consistency import ConsistencyRecipe, ConsistencyStage
+from hummingbird_edge.distill.diffusion import Diffusion
+from hummingbird_edge.distill.matching import MatchingRecipe, MatchingStage
 from hummingbird_edge.distill.model import Model
 from hummingbird_edge.distill.recipe import BUILTIN_RECIPE, Recipe
 from hummingbird_edge.distill.run import Run
 from hummingbird_edge.distill.sampling import generate
+from hummingbird_edge.distill.score import Scores
 from hummingbird_edge.distill.stages import STAGES, Sources, with_plan
 from hummingbird_edge.distill.strip import write_strips
-from hummingbird_edge.distill.training import Plan, Stage, cosine_rate, fit
+from hummingbird_edge.distill.training import Plan, Stage, cosine_rate, fit, generator_of
 from hummingbird_edge.distill.world import World
 from hummingbird_edge.export.checkpoint import read_checkpoint
 from hummingbird_edge.export.models.config import ModelConfig, TextConfig, UNetConfig, VAEConfig
 from hummingbird_edge.export.weights import CheckpointWeights
+from hummingbird_edge.runtime.bundle import BUILTIN
 from hummingbird_edge.runtime.errors import (
     CheckpointError,
     GenerationError,
@@ -33,6 +41,7 @@ from hummingbird_edge.runtime.errors import (
     RequestError,
 )
 from hummingbird_edge.runtime.manifest import Defaults
+from hummingbird_edge.runtime.text_to_video import TextToVideo
 
 WORLD = World(
     colours=("red", "blue"),
@@ -171,6 +180,120 @@ def test_students_share_the_teachers_text_encoder_and_vae(run: Path) -> None:
     # What latents mean must not change; how they are decoded may.
     assert changed
     assert all(name.startswith(("decoder.", "post_quant_conv.")) for name in changed)
+
+
+def test_clip_i_has_the_noise_of_seed_plus_i(run: Path) -> None:
+    model = Model.read(run / "student").frozen()
+    prompts = ["a red circle moving right", "a blue square moving left"]
+    together = generate(model, prompts, seed=5)
+    for i, prompt in enumerate(prompts):
+        alone = generate(model, [prompt], seed=5 + i)[0].astype(int)
+        assert np.abs(together[i] - alone).mean() < 1
+        assert np.abs(together[1 - i] - alone).mean() > 5
+
+
+class Ideal(nn.Module):
+    """Predict v of the one clip `x0`, off by `error` times t."""
+
+    def __init__(self, config: UNetConfig, x0: torch.Tensor, diffusion: Diffusion) -> None:
+        super().__init__()
+        self.config, self.x0, self.diffusion = config, x0, diffusion
+        self.error = nn.Parameter(torch.zeros(()))
+
+    def forward(
+        self, x_t: torch.Tensor, t: torch.Tensor, context: torch.Tensor, *rest: torch.Tensor
+    ) -> torch.Tensor:
+        alpha, sigma = self.diffusion.scales(t)
+        off = self.error * t.view(-1, 1, 1, 1, 1)
+        return (alpha * x_t - (self.x0 + off)) / sigma
+
+
+def values(stage: ConsistencyStage | MatchingStage) -> dict[str, float]:
+    """Return the losses of a stage's first step."""
+    return {name: x.item() for name, x in stage(0, generator_of(0, 0, 0)).items()}
+
+
+def one_clip(run: Path) -> tuple[Clips, torch.Tensor]:
+    clips = Clips.read(run / "clips.safetensors")
+    one = Clips(clips.latents[:1], clips.captions[:1], clips.scaling_factor)
+    return one, one.latents.float()
+
+
+@pytest.mark.parametrize("simulated", [0.0, 1.0])
+def test_stage_2_has_no_loss_where_all_agree_and_the_known_loss_where_not(
+    run: Path, simulated: float
+) -> None:
+    clips, x0 = one_clip(run)
+    teacher, student = Model.read(run / "pruned"), Model.read(run / "matched").unet
+    recipe = ConsistencyRecipe(
+        guidance=(1.0, 2.0), task_weight=1.0, simulated_share=simulated, first_share=1 - simulated
+    )
+    stage = ConsistencyStage(teacher, student, clips, {}, recipe, 4, torch.device("cpu"))
+    stage.model.unet = Ideal(student.config, x0, stage.diffusion)  # type: ignore[assignment]
+    stage.trained = Ideal(student.config, x0, stage.diffusion)  # type: ignore[assignment]
+    assert all(abs(x) < 1e-3 for x in values(stage).values())
+    # x0 is off by t / 1000: by 0.999 where it starts, by 0.02 less after the teacher's step.
+    stage.trained.error.data.fill_(1e-3)  # type: ignore[operator]
+    losses = values(stage)
+    c = recipe.huber
+    assert losses["consistency"] == pytest.approx(math.hypot(0.02, c) - c, rel=0.05)
+    if not simulated:
+        assert losses["task"] == pytest.approx(math.hypot(0.999, c) - c, rel=0.01)
+
+
+def test_stage_1_has_no_loss_against_itself(run: Path) -> None:
+    clips, _ = one_clip(run)
+    teacher, same = Model.read(run / "teacher"), Model.read(run / "teacher").unet
+    args = clips, MatchingRecipe(guidance=1.0), 4, torch.device("cpu")
+    losses = values(MatchingStage(teacher, same, *args))
+    assert losses["output"] < 1e-6
+    assert losses["features"] < 1e-6
+    assert losses["loss"] == pytest.approx(losses["task"], rel=1e-4)
+    with torch.no_grad():
+        same.out[2].bias.add_(0.5)  # type: ignore[operator]
+    losses = values(MatchingStage(teacher, same, *args))
+    assert losses["output"] == pytest.approx(0.25, rel=0.05)
+
+
+def test_ablation_trains_each_variant_once(run: Path) -> None:
+    sources = Sources(run)
+    ablate(sources, RECIPE, 2, 4, 0)
+    found = json.loads((run / "ablation.json").read_text())
+    assert tuple(found) == VARIANTS
+    sizes = {name: row["unet_parameters"] for name, row in found.items()}
+    assert sizes["without pruning"] > 1.2 * sizes["all ingredients"]
+    assert sizes["without the guidance embedding"] < sizes["all ingredients"]
+    logs = [run / "ablation" / name.replace(" ", "-") for name in VARIANTS]
+    before = [steps_of(folder, "consistency") for folder in logs]
+    assert before == [[1, 2]] * len(VARIANTS)
+    ablate(sources, RECIPE, 2, 4, 0)
+    assert [steps_of(folder, "consistency") for folder in logs] == before
+    rows = ablation_table(run / "ablation.json").splitlines()
+    assert [row.split(" | ")[0].strip("| ") for row in rows[2:]] == list(VARIANTS)
+    # From another start, the old checkpoint is of no use.
+    model = Model.read(run / "matched")
+    with torch.no_grad():
+        model.unet.out[2].bias.add_(0.5)  # type: ignore[operator]
+    model.write(run / "matched")
+    (run / "ablation.json").unlink()
+    ablate(sources, RECIPE, 2, 4, 0)
+    assert steps_of(logs[0], "consistency") == [1, 2, 1, 2]
+    assert steps_of(logs[2], "consistency") == [1, 2]  # without stage 1
+
+
+def test_a_card_is_made_of_what_the_run_left(run: Path, tmp_path: Path) -> None:
+    pipeline = TextToVideo.from_bundle(BUILTIN, device="cpu")
+    scores = Scores(4, {"all": 0.75}, {"flicker": 0.9})
+    write_card(run, RECIPE, pipeline, scores, tmp_path / "card")
+    text = (tmp_path / "card" / "README.md").read_text()
+    for part in ("| all | 75.0 % |", "| flicker | 90.0 % |", "| consistency | ", "16 clips"):
+        assert part in text
+    for name in ("losses.png", "samples.png"):
+        with Image.open(tmp_path / "card" / name) as image:
+            assert min(image.size) > 100
+    with pytest.raises(RequestError, match="no log of autoencoder"):
+        write_card(tmp_path, RECIPE, pipeline, scores, tmp_path / "other")
+    assert not (tmp_path / "other").exists()
 
 
 def test_clips_come_back_as_written(run: Path, tmp_path: Path) -> None:

@@ -1,7 +1,8 @@
 """LoRA: an adapter is trained on a user's clips, and merged it gives what it gave unmerged."""
 
 import json
-import random
+import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -10,8 +11,9 @@ import torch
 from hummingbird_edge.distill.clips import Clips
 from hummingbird_edge.distill.lora import LoraStage, train_lora
 from hummingbird_edge.distill.model import Model
+from hummingbird_edge.distill.render import render
 from hummingbird_edge.distill.training import generator_of
-from hummingbird_edge.distill.world import World, words
+from hummingbird_edge.distill.world import Scene, World, words
 from hummingbird_edge.export.checkpoint import read_checkpoint
 from hummingbird_edge.export.lora import Adapter, MergedWeights
 from hummingbird_edge.export.models.config import ModelConfig, TextConfig, UNetConfig, VAEConfig
@@ -22,6 +24,9 @@ from hummingbird_edge.export.vocabulary import Vocabulary
 from hummingbird_edge.export.weights import CheckpointWeights
 from hummingbird_edge.runtime.errors import CheckpointError
 from hummingbird_edge.runtime.tokenizer import Tokenizer
+from hummingbird_edge.runtime.video import write_video
+
+Command = Callable[..., "subprocess.CompletedProcess[str]"]
 
 WORLD = World(resolution=16, frames=4)
 
@@ -54,7 +59,8 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def clips(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("clips") / "clips.safetensors"
-    Clips.drawn(Model.read(model).vae, WORLD, 16, random.Random(0).randrange(99)).write(path)
+    read = Model.read(model)
+    Clips.drawn(read.vae, WORLD, 16, 49, read.config.vae.scaling_factor).write(path)
     return path
 
 
@@ -140,9 +146,40 @@ def test_damaged_adapters_are_refused(
         Adapter.read(tmp_path)
 
 
+def test_a_users_videos_become_a_bundle(hb: Command, model: Path, tmp_path: Path) -> None:
+    videos, run = tmp_path / "videos", tmp_path / "run"
+    videos.mkdir()
+    world = World(resolution=64, frames=16)
+    for name, colour in (("a", "red"), ("b", "blue")):
+        scene = Scene.of(colour, "star", "large", "right", "black")
+        clip = render([scene], world, torch.Generator().manual_seed(0))[0]
+        write_video(videos / f"{name}.mp4", (clip * 255).byte().permute(0, 2, 3, 1).numpy(), 8, {})
+        (videos / f"{name}.txt").write_text(f"a {colour} star moving right", encoding="utf-8")
+    small = ("--frames", 4, "--size", "16x16")
+    commands: list[tuple[object, ...]] = [
+        ("hb-distill", "curate", videos, tmp_path / "curated"),
+        ("hb-distill", "clips", run, "--videos", tmp_path / "curated", "--model", model, *small),
+        ("hb-distill", "lora", model, run / "clips.safetensors", tmp_path / "lora", "--steps", 2),
+        ("hb-export", "build", model, tmp_path / "bundle", "--lora", tmp_path / "lora"),
+        ("hb-run", "a red star", "--bundle", tmp_path / "bundle", *small, "-o", tmp_path / "a.mp4"),
+    ]
+    for command in commands:
+        done = hb(*command)
+        assert done.returncode == 0, done.stderr
+    manifest = json.loads((tmp_path / "bundle" / "hummingbird.json").read_text(encoding="utf-8"))
+    assert "lora_sha256" in manifest["provenance"]
+    done = hb("hb-distill", *commands[1][1:-1], "17x16")
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "4 frames of 17x16 are asked for" in done.stderr
+
+
 def test_clips_of_another_model_are_refused(model: Path, clips: Path, tmp_path: Path) -> None:
     known = Clips.read(clips)
     other = Clips(known.latents[:, :3], known.captions, known.scaling_factor)
     other.write(tmp_path / "other.safetensors")
     with pytest.raises(CheckpointError, match="encode them with this model"):
+        train_lora(model, tmp_path / "other.safetensors", tmp_path / "out", 1, 2, 0)
+    rescaled = Clips(known.latents, known.captions, 2 * known.scaling_factor)
+    rescaled.write(tmp_path / "other.safetensors")
+    with pytest.raises(CheckpointError, match="latents are scaled by"):
         train_lora(model, tmp_path / "other.safetensors", tmp_path / "out", 1, 2, 0)
