@@ -18,6 +18,7 @@ from hummingbird_edge.export.models.vae import VAE
 __all__ = ["AutoencoderStage", "DecoderStage", "measure"]
 
 KL_WEIGHT = 1e-4
+CHANGE_WEIGHT = 5.0
 LATENT_NOISE = 0.15
 """Most noise that the decoder learns to see through, in units of the scaled latents."""
 
@@ -46,12 +47,17 @@ class AutoencoderStage(Stage[VAE]):
         return {"loss": loss, "reconstruction": reconstruction, "divergence": divergence}
 
 
-def sample_frames(world: World, count: int, generator: torch.Generator) -> torch.Tensor:
-    """Draw single frames (N, 3, H, W) in [-1, 1] at random times of random scenes."""
+def sample_frames(
+    world: World, count: int, generator: torch.Generator, neighbours: int = 1
+) -> torch.Tensor:
+    """Draw frames (N, 3, H, W) in [-1, 1] of random scenes, `neighbours` of each side by side."""
     rng = random.Random(int(torch.randint(2**62, (), generator=generator)))
-    scenes = [world.draw(rng) for _ in range(count)]
-    times = torch.rand(count, 1, generator=generator)
-    return render(scenes, world, generator, times=times)[:, 0] * 2 - 1
+    scenes = [world.draw(rng) for _ in range(count // neighbours)]
+    step = 1 / max(1, world.frames - 1)
+    last = 1 - step * (neighbours - 1)
+    times = last * torch.rand(len(scenes), 1, generator=generator)
+    times = times + step * torch.arange(neighbours)
+    return render(scenes, world, generator, times=times).flatten(0, 1) * 2 - 1
 
 
 def reconstruction_loss(decoded: torch.Tensor, frames: torch.Tensor) -> torch.Tensor:
@@ -80,7 +86,8 @@ class DecoderStage(Stage[VAE]):
 
     The encoder, and with it what latents mean, stays as it is, so that every network trained on
     them goes on working. Video models finetune their decoders for the same reason: less flicker
-    (Blattmann et al. 2023, arXiv:2304.08818, section 3.1.1).
+    (Blattmann et al. 2023, arXiv:2304.08818, section 3.1.1). Here the change from a frame to the
+    next is held to the true one: noise that differs from frame to frame must not be seen.
     """
 
     def __init__(
@@ -95,8 +102,8 @@ class DecoderStage(Stage[VAE]):
         self.noise = LATENT_NOISE / scaling_factor
 
     def forward(self, step: int, generator: torch.Generator) -> Mapping[str, torch.Tensor]:
-        """Return the weighted reconstruction error as `loss`."""
-        frames = sample_frames(self.world, self.batch, generator).to(self.device)
+        """Return the weighted `reconstruction` error, that of the `change` and their `loss`."""
+        frames = sample_frames(self.world, self.batch, generator, 2).to(self.device)
         frames = frames.contiguous(memory_format=torch.channels_last)
         with torch.autocast(self.device.type, torch.bfloat16):
             with torch.no_grad():
@@ -104,4 +111,12 @@ class DecoderStage(Stage[VAE]):
             loudness = self.noise * torch.rand(len(mean), 1, 1, 1, generator=generator)
             noise = torch.randn(mean.shape, generator=generator) * loudness
             decoded = self.trained.decode(mean + noise.to(self.device)).float()
-        return {"loss": reconstruction_loss(decoded, frames)}
+        reconstruction = reconstruction_loss(decoded, frames)
+        change = (_change(decoded) - _change(frames)).abs().mean()
+        loss = reconstruction + CHANGE_WEIGHT * change
+        return {"loss": loss, "reconstruction": reconstruction, "change": change}
+
+
+def _change(frames: torch.Tensor) -> torch.Tensor:
+    """Return what differs between the two of each pair, (N, 3, H, W) -> (N / 2, 3, H, W)."""
+    return frames[1::2] - frames[::2]

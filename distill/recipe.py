@@ -108,7 +108,7 @@ BUILTIN_RECIPE = Recipe(
         "teacher": Plan(3000, 12, 1e-3),
         "matching": Plan(800, 12, 5e-4, decay=0.99, save_every=200),
         "scorer": Plan(500, 64, 1e-3, decay=0.99, save_every=250),
-        "decoder": Plan(400, 32, 5e-4, decay=0.99, save_every=200, weight_decay=0.0),
+        "decoder": Plan(1200, 32, 5e-4, decay=0.99, save_every=200, weight_decay=0.0),
         "consistency": Plan(2000, 12, 3e-4, decay=0.98, log_every=50, save_every=100),
     },
 )
