@@ -15,7 +15,7 @@ from hummingbird_edge.runtime.bundle import Bundle
 from hummingbird_edge.runtime.errors import RequestError
 from hummingbird_edge.runtime.text_to_video import TextToVideo
 
-__all__ = ["write_card"]
+__all__ = ["read_logs", "write_card"]
 
 TRAINED = ("autoencoder", "teacher", "matching", "scorer", "consistency", "decoder")
 PROMPTS = (
@@ -38,15 +38,21 @@ def write_card(
 
     `pipeline` is the bundle made of the run's student, `scores` what `hb-distill score` found.
     """
-    logs = {stage: Run(run, stage).entries() for stage in TRAINED}
-    missing = [stage for stage, entries in logs.items() if not entries]
-    if missing:
-        raise RequestError(f"{run} has no log of {', '.join(missing)}: run hb-distill all {run}")
+    logs = read_logs(run)
     output.mkdir(parents=True, exist_ok=True)
     plot_losses(logs, output / "losses.png")
     write_strips(output / "samples.png", [pipeline(text, seed=7).frames for text in PROMPTS], 1)
     text = card_text(run, recipe, pipeline.bundle, scores, logs)
     (output / "README.md").write_text(text, encoding="utf-8", newline="\n")
+
+
+def read_logs(run: Path) -> dict[str, list[dict[str, Any]]]:
+    """Return what each stage logged; raises RequestError where one has not run."""
+    logs = {stage: Run(run, stage).entries() if run.is_dir() else [] for stage in TRAINED}
+    missing = [stage for stage, entries in logs.items() if not entries]
+    if missing:
+        raise RequestError(f"{run} has no log of {', '.join(missing)}: run hb-distill all {run}")
+    return logs
 
 
 def card_text(

@@ -64,12 +64,18 @@ def clips(
 ) -> None:
     """Encode clips once for every stage: the world's, or videos of your own."""
     if videos is None:
+        if model is not None or frames is not None or size is not None:
+            raise RequestError("--model, --frames and --size are for --videos: give that too")
         _train("clips", run, seed)
         return
     from hummingbird_edge.distill.curate import encode_curated
     from hummingbird_edge.runtime.cli import parse_size
 
     output = run / "clips.safetensors"
+    if output.exists():
+        raise RequestError(f"{output} is there already: choose another RUN, or delete it")
+    if model is None and not (run / "teacher").exists():
+        raise RequestError(f"{run} has no teacher whose VAE encodes: say whose with --model")
     asked = frames, parse_size(size)
     encode_curated(videos, model or run / "teacher", output, *asked, _show_progress)
     typer.echo(output)
@@ -141,6 +147,8 @@ def consistency(
     """Stage 2: latent consistency to 4 steps, with visual feedback; writes RUN/distilled."""
     changes: dict[str, object] = {}
     if guidance is not None:
+        if not 0 <= guidance[0] <= guidance[1]:
+            raise RequestError(f"--guidance is {guidance[0]:g} {guidance[1]:g}: give least, most")
         changes["guidance"] = guidance
     weights = None if rewards is None else _parse_rewards(rewards)
     _train(
@@ -236,12 +244,13 @@ def card(
     captions: Annotated[int, typer.Option(min=1, help="Held-out captions to ask for.")] = 400,
 ) -> None:
     """Write the run's model card: data, stages, losses, scores, samples."""
-    from hummingbird_edge.distill.card import write_card
+    from hummingbird_edge.distill.card import read_logs, write_card
     from hummingbird_edge.distill.recipe import BUILTIN_RECIPE as RECIPE
     from hummingbird_edge.distill.score import score_pipeline
     from hummingbird_edge.runtime.bundle import BUILTIN
     from hummingbird_edge.runtime.text_to_video import TextToVideo
 
+    read_logs(run)  # before minutes of scoring
     pipeline = TextToVideo.from_bundle(bundle or BUILTIN, device="cpu")
     scores = score_pipeline(pipeline, RECIPE.world, captions, 0, _show_progress)
     write_card(run, RECIPE, pipeline, scores, output)

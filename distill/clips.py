@@ -34,7 +34,8 @@ class Clips:
     """What the autoencoder's latents were multiplied by."""
 
     def __post_init__(self) -> None:
-        if not len(self.latents) or len(self.latents) != len(self.captions):
+        fits = len(self.latents) == len(self.captions) and all(self.captions)
+        if not len(self.latents) or not fits:
             raise CheckpointError(
                 f"{len(self.latents)} clips with {len(self.captions)} captions cannot be trained on"
             )

@@ -152,8 +152,9 @@ def curate_folder(
         raise OutputError(f"{output} cannot be written ({error}): choose another") from error
     if not kept:
         reasons = ", ".join(f"{count} {reason}" for reason, count in summary.reasons())
+        first = f"{dropped[0].file}: {dropped[0].detail}"
         raise RequestError(
-            f"no video of {folder} is left to train on ({reasons}): mend or add some"
+            f"no video of {folder} is left to train on ({reasons}; {first}): mend or add some"
         )
     return summary
 
@@ -183,6 +184,13 @@ def _examine(
         return Dropped(name, reason, detail)
     said = dict.fromkeys(text for c in video.captions for text in (c, *enrich(c)))
     return Kept(str(video.path.resolve()), tuple(said), asdict(measures), mark)
+
+
+def _captions(entry: Any) -> tuple[str, ...]:
+    """Return the captions of a line of kept.jsonl; raises ValueError where they are none."""
+    if not isinstance(entry, list) or not entry or not all(isinstance(x, str) for x in entry):
+        raise ValueError(f"captions are {entry!r}")
+    return tuple(entry)
 
 
 def _key(video: CaptionedVideo) -> str:
@@ -252,7 +260,9 @@ def encode_curated(
     try:
         lines = (folder / "kept.jsonl").read_text(encoding="utf-8").splitlines()
         entries = [json.loads(line) for line in lines]
-        files = [(Path(entry["file"]), tuple(entry["captions"])) for entry in entries]
+        files = [(Path(entry["file"]), _captions(entry["captions"])) for entry in entries]
+        if not files:
+            raise ValueError("it is empty")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RequestError(
             f"{folder} has no readable kept.jsonl ({error}): run hb-distill curate first"
@@ -260,9 +270,10 @@ def encode_curated(
     model = Model.read(model_path).frozen(device())
     config, defaults = model.config, model.config.defaults
     count = defaults.frames if frames is None else frames
-    width, height = size[0] or defaults.width, size[1] or defaults.height
+    width = defaults.width if size[0] is None else size[0]
+    height = defaults.height if size[1] is None else size[1]
     multiple = config.vae.downsampling * config.unet.downsampling
-    if count < 1 or width % multiple or height % multiple:
+    if min(count, width, height) < 1 or width % multiple or height % multiple:
         raise RequestError(
             f"{count} frames of {width}x{height} are asked for: the model takes 1 frame and more, "
             f"sizes that divide by {multiple}"
@@ -272,6 +283,8 @@ def encode_curated(
         for done, (path, _) in enumerate(files, 1):
             try:
                 clip = read_frames(path, count, width, height)
+            except TooShortError as error:
+                raise RequestError(f"{path} has {error}: ask for fewer --frames") from error
             except ValueError as error:
                 raise RequestError(f"{path} cannot be read: {error}; curate again") from error
             report(done, len(files))

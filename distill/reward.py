@@ -53,6 +53,8 @@ def load_reward(name: str) -> Reward:
     module, _, function = name.partition(":")
     try:
         reward: Reward = getattr(importlib.import_module(module), function)
+        if not callable(reward):
+            raise ValueError(f"it is a {type(reward).__name__}")
     except (ImportError, AttributeError, ValueError) as error:
         raise RequestError(
             f"there is no reward {name!r} ({error}): choose shapes, scorer or MODULE:FUNCTION"

@@ -48,6 +48,8 @@ RGB_TO_YCBCR = np.array(
 H264_OPTIONS = {
     "crf": "16",
     "preset": "medium",
+    # With it the same frames became different pixels in different processes.
+    "mbtree": "0",
     "colorspace": "bt709",
     "color_primaries": "bt709",
     "color_trc": "bt709",

@@ -292,8 +292,9 @@ def test_a_card_is_made_of_what_the_run_left(run: Path, tmp_path: Path) -> None:
         with Image.open(tmp_path / "card" / name) as image:
             assert min(image.size) > 100
     with pytest.raises(RequestError, match="no log of autoencoder"):
-        write_card(tmp_path, RECIPE, pipeline, scores, tmp_path / "other")
+        write_card(tmp_path / "none", RECIPE, pipeline, scores, tmp_path / "other")
     assert not (tmp_path / "other").exists()
+    assert not (tmp_path / "none").exists()
 
 
 def test_clips_come_back_as_written(run: Path, tmp_path: Path) -> None:

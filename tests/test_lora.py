@@ -170,7 +170,22 @@ def test_a_users_videos_become_a_bundle(hb: Command, model: Path, tmp_path: Path
     assert "lora_sha256" in manifest["provenance"]
     done = hb("hb-distill", *commands[1][1:-1], "17x16")
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
-    assert "4 frames of 17x16 are asked for" in done.stderr
+    assert "is there already" in done.stderr
+    elsewhere = ("clips", tmp_path / "other", "--videos", tmp_path / "curated", "--model", model)
+    for options, message in (
+        (("--frames", 4, "--size", "17x16"), "4 frames of 17x16 are asked for"),
+        (("--frames", 4, "--size", "0x16"), "4 frames of 0x16 are asked for"),
+        (("--frames", 40, "--size", "16x16"), "16 frames, 40 are needed: ask for fewer --frames"),
+    ):
+        done = hb("hb-distill", *elsewhere, *options)
+        assert (done.returncode, message in done.stderr) == (2, True), done.stderr
+        assert "Traceback" not in done.stderr
+    (tmp_path / "curated" / "kept.jsonl").write_text('{"file": "a", "captions": "abc"}')
+    done = hb("hb-distill", *elsewhere)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    done = hb("hb-distill", "clips", tmp_path / "other", "--frames", 4)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert not (tmp_path / "other").exists()
 
 
 def test_clips_of_another_model_are_refused(model: Path, clips: Path, tmp_path: Path) -> None:

@@ -77,7 +77,7 @@ def test_other_captions_are_refused() -> None:
 def test_rewards_of_ones_own_are_imported() -> None:
     found: object = load_reward("hummingbird_edge.distill.reward:ShapesReward")
     assert found is ShapesReward
-    for name in ("nowhere:reward", "math:reward", "shape"):
+    for name in ("nowhere:reward", "math:reward", "math:pi", "shape"):
         with pytest.raises(RequestError, match="there is no reward"):
             load_reward(name)
 

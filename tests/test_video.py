@@ -361,3 +361,22 @@ def test_importing_costs_nothing() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     )
     assert result.stdout.strip() == "[]"
+
+
+ENCODE = """
+import sys
+from pathlib import Path
+import numpy as np
+from hummingbird_edge.runtime.video import write_video
+rows, columns = np.mgrid[:64, :64]
+discs = [np.hypot(rows - 32, columns - 20 - 3 * t) < 14 for t in range(8)]
+frames = np.stack([np.stack([200 * d, 30 * d, 20 * d], -1) for d in discs]).astype(np.uint8)
+write_video(Path(sys.argv[1]), frames, 4, {})
+"""
+
+
+def test_every_process_writes_the_same_file(tmp_path: Path) -> None:
+    made = [tmp_path / f"{number}.mp4" for number in range(4)]
+    for path in made:
+        subprocess.run([sys.executable, "-c", ENCODE, str(path)], check=True)
+    assert len({path.read_bytes() for path in made}) == 1
