@@ -14,7 +14,8 @@ from hummingbird_edge.distill.render import render
 from hummingbird_edge.distill.stages import WATCHED, WATCHED_SEED
 from hummingbird_edge.distill.world import Scene, World, sample_held_out
 from hummingbird_edge.runtime.bundle import Bundle
-from hummingbird_edge.runtime.device import candidates
+from hummingbird_edge.runtime.device import Device
+from hummingbird_edge.runtime.placement import Option
 from hummingbird_edge.runtime.session import Session, open_session
 from hummingbird_edge.runtime.text_to_video import TextToVideo
 
@@ -103,7 +104,7 @@ def judge_the_judge(bundle: Bundle, world: World, count: int, seed: int) -> dict
     rng = random.Random(seed)
     scenes = [world.draw(rng) for _ in range(count)]
     clips = rendered(scenes, world)
-    (cpu,) = candidates("cpu")
+    cpu = Option(Device.parse("cpu"))
     encoder, decoder = (
         open_session(bundle.graph(stage), cpu) for stage in ("vae_encoder", "vae_decoder")
     )

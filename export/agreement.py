@@ -13,6 +13,7 @@ from hummingbird_edge.export.models.config import ModelConfig
 from hummingbird_edge.export.stage import Stage
 from hummingbird_edge.runtime.device import Device
 from hummingbird_edge.runtime.errors import CheckpointError
+from hummingbird_edge.runtime.placement import Option
 from hummingbird_edge.runtime.session import open_session
 
 __all__ = ["Agreement", "compare", "reference_outputs"]
@@ -57,7 +58,7 @@ def compare(
     references: list[NDArray[np.float64]], stage: Stage, config: ModelConfig, graph: Path
 ) -> Agreement:
     """Run the graph on the inputs of `references`; raises CheckpointError where it differs."""
-    session = open_session(graph, Device.parse("cpu"))
+    session = open_session(graph, Option(Device.parse("cpu")))
     differences, ratios = [], []
     for inputs, expected in zip(_cases(stage, config), references, strict=True):
         found = session.run({name: tensor.numpy() for name, tensor in inputs.items()})

@@ -16,6 +16,8 @@ import torch
 from hummingbird_edge.export.agreement import Agreement, compare, reference_outputs
 from hummingbird_edge.export.graph import GRAPH, export_graph, save_graph
 from hummingbird_edge.export.models.config import ModelConfig
+from hummingbird_edge.export.models.vae import VAE
+from hummingbird_edge.export.preview import latent_to_rgb
 from hummingbird_edge.export.stage import STAGES, Stage
 from hummingbird_edge.export.vocabulary import Vocabulary
 from hummingbird_edge.export.weights import Weights
@@ -32,6 +34,7 @@ DIFFUSERS_CLASSES = {
     "unet": ["diffusers", "OnnxRuntimeModel"],
     "vae_decoder": ["diffusers", "OnnxRuntimeModel"],
     "vae_encoder": ["diffusers", "OnnxRuntimeModel"],
+    "tiny_decoder": ["diffusers", "OnnxRuntimeModel"],
     "tokenizer": ["transformers", "CLIPTokenizer"],
 }
 SCHEDULERS = {"lcm": "LCMScheduler", "ddim": "DDIMScheduler"}
@@ -128,6 +131,10 @@ def _write_stage(
     rounding = round_to_float16(module) if plan.storage == "float16" else 0.0
     # The published form's outputs, before the export swaps layers for their forms in graphs.
     expected = reference_outputs(module, stage, plan.config)
+    facts = {}
+    if stage.name == "vae_decoder":
+        assert isinstance(network, VAE)
+        facts["latent_to_rgb"] = latent_to_rgb(network).tolist()
     # Odd sizes keep the tracer from taking one axis for another.
     down = plan.config.unet.downsampling if stage.name == "unet" else 2
     model = export_graph(
@@ -140,7 +147,7 @@ def _write_stage(
     agreement = compare(expected, stage, plan.config, folder / stage.name / GRAPH)
     seconds = time.monotonic() - started
     report(f"{stage.name}: {parameters:,} parameters, {agreement}, {seconds:.0f} s")
-    return _stage_entry(plan, stage, parameters, rounding, agreement)
+    return {**_stage_entry(plan, stage, parameters, rounding, agreement), **facts}
 
 
 def _stage_entry(

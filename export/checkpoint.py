@@ -108,7 +108,7 @@ def load_strict(
     if any(problems.values()):
         listed = "; ".join(_shortened(kind, names) for kind, names in problems.items() if names)
         raise CheckpointError(
-            f"{checkpoint.source}: the tensors under '{prefix}' do not fit"
+            f"{checkpoint.source}: the tensors{f' under {prefix!r}' if prefix else ''} do not fit"
             f" {type(module).__name__} ({listed}); choose the preset this checkpoint was made for,"
             " or download it again."
         )

@@ -52,6 +52,9 @@ def build(
     lora: Annotated[
         Path | None, typer.Option(help="A LoRA adapter's folder, merged into the U-Net.")
     ] = None,
+    tiny_decoder: Annotated[
+        Path | None, typer.Option(help="A TAESD decoder's file, for hb-run --decoder tiny.")
+    ] = None,
     name: Annotated[str | None, typer.Option(help="The model's name in the manifest.")] = None,
     licence: Annotated[
         str | None, typer.Option(help="The weights' terms, in the manifest's words.")
@@ -97,9 +100,15 @@ def build(
         from hummingbird_edge.export.lora import Adapter, MergedWeights
 
         weights = MergedWeights(weights, Adapter.read(lora))
+    if tiny_decoder is not None:
+        from hummingbird_edge.export.checkpoint import read_checkpoint
+        from hummingbird_edge.export.weights import WithTinyDecoder
+
+        weights = WithTinyDecoder(weights, read_checkpoint(tiny_decoder))
     fallback = preset or (Path(source).stem if source is not None else out.name)
     terms = RANDOM_LICENCE if source is None else LICENCE
     stages = ["text_encoder", "unet", "vae_decoder", *(["vae_encoder"] if vae_encoder else [])]
+    stages += ["tiny_decoder"] if tiny_decoder is not None else []
     plan = BundlePlan(name or fallback, given, stages, opset, storage, tokenizer, licence or terms)
     write_bundle(plan, weights, out, typer.echo, force)
     typer.echo(out)

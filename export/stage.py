@@ -8,6 +8,7 @@ from torch import nn
 
 from hummingbird_edge.export.models.config import ModelConfig
 from hummingbird_edge.export.models.text_encoder import TextEncoder
+from hummingbird_edge.export.models.tiny_decoder import TinyDecoder, TinyVideoDecoder
 from hummingbird_edge.export.models.unet import UNet
 from hummingbird_edge.export.models.vae import VAE, VAEDecoder, VAEEncoder
 
@@ -27,7 +28,7 @@ class Stage:
 
     name: str
     network: str
-    """The network whose weights it runs, a key of `PREFIXES`."""
+    """The network whose weights it runs, a key of `PREFIXES`, or `tiny_decoder`."""
     axes: Mapping[str, Mapping[int, str]]
     """Each input, in order, with the names of its free axes."""
     output: str
@@ -35,6 +36,8 @@ class Stage:
 
     def module(self, network: nn.Module) -> nn.Module:
         """Return the part of `network` that this stage runs."""
+        if isinstance(network, TinyDecoder):
+            return TinyVideoDecoder(network)
         if isinstance(network, VAE):
             return VAEDecoder(network) if self.name == "vae_decoder" else VAEEncoder(network)
         return network
@@ -52,7 +55,7 @@ class Stage:
         if self.name == "text_encoder":
             shape = (frames, text.context_length)
             return {"input_ids": torch.randint(text.vocab_size, shape, generator=draw)}
-        if self.name == "vae_decoder":
+        if self.name in ("vae_decoder", "tiny_decoder"):
             return {"latent_sample": normal(frames, vae.latent_channels, height, width)}
         if self.name == "vae_encoder":
             down = vae.downsampling
@@ -71,7 +74,9 @@ class Stage:
 
 
 def network(name: str, config: ModelConfig) -> nn.Module:
-    """Build an untrained network, for `name` a key of `PREFIXES`."""
+    """Build an untrained network, for `name` a key of `PREFIXES` or `tiny_decoder`."""
+    if name == "tiny_decoder":
+        return TinyDecoder()
     if name == "text_encoder":
         return TextEncoder(config.text)
     return UNet(config.unet) if name == "unet" else VAE(config.vae)
@@ -104,6 +109,7 @@ STAGES: Mapping[str, Stage] = {
         ),
         Stage("vae_decoder", "vae", {"latent_sample": _FRAMES}, "sample", {0: "frames"}),
         Stage("vae_encoder", "vae", {"sample": _FRAMES}, "latent_parameters", {0: "frames"}),
+        Stage("tiny_decoder", "tiny_decoder", {"latent_sample": _FRAMES}, "sample", {0: "frames"}),
     )
 }
 """Every stage by its name, in the order in which a bundle is built."""

@@ -8,9 +8,11 @@ from torch import nn
 
 from hummingbird_edge.export.checkpoint import Checkpoint, load_strict
 from hummingbird_edge.export.models.config import ModelConfig
+from hummingbird_edge.export.models.tiny_decoder import CHANNELS, DOWNSAMPLING
 from hummingbird_edge.export.stage import PREFIXES, network
+from hummingbird_edge.runtime.errors import RequestError
 
-__all__ = ["CheckpointWeights", "RandomWeights", "Weights"]
+__all__ = ["CheckpointWeights", "RandomWeights", "Weights", "WithTinyDecoder"]
 
 
 class Weights(Protocol):
@@ -49,6 +51,35 @@ def _unused(name: str, config: ModelConfig) -> list[str]:
         return []
     last_block = f"transformer.resblocks.{config.text.layers - 1}."
     return [last_block, "text_projection", "logit_scale", "attn_mask"]
+
+
+@dataclass(frozen=True)
+class WithTinyDecoder:
+    """Weights with those of a tiny decoder, from a file of its own, beside them."""
+
+    base: Weights
+    checkpoint: Checkpoint
+
+    def load(self, name: str, config: ModelConfig) -> nn.Module:
+        """Return a network with its weights; raises RequestError where the latents are others."""
+        if name != "tiny_decoder":
+            return self.base.load(name, config)
+        vae = config.vae
+        if (vae.latent_channels, vae.downsampling) != (CHANNELS, DOWNSAMPLING):
+            raise RequestError(
+                f"the tiny decoder reads {CHANNELS} channels of 1/{DOWNSAMPLING} size, this model "
+                f"makes {vae.latent_channels} of 1/{vae.downsampling}: leave it out"
+            )
+        with torch.device("meta"):
+            module = network(name, config)
+        load_strict(module, self.checkpoint, "")
+        return module.float()
+
+    def provenance(self) -> dict[str, Any]:
+        """Return where both are from."""
+        tiny, digest = self.checkpoint.source, self.checkpoint.sha256()
+        both = {"tiny_decoder": tiny, "tiny_decoder_sha256": digest}
+        return {**self.base.provenance(), **both}
 
 
 @dataclass(frozen=True)

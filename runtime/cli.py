@@ -3,6 +3,7 @@
 import itertools
 import json
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,7 +15,7 @@ from hummingbird_edge.runtime.errors import RequestError
 if TYPE_CHECKING:
     from hummingbird_edge.runtime.request import Request
     from hummingbird_edge.runtime.result import Video
-    from hummingbird_edge.runtime.text_to_video import TextToVideo
+    from hummingbird_edge.runtime.text_to_video import Progress, TextToVideo
 
 __all__ = ["main"]
 
@@ -37,8 +38,24 @@ def run(
     fps: Annotated[int | None, typer.Option(help="Frames a second.")] = None,
     seed: Annotated[int, typer.Option(help="The same seed makes the same video.")] = 7,
     device: Annotated[
-        str, typer.Option(help="auto, cpu, dml, migraphx, rocm, webgpu, openvino[:DEVICE].")
+        str,
+        typer.Option(
+            help="auto, cpu, dml, migraphx, rocm, webgpu, openvino[:DEVICE]; or a name a stage, "
+            "unet=dml,vae=cpu,text=cpu."
+        ),
     ] = "auto",
+    precision: Annotated[
+        str, typer.Option(help="auto, fp32, bf16, fp16 of the arithmetic; or one a stage.")
+    ] = "auto",
+    decoder: Annotated[
+        str, typer.Option(help="full, or tiny where the bundle has a small decoder.")
+    ] = "full",
+    preview: Annotated[
+        bool, typer.Option("--preview", help="Write each step's picture as OUT-step-N.webp.")
+    ] = False,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", help="Say which engine ran each stage, and why.")
+    ] = False,
     prompts: Annotated[
         Path | None, typer.Option(help="A text file, one prompt a line; outputs are numbered.")
     ] = None,
@@ -47,6 +64,12 @@ def run(
     info: Annotated[
         Path | None, typer.Option(help="Print how a video was made, and how to make it again.")
     ] = None,
+    list_devices: Annotated[
+        bool, typer.Option("--list-devices", help="Try out every device and say what works.")
+    ] = False,
+    tune: Annotated[
+        bool, typer.Option("--tune", help="Measure every way to run this size; auto remembers it.")
+    ] = False,
     version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
 ) -> None:
     """Make a video from a prompt.
@@ -62,7 +85,10 @@ def run(
     if info is not None:
         _print_info(info, as_json)
         return
-    jobs = _jobs(prompt, prompts, output)
+    if list_devices:
+        _print_devices(as_json)
+        return
+    jobs = [] if tune else _jobs(prompt, prompts, output)
     width, height = parse_size(size)
     asked = {
         "frames": frames,
@@ -71,8 +97,17 @@ def run(
         "steps": steps,
         "guidance": guidance,
         "fps": fps,
+        "decoder": decoder,
+        "seed": seed,
     }
-    _make_all(jobs, bundle, device, verify, seed, asked, as_json)
+    from hummingbird_edge.runtime.bundle import BUILTIN
+    from hummingbird_edge.runtime.text_to_video import TextToVideo
+
+    pipeline = TextToVideo.from_bundle(bundle or BUILTIN, device, verify, precision)
+    if tune:
+        _tune(pipeline, asked, as_json)
+        return
+    _make_all(pipeline, jobs, asked, _Show(as_json, verbose, preview))
 
 
 def _jobs(prompt: str | None, prompts: Path | None, output: Path) -> list[tuple[str, Path]]:
@@ -107,32 +142,37 @@ def parse_size(size: str | None) -> tuple[int | None, int | None]:
 
 
 def _make_all(
+    pipeline: "TextToVideo",
     jobs: list[tuple[str, Path]],
-    bundle: Path | None,
-    device: str,
-    verify: bool,
-    seed: int,
     asked: dict[str, Any],
-    as_json: bool,
+    show: "_Show",
 ) -> None:
-    from hummingbird_edge.runtime.bundle import BUILTIN
     from hummingbird_edge.runtime.request import Request
-    from hummingbird_edge.runtime.text_to_video import TextToVideo
     from hummingbird_edge.runtime.video import check_output
 
-    pipeline = TextToVideo.from_bundle(bundle or BUILTIN, device, verify)
-    requests = [
-        Request.for_model(pipeline.bundle.manifest, prompt, seed, **asked) for prompt, _ in jobs
-    ]
+    manifest = pipeline.bundle.manifest
+    requests = [Request.for_model(manifest, prompt, **asked) for prompt, _ in jobs]
     for _, path in jobs:
         check_output(path)
     for request, (prompt, path) in zip(requests, jobs, strict=True):
         _warn_if_cut(pipeline, prompt)
-        video = _generate(pipeline, request)
+        video = _generate(pipeline, request, path if show.preview else None)
         for reason in dict.fromkeys(itertools.chain(*pipeline.refusals.values())):
             _say(f"note: {reason}")
+        if show.verbose:
+            for stage, placed in pipeline.placed.items():
+                _say(f"{stage}: {placed}")
         video.save(path)
-        _print_result(video, path, as_json)
+        _print_result(pipeline, video, path, show.as_json)
+
+
+@dataclass(frozen=True, slots=True)
+class _Show:
+    """What the user wants to see besides the video."""
+
+    as_json: bool
+    verbose: bool
+    preview: bool
 
 
 def _warn_if_cut(pipeline: "TextToVideo", prompt: str) -> None:
@@ -144,24 +184,44 @@ def _warn_if_cut(pipeline: "TextToVideo", prompt: str) -> None:
         )
 
 
-def _generate(pipeline: "TextToVideo", request: "Request") -> "Video":
-    """Make one video, showing progress on stderr: in place on a terminal, else a line a stage."""
+def _generate(pipeline: "TextToVideo", request: "Request", preview: Path | None) -> "Video":
+    """Make one video, showing progress on stderr: in place on a terminal, else a line a stage.
+
+    With `preview`, the video's path, each step's picture is written beside it.
+    """
     in_place = sys.stderr.isatty()
     for progress in pipeline.generate(request):
         if progress.video is not None:
             if in_place:
                 print("\r" + " " * 60 + "\r", end="", file=sys.stderr, flush=True)
             return progress.video
+        if progress.index == 0:
+            continue
         device = pipeline.devices[progress.stage]
         text = f"{progress.stage} {progress.index}/{progress.count} on {device}"
         if in_place:
             print(f"\r{text:<60}", end="", file=sys.stderr, flush=True)
         elif progress.index == progress.count:
             _say(text)
+        if preview is not None and progress.denoised is not None:
+            _write_preview(pipeline, progress, request, preview)
     raise AssertionError("the generator ends with a video")
 
 
-def _print_result(video: "Video", path: Path, as_json: bool) -> None:
+def _write_preview(
+    pipeline: "TextToVideo", progress: "Progress", request: "Request", path: Path
+) -> None:
+    from hummingbird_edge.runtime.video import write_video
+
+    assert progress.denoised is not None
+    frames = pipeline.preview(progress.denoised)
+    target = path.with_name(f"{path.stem}-step-{progress.index}.webp")
+    settings = {**request.settings(), "preview_of_step": progress.index}
+    write_video(target, frames, request.fps, settings)
+    _say(f"preview: {target}")
+
+
+def _print_result(pipeline: "TextToVideo", video: "Video", path: Path, as_json: bool) -> None:
     timings = video.timings
     if not as_json:
         print(path)
@@ -170,6 +230,7 @@ def _print_result(video: "Video", path: Path, as_json: bool) -> None:
     entries = {
         "path": str(path),
         "settings": video.settings,
+        "stages": {stage: placed.facts() for stage, placed in pipeline.placed.items()},
         "timings": {
             "load_s": timings.load_s,
             "text_encoder_s": timings.text_encoder_s,
@@ -179,6 +240,39 @@ def _print_result(video: "Video", path: Path, as_json: bool) -> None:
         },
     }
     print(json.dumps(entries))
+
+
+def _tune(pipeline: "TextToVideo", asked: dict[str, Any], as_json: bool) -> None:
+    from dataclasses import asdict
+
+    from hummingbird_edge.runtime.request import Request
+    from hummingbird_edge.runtime.tuning import Measured, tune
+
+    def report(measured: Measured) -> None:
+        time = measured.failure or f"{measured.median_s:.3f} s, {measured.snr_db:.0f} dB"
+        _say(f"{measured.stage} on {measured.device} {measured.precision}: {time}")
+
+    request = Request.for_model(pipeline.bundle.manifest, "", **asked)
+    best = tune(pipeline.bundle, pipeline.stage_sizes(request), report)
+    if as_json:
+        print(json.dumps({stage: asdict(measured) for stage, measured in best.items()}))
+        return
+    for stage, measured in best.items():
+        print(f"{stage}: {measured.device} {measured.precision}, {measured.median_s:.3f} s")
+
+
+def _print_devices(as_json: bool) -> None:
+    from dataclasses import asdict
+
+    from hummingbird_edge.runtime.probe import probe_all
+
+    verdicts = probe_all()
+    if as_json:
+        print(json.dumps([asdict(verdict) for verdict in verdicts]))
+        return
+    for verdict in verdicts:
+        state = "works" if verdict.works else "fails" if verdict.installed else "not installed"
+        print(f"{verdict.device:<12} {state:<14} {verdict.reason}")
 
 
 def _print_info(path: Path, as_json: bool) -> None:
@@ -212,6 +306,8 @@ def _command(settings: dict[str, object]) -> str:
         parts = ["hb-run", "--size", f"{settings['width']}x{settings['height']}"]
         for name in ("frames", "steps", "guidance", "fps", "seed"):
             parts += [f"--{name}", str(settings[name])]
+        if settings.get("decoder", "full") != "full":
+            parts += ["--decoder", str(settings["decoder"])]
         prompt = str(settings["prompt"])
     except KeyError as error:
         raise OutputError(

@@ -13,7 +13,7 @@ from importlib.util import find_spec
 
 from hummingbird_edge.runtime.errors import DeviceError, RequestError
 
-__all__ = ["Device", "candidates"]
+__all__ = ["Device", "candidates", "known_devices"]
 
 _PROVIDERS = {
     "cpu": "CPUExecutionProvider",
@@ -54,6 +54,28 @@ class Device:
             raise RequestError(f"there is no device called {name!r}: choose from {known}")
         return cls(name, "onnxruntime", _PROVIDERS[name])
 
+    @property
+    def needs_proof(self) -> bool:
+        """Whether it hangs on a driver that may not work; processors need none."""
+        return self.target not in ("CPUExecutionProvider", "CPU")
+
+    def precisions(self) -> tuple[str, ...]:
+        """Return the arithmetic it has for a float32 graph, the fastest first, `fp32` last.
+
+        ONNX Runtime computes as the graph says. OpenVINO can be told to compute in less.
+        """
+        if self.engine != "openvino":
+            return ("fp32",)
+        try:
+            import openvino
+
+            known = openvino.Core().get_property(self.target, "OPTIMIZATION_CAPABILITIES")
+        except (ImportError, OSError, RuntimeError):
+            return ("fp32",)  # loading the stage will say what is wrong
+        is_gpu = not self.target.startswith("CPU")
+        fast = {"bf16": "BF16" in known, "fp16": "FP16" in known and is_gpu}
+        return (*(name for name, has in fast.items() if has), "fp32")
+
     def require_installed(self) -> None:
         """Raise DeviceError where the engine or its provider is not installed."""
         if self.engine == "openvino":
@@ -71,6 +93,20 @@ class Device:
                 f"device {self.name} needs {self.target}, the installed ONNX Runtime "
                 f"{onnxruntime.__version__} has {', '.join(available)}: {_INSTALL[self.name]}"
             )
+
+
+def known_devices() -> list[str]:
+    """Return the name of every device there could be, OpenVINO's as it lists them."""
+    names = [*_PROVIDERS, "openvino"]
+    if find_spec("openvino") is not None:
+        try:
+            import openvino
+
+            targets = openvino.Core().available_devices
+        except (ImportError, OSError, RuntimeError):
+            return names  # probing will say what is wrong
+        names += [f"openvino:{target}" for target in targets if target != "CPU"]
+    return names
 
 
 def candidates(name: str) -> list[Device]:

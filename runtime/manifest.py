@@ -14,6 +14,9 @@ from dataclasses import dataclass, fields
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, TypeVar
 
+import numpy as np
+from numpy.typing import NDArray
+
 from hummingbird_edge.runtime.errors import BundleError
 from hummingbird_edge.runtime.sampler import Sampler
 
@@ -133,6 +136,16 @@ class Manifest:
                 f"{path} does not state what a bundle needs "
                 f"({type(error).__name__}: {error}): build the bundle again"
             ) from error
+
+    def latent_to_rgb(self) -> NDArray[np.float32] | None:
+        """Return the matrix (C + 1, 3) of quick previews, or None in a bundle without one."""
+        rows = self.stages.get("vae_decoder", {}).get("latent_to_rgb")
+        try:
+            matrix = np.array(rows, np.float32)
+        except (TypeError, ValueError):
+            return None
+        shape = (self.model.latent_channels + 1, 3)
+        return matrix if matrix.shape == shape and np.isfinite(matrix).all() else None
 
     def graph(self, stage: str) -> str:
         """Return the relative path of the graph that runs `stage`."""

@@ -12,6 +12,7 @@ __all__ = ["Request"]
 _MOST = {"frames": 10_000, "width": 16_384, "height": 16_384, "fps": 240}
 """Beyond these no machine or player follows, and arithmetic overflows."""
 _MOST_GUIDANCE = 10_000
+_DECODERS = {"full": "vae_decoder", "tiny": "tiny_decoder"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,10 +34,17 @@ class Request:
     """Frames a second, told to the model and used for playing."""
     seed: int
     """Fixes the noise; 0 or more."""
+    decoder: str = "full"
+    """`full` for the VAE's, `tiny` for a small one that the bundle may hold."""
 
     @classmethod
     def for_model(
-        cls, manifest: Manifest, prompt: str, seed: int, **asked: int | float | None
+        cls,
+        manifest: Manifest,
+        prompt: str,
+        seed: int,
+        decoder: str = "full",
+        **asked: int | float | None,
     ) -> "Request":
         """Fill in the bundle's defaults for what is None, and check; raises RequestError."""
         defaults = asdict(manifest.defaults)
@@ -50,7 +58,7 @@ class Request:
             guidance = float(merged["guidance"])
         except (TypeError, ValueError) as error:
             raise RequestError(f"a setting is no number of its kind: {error}") from error
-        request = cls(prompt=prompt, guidance=guidance, **whole)
+        request = cls(prompt=prompt, guidance=guidance, decoder=decoder, **whole)
         request._check(manifest)
         return request
 
@@ -74,6 +82,18 @@ class Request:
         if self.seed < 0:
             raise RequestError(f"seed is {self.seed}: give 0 or more")
         manifest.sampler.timesteps(self.steps)
+        if self.decoder not in _DECODERS:
+            raise RequestError(f"the decoder is {self.decoder!r}: choose full or tiny")
+        if self.decoding_stage not in manifest.stages:
+            raise RequestError(
+                f"{manifest.name} has no {self.decoder} decoder: leave --decoder out, or build the "
+                f"bundle with hb-export build --tiny-decoder FILE"
+            )
+
+    @property
+    def decoding_stage(self) -> str:
+        """The stage of a bundle that decodes."""
+        return _DECODERS[self.decoder]
 
     def latent_shape(self, manifest: Manifest) -> tuple[int, int, int, int, int]:
         """Return the shape of the latents, (1, C, T, h, w)."""

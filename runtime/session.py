@@ -1,4 +1,8 @@
-"""What the pipeline asks of an inference engine: load a graph on a device, run it."""
+"""What the pipeline asks of an inference engine: load a graph on a device, run it.
+
+Graphs leave frames, height and width free, so that one serves every video. A session fixes them:
+engines plan memory and choose kernels for sizes they know.
+"""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -7,7 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from hummingbird_edge.runtime.device import Device
+from hummingbird_edge.runtime.placement import Option
 
 __all__ = ["Session", "open_session"]
 
@@ -17,20 +21,31 @@ Array = NDArray[Any]
 class Session(Protocol):
     """A loaded graph."""
 
-    device: Device
-    """Where it runs."""
+    option: Option
+    """Where and in which precision it runs."""
+    share: float
+    """Share of its nodes that the device took, in [0, 1]."""
 
     def run(self, inputs: Mapping[str, Array]) -> NDArray[np.float32]:
         """Return the graph's only output; raises DeviceError where the engine fails."""
         ...
 
 
-def open_session(graph: Path, device: Device) -> Session:
-    """Load `graph` on `device`; raises DeviceError where the device is not there or refuses it."""
-    if device.engine == "openvino":
+def open_session(
+    graph: Path,
+    option: Option,
+    sizes: Mapping[str, int] | None = None,
+    cache: Path | None = None,
+) -> Session:
+    """Load `graph`; raises DeviceError where the device is not there or refuses it.
+
+    `sizes` fixes free axes by their names (`frames`, `height`, `width`, `batch`), or none.
+    `cache` is a folder for compiled models of engines that compile.
+    """
+    if option.device.engine == "openvino":
         from hummingbird_edge.runtime.openvino_session import OpenVINOSession
 
-        return OpenVINOSession(graph, device)
+        return OpenVINOSession(graph, option, sizes or {}, cache)
     from hummingbird_edge.runtime.onnxruntime_session import ONNXRuntimeSession
 
-    return ONNXRuntimeSession(graph, device)
+    return ONNXRuntimeSession(graph, option, sizes or {}, cache)

@@ -6,7 +6,7 @@ The denoising loop is a generator; progress, preview and cancelling belong to wh
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,14 +15,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hummingbird_edge.runtime.bundle import BUILTIN, Bundle
-from hummingbird_edge.runtime.device import Device, candidates
+from hummingbird_edge.runtime.compiled import compiled_folder
 from hummingbird_edge.runtime.errors import DeviceError, RequestError
 from hummingbird_edge.runtime.noise import gaussian_noise
+from hummingbird_edge.runtime.placement import Option, Placed, by_stage, options
+from hummingbird_edge.runtime.preview import linear_preview
 from hummingbird_edge.runtime.request import Request
 from hummingbird_edge.runtime.result import Timings, Video, check_frames, check_latents
 from hummingbird_edge.runtime.sampler import Step, guidance_embedding
 from hummingbird_edge.runtime.session import Session, open_session
 from hummingbird_edge.runtime.tokenizer import Tokenizer, Tokens
+from hummingbird_edge.runtime.tuning import Measured, recall
 
 __all__ = ["Progress", "TextToVideo"]
 
@@ -39,9 +42,9 @@ class Progress:
     """What a caller hears while a video is made."""
 
     stage: str
-    """`text_encoder`, `unet`, `vae_decoder`, or `done`."""
+    """`text_encoder`, `unet`, `vae_decoder`, `tiny_decoder`, or `done`."""
     index: int
-    """How much of the stage is done, 1 to `count`."""
+    """How much of the stage is done, 1 to `count`; 0 when its graph is about to be loaded."""
     count: int
     seconds: float
     """What this part took."""
@@ -68,34 +71,52 @@ class _Clock:
             load_s=self.load_s,
             text_encoder_s=sum(self.stage_s["text_encoder"]),
             unet_step_s=tuple(self.stage_s["unet"]),
-            vae_decoder_s=sum(self.stage_s["vae_decoder"]),
+            vae_decoder_s=sum(
+                sum(self.stage_s.get(name, ())) for name in ("vae_decoder", "tiny_decoder")
+            ),
         )
 
 
 class TextToVideo:
     """A bundle ready to make videos."""
 
-    def __init__(self, bundle: Bundle, device: str = "auto") -> None:
+    def __init__(self, bundle: Bundle, device: str = "auto", precision: str = "auto") -> None:
         self.bundle = bundle
         self.facts = bundle.manifest.model
         self.tokenizer = Tokenizer(bundle.path("tokenizer"), self.facts.context_length)
-        self.devices: dict[str, str] = {}
-        """Stage name to the device that ran it last."""
+        self.placed: dict[str, Placed] = {}
+        """Stage name to how it was run last."""
         self.refusals: dict[str, list[str]] = {}
         """Stage name to why `auto` passed over better devices."""
-        self._candidates = candidates(device)
-        self._sessions: dict[str, Session] = {}
+        devices, precisions = by_stage("device", device), by_stage("precision", precision)
+        self._options = {
+            stage: options(stage, devices[stage], precisions[stage]) for stage in devices
+        }
+        self._asked = {stage for stage, name in devices.items() if name != "auto"}
+        self._precisions = precisions
+        self._measured: dict[str, Measured] = {}
+        self._sessions: dict[str, tuple[Mapping[str, int], Session]] = {}
 
     @classmethod
     def from_bundle(
-        cls, path: str | Path = BUILTIN, device: str = "auto", verify: bool = False
+        cls,
+        path: str | Path = BUILTIN,
+        device: str = "auto",
+        verify: bool = False,
+        precision: str = "auto",
     ) -> "TextToVideo":
-        """Open the bundle at `path` (else the built-in one) for `device`.
+        """Open the bundle at `path` (else the built-in one).
 
-        `verify` compares every file with its digest even if that was done before. Raises
-        BundleError, DeviceError, or RequestError for an unknown device name.
+        `device` and `precision` are one name, or a name a stage (`unet=dml,vae=cpu`). `verify`
+        compares every file with its digest even if that was done before. Raises BundleError,
+        DeviceError, or RequestError for an unknown name.
         """
-        return cls(Bundle.open(path, verify), device)
+        return cls(Bundle.open(path, verify), device, precision)
+
+    @property
+    def devices(self) -> dict[str, str]:
+        """Stage name to the device that ran it last."""
+        return {stage: placed.option.device.name for stage, placed in self.placed.items()}
 
     def __call__(
         self,
@@ -107,6 +128,7 @@ class TextToVideo:
         guidance: float | None = None,
         fps: int | None = None,
         seed: int = 7,
+        decoder: str = "full",
         initial_noise: Latents | None = None,
         step_noise: Latents | None = None,
         on_step: Callable[[Progress], None] | None = None,
@@ -114,13 +136,15 @@ class TextToVideo:
         """Make one video; what is None is the bundle's default (published: 16 frames, 512 x 320).
 
         `initial_noise` (1, C, T, h, w) and `step_noise` (steps, 1, C, T, h, w) float32 replace the
-        noise that `seed` gives. `on_step` hears every U-Net step and stops the work by raising.
+        noise that `seed` gives. `decoder` is `full`, or `tiny` where the bundle has one. `on_step`
+        hears every U-Net step and stops the work by raising.
         Raises RequestError, DeviceError or GenerationError.
         """
         request = Request.for_model(
             self.bundle.manifest,
             prompt,
             seed,
+            decoder,
             frames=frames,
             width=width,
             height=height,
@@ -129,7 +153,7 @@ class TextToVideo:
             fps=fps,
         )
         for progress in self.generate(request, initial_noise, step_noise):
-            if on_step is not None and progress.stage == "unet":
+            if on_step is not None and progress.denoised is not None:
                 on_step(progress)
             if progress.video is not None:
                 return progress.video
@@ -149,22 +173,25 @@ class TextToVideo:
         shape = request.latent_shape(self.bundle.manifest)
         _require_shape("initial_noise", initial_noise, shape)
         _require_shape("step_noise", step_noise, (request.steps, *shape))
-        clock = _Clock()
+        clock, sizes = _Clock(), self.stage_sizes(request)
+        self._measured = recall(self.bundle, sizes)
+        yield Progress("text_encoder", 0, 1, 0.0)
         context, seconds = self._encode_text(request, clock)
         yield Progress("text_encoder", 1, 1, seconds)
+        yield Progress("unet", 0, request.steps, 0.0)
         latents = None
         for progress in self._denoise(request, context, initial_noise, step_noise, clock):
             latents = progress.denoised
             yield progress
         assert latents is not None  # a sampler takes at least one step
+        yield Progress(request.decoding_stage, 0, request.frames, 0.0)
         parts: list[NDArray[np.float32]] = []
-        for part, progress in self._decode(latents, clock):
+        for part, progress in self._decode(latents, request.decoding_stage, clock):
             parts.append(part)
             yield progress
         pixels = np.concatenate(parts)
         check_frames(pixels)
-        frames = np.clip(np.rint((pixels + 1) * 127.5), 0, 255).astype(np.uint8)
-        frames = np.ascontiguousarray(frames.transpose(0, 2, 3, 1))
+        frames = _to_pixels(pixels)
         settings = {**request.settings(), **self._provenance()}
         if initial_noise is not None or step_noise is not None:
             settings["noise"] = "given"
@@ -178,7 +205,7 @@ class TextToVideo:
         a second pass the empty prompt's."""
         prompts = [request.prompt, *([""] if self.facts.guidance_width is None else [])]
         ids = [self.tokens(prompt).ids[None, :] for prompt in prompts]
-        session = self._session("text_encoder", clock)
+        session = self._session("text_encoder", self.stage_sizes(request)["text_encoder"], clock)
         started = time.perf_counter()
         contexts = [session.run({"input_ids": row}) for row in ids]
         seconds = clock.add("text_encoder", started)
@@ -195,7 +222,7 @@ class TextToVideo:
         """Run the sampler, yielding the denoised latents of every step."""
         shape = request.latent_shape(self.bundle.manifest)
         x_t = gaussian_noise(shape, request.seed, 0) if initial_noise is None else initial_noise
-        session = self._session("unet", clock)
+        session = self._session("unet", self.stage_sizes(request)["unet"], clock)
         for step in self.bundle.manifest.sampler.steps(request.steps):
             started = time.perf_counter()
             output = self._predict(session, request, context, x_t, step)
@@ -233,33 +260,79 @@ class TextToVideo:
         return unconditional + np.float32(request.guidance) * (conditional - unconditional)
 
     def _decode(
-        self, latents: Latents, clock: _Clock
+        self, latents: Latents, stage: str, clock: _Clock
     ) -> Iterator[tuple[NDArray[np.float32], Progress]]:
         """Yield RGB (n, 3, H, W) float32 in about [-1, 1], chunk by chunk of frames."""
-        session = self._session("vae_decoder", clock)
-        z = latents[0].transpose(1, 0, 2, 3) / np.float32(self.facts.scaling_factor)
-        pixels = z.shape[2] * z.shape[3] * self.facts.vae_downsampling**2
-        chunk = max(1, _CHUNK_PIXELS // pixels)
-        for start in range(0, len(z), chunk):
+        z = latents[0].transpose(1, 0, 2, 3)
+        if stage == "vae_decoder":  # the tiny one takes the latents of diffusion as they are
+            z = z / np.float32(self.facts.scaling_factor)
+        sizes = self._decoder_sizes(latents.shape)
+        count, chunk = len(z), sizes["frames"]
+        session = self._session(stage, sizes, clock)
+        for start in range(0, count, chunk):
             started = time.perf_counter()
-            part = session.run({"latent_sample": np.ascontiguousarray(z[start : start + chunk])})
-            seconds = clock.add("vae_decoder", started)
-            done = min(start + chunk, len(z))
-            yield part, Progress("vae_decoder", done, len(z), seconds)
+            # A session has one size: the last chunk repeats its last frame.
+            rows = np.minimum(np.arange(start, start + chunk), count - 1)
+            part = session.run({"latent_sample": np.ascontiguousarray(z[rows])})
+            seconds = clock.add(stage, started)
+            done = min(start + chunk, count)
+            yield part[: done - start], Progress(stage, done, count, seconds)
 
-    def _session(self, stage: str, clock: _Clock) -> Session:
-        """Return the session of `stage`, loading it on the first candidate that takes it."""
-        if stage in self._sessions:
-            return self._sessions[stage]
+    def stage_sizes(self, request: Request) -> dict[str, dict[str, int]]:
+        """Return the sizes of each stage's free axes, for the stages that `request` runs."""
+        shape = request.latent_shape(self.bundle.manifest)
+        return {
+            "text_encoder": {"batch": 1},
+            "unet": dict(zip(("frames", "height", "width"), shape[2:], strict=True)),
+            request.decoding_stage: self._decoder_sizes(shape),
+        }
+
+    def _decoder_sizes(self, shape: tuple[int, ...]) -> dict[str, int]:
+        """Return how much of latents of `shape` (1, C, T, h, w) is decoded at once."""
+        frames, height, width = shape[2:]
+        pixels = height * width * self.facts.vae_downsampling**2
+        chunk = min(frames, max(1, _CHUNK_PIXELS // pixels))
+        return {"frames": chunk, "height": height, "width": width}
+
+    def preview(self, latents: Latents) -> NDArray[np.uint8]:
+        """Picture denoised latents (1, C, T, h, w) quickly, (T, H', W', 3) uint8.
+
+        By the bundle's tiny decoder, else by a linear map at half the size; raises RequestError
+        for a bundle with neither.
+        """
+        if "tiny_decoder" in self.bundle.manifest.stages:
+            parts = [part for part, _ in self._decode(latents, "tiny_decoder", _Clock())]
+            return _to_pixels(np.concatenate(parts))
+        matrix = self.bundle.manifest.latent_to_rgb()
+        if matrix is None:
+            raise RequestError(
+                f"{self.bundle.manifest.name} has no tiny decoder and no map for previews: "
+                f"build the bundle again"
+            )
+        return linear_preview(latents, matrix, self.facts.vae_downsampling // 2)
+
+    def _session(self, stage: str, sizes: Mapping[str, int], clock: _Clock) -> Session:
+        """Return the session of `stage` for `sizes`, loaded in the first way that works."""
+        known, session = self._sessions.get(stage, ({}, None))
+        if session is not None and known == sizes:
+            return session
+        self._sessions.pop(stage, None)
+        graph, cache = self.bundle.graph(stage), compiled_folder(self.bundle.digest)
+        decides = "vae_decoder" if stage == "tiny_decoder" else stage
         started = time.perf_counter()
         refusals: list[str] = []
-        for device in self._candidates:
+        for option, why in self._ways(stage, decides):
             try:
-                session = open_session(self.bundle.graph(stage), device)
+                if why == "first that works" and option.device.needs_proof:
+                    _require_works(option.device.name)
+                session = open_session(graph, option, sizes, cache)
             except DeviceError as error:
                 refusals.append(str(error))
                 continue
-            self._keep(stage, session, device)
+            self.placed[stage] = Placed(option, session.share, why)
+            # A large bundle's session lives as long as its stage.
+            if self.bundle.bytes <= _RESIDENT_BYTES:
+                self._sessions[stage] = sizes, session
             self.refusals[stage] = refusals
             clock.load_s[stage] = time.perf_counter() - started
             return session
@@ -267,11 +340,20 @@ class TextToVideo:
             raise DeviceError(refusals[0])
         raise DeviceError(f"no device could load {stage}: {'; '.join(refusals)}")
 
-    def _keep(self, stage: str, session: Session, device: Device) -> None:
-        """Note where the stage runs; a large bundle's session lives as long as its stage."""
-        self.devices[stage] = device.name
-        if self.bundle.bytes <= _RESIDENT_BYTES:
-            self._sessions[stage] = session
+    def _ways(self, stage: str, decides: str) -> Iterator[tuple[Option, str]]:
+        """Yield the ways to try for `stage`, each with the reason; `decides` names what was asked.
+
+        A measurement counts where it is among the ways that were asked for.
+        """
+        measured = self._measured.get(stage)
+        known = self._options[decides]
+        if decides in self._asked:
+            yield from ((option, "asked for") for option in known)
+            return
+        precision = self._precisions[decides]
+        if measured is not None and precision in ("auto", measured.precision):
+            yield measured.option, "measured"
+        yield from ((option, "first that works") for option in known)
 
     def _provenance(self) -> dict[str, object]:
         from importlib.metadata import version
@@ -279,9 +361,25 @@ class TextToVideo:
         return {
             "model": self.bundle.manifest.name,
             "bundle_sha256": self.bundle.digest,
-            "devices": dict(self.devices),
+            "devices": self.devices,
+            "precisions": {name: how.option.precision for name, how in self.placed.items()},
             "version": version("hummingbird-edge"),
         }
+
+
+def _require_works(name: str) -> None:
+    """Raise DeviceError where a device fails on trial."""
+    from hummingbird_edge.runtime.probe import probe
+
+    verdict = probe(name)
+    if not verdict.works:
+        raise DeviceError(f"{name} is installed and does not work: {verdict.reason}")
+
+
+def _to_pixels(frames: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """Turn RGB (T, 3, H, W) in about [-1, 1] into (T, H, W, 3) uint8."""
+    pixels = np.clip(np.rint((frames + 1) * 127.5), 0, 255).astype(np.uint8)
+    return np.ascontiguousarray(pixels.transpose(0, 2, 3, 1))
 
 
 def _require_shape(name: str, noise: Latents | None, shape: tuple[int, ...]) -> None:

@@ -194,7 +194,9 @@ def test_bad_folders_are_refused(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(RequestError, match="there is no folder"):
         find_videos(tmp_path / "nowhere")
     write(empty / "silent.mp4", clip_of("left"))
-    with pytest.raises(RequestError, match=r"is left to train on \(1 no caption; silent.mp4: no NAME.txt"):
+    with pytest.raises(
+        RequestError, match=r"is left to train on \(1 no caption; silent.mp4: no NAME.txt"
+    ):
         curate_folder(empty, tmp_path / "out", TemplateEnricher(), Thresholds())
     assert not (tmp_path / "out").exists()
     (tmp_path / "file").write_text("in the way")

@@ -26,6 +26,7 @@ from hummingbird_edge.runtime.errors import (
     OutputError,
     RequestError,
 )
+from hummingbird_edge.runtime.placement import Option
 from hummingbird_edge.runtime.session import open_session
 
 NANO = Path(__file__).parent / "data" / "nano_07b_merged_all.pt"
@@ -52,7 +53,7 @@ def quiet(_: str) -> None:
 
 
 def run(bundle: Path, stage: str, inputs: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
-    return open_session(bundle / stage / "model.onnx", Device.parse("cpu")).run(inputs)
+    return open_session(bundle / stage / "model.onnx", Option(Device.parse("cpu"))).run(inputs)
 
 
 @pytest.mark.parametrize("stage", STAGES)

@@ -15,6 +15,7 @@ from hummingbird_edge.runtime.bundle import Bundle
 from hummingbird_edge.runtime.device import Device, candidates
 from hummingbird_edge.runtime.errors import DeviceError, GenerationError, RequestError
 from hummingbird_edge.runtime.noise import gaussian_noise
+from hummingbird_edge.runtime.placement import Option
 from hummingbird_edge.runtime.request import Request
 from hummingbird_edge.runtime.result import Video, check_frames, check_latents
 from hummingbird_edge.runtime.session import open_session
@@ -99,7 +100,7 @@ def test_recorded_videos_without_the_toolchain(
 def test_recorded_videos_in_openvino(nano_bundle: Path, golden: Golden, case: str) -> None:
     pytest.importorskip("openvino")
     noise = golden[f"{case}_initial_noise"]
-    pipeline = TextToVideo.from_bundle(nano_bundle, "openvino")
+    pipeline = TextToVideo.from_bundle(nano_bundle, "openvino", precision="fp32")
     video = pipeline(
         str(golden[f"{case}_prompt"]),
         frames=noise.shape[2],
@@ -172,7 +173,7 @@ def test_many_frames_are_decoded_in_parts(pipeline: TextToVideo) -> None:
     ]
     video = parts[-1].video
     assert video is not None
-    decoder = open_session(pipeline.bundle.graph("vae_decoder"), Device.parse("cpu"))
+    decoder = open_session(pipeline.bundle.graph("vae_decoder"), Option(Device.parse("cpu")))
     z = video.latents[0].transpose(1, 0, 2, 3) / np.float32(0.18215)
     pixels = decoder.run({"latent_sample": np.ascontiguousarray(z)}).transpose(0, 2, 3, 1)
     assert np.abs(np.clip((pixels + 1) * 127.5, 0, 255) - video.frames).max() <= 1
@@ -215,9 +216,11 @@ def test_a_video_tells_how_it_was_made(
         "guidance": 7.5,
         "fps": 8,
         "seed": 7,
+        "decoder": "full",
         "model": "nano_07b_merged_all",
         "bundle_sha256": Bundle.open(nano_bundle).digest,
         "devices": {"text_encoder": "cpu", "unet": "cpu", "vae_decoder": "cpu"},
+        "precisions": {"text_encoder": "fp32", "unet": "fp32", "vae_decoder": "fp32"},
         "version": version("hummingbird-edge"),
     }
     assert read_settings(video.save(tmp_path / "out.webp")) == video.settings
@@ -281,7 +284,7 @@ def test_guidance_by_a_second_pass(tiny: TextToVideo) -> None:
     noise = gaussian_noise(shape, 7, 0)
     video = tiny("a red cat", steps=1, seed=7)
     sessions = {
-        stage: open_session(tiny.bundle.graph(stage), Device.parse("cpu"))
+        stage: open_session(tiny.bundle.graph(stage), Option(Device.parse("cpu")))
         for stage in ("text_encoder", "unet")
     }
 
@@ -371,10 +374,10 @@ def test_a_damaged_graph_is_refused(tmp_path: Path) -> None:
     with pytest.raises(
         DeviceError, match=r"^cpu cannot load unet/model\.onnx \(.*build the bundle"
     ):
-        open_session(graph, Device.parse("cpu"))
+        open_session(graph, Option(Device.parse("cpu")))
 
 
 def test_an_input_of_another_shape_is_our_error(pipeline: TextToVideo) -> None:
-    session = open_session(pipeline.bundle.graph("vae_decoder"), Device.parse("cpu"))
+    session = open_session(pipeline.bundle.graph("vae_decoder"), Option(Device.parse("cpu")))
     with pytest.raises(DeviceError, match=r"^cpu failed while computing \("):
         session.run({"latent_sample": np.zeros((1, 5, 4, 4), np.float32)})

@@ -1,0 +1,65 @@
+"""TAESD's decoder: a small convolutional network in place of the VAE's, frame by frame.
+
+    rgb = f(3 tanh(z / 3)),   z the latents of diffusion as they are, rgb in about [0, 1]
+
+Parameters are named as published (`nn.Sequential` indices). Source: madebyollin/taesd, the decoder
+for Stable Diffusion 1 and 2's latents.
+"""
+
+import torch
+from torch import nn
+
+__all__ = ["CHANNELS", "DOWNSAMPLING", "TinyDecoder", "TinyVideoDecoder"]
+
+CHANNELS = 4
+"""Latent channels."""
+DOWNSAMPLING = 8
+"""Pixels along one side of a latent pixel."""
+_WIDTH = 64
+
+
+class Clamp(nn.Module):
+    """Bend latents smoothly into (-3, 3)."""
+
+    def forward(self, z: torch.Tensor) -> torch.Tensor:
+        return torch.tanh(z / 3) * 3
+
+
+class Block(nn.Module):
+    """Three convolutions on a residual branch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Sequential(
+            nn.Conv2d(_WIDTH, _WIDTH, 3, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(_WIDTH, _WIDTH, 3, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(_WIDTH, _WIDTH, 3, padding=1),
+        )
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return (self.conv(x) + x).relu()
+
+
+class TinyDecoder(nn.Sequential):
+    """Latents (N, 4, h, w) to RGB (N, 3, 8 h, 8 w), as published: not clipped."""
+
+    def __init__(self) -> None:
+        layers: list[nn.Module] = [Clamp(), nn.Conv2d(CHANNELS, _WIDTH, 3, padding=1), nn.ReLU()]
+        for _ in range(3):
+            layers += [Block(), Block(), Block(), nn.Upsample(scale_factor=2)]
+            layers += [nn.Conv2d(_WIDTH, _WIDTH, 3, padding=1, bias=False)]
+        super().__init__(*layers, Block(), nn.Conv2d(_WIDTH, 3, 3, padding=1))
+
+
+class TinyVideoDecoder(nn.Module):
+    """The same as a graph of its own, `latent_sample` -> `sample`, in [-1, 1] as the VAE's is."""
+
+    def __init__(self, decoder: TinyDecoder) -> None:
+        super().__init__()
+        self.decoder = decoder
+
+    def forward(self, latent_sample: torch.Tensor) -> torch.Tensor:
+        out: torch.Tensor = self.decoder(latent_sample)
+        return 2 * out - 1

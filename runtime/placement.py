@@ -1,0 +1,106 @@
+"""Where and how each stage runs: what the user asked for, and what `auto` tries in which order.
+
+--device auto                     one answer for every stage
+--device unet=dml,vae=cpu         an answer a stage; the others are `auto`
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from hummingbird_edge.runtime.device import Device, candidates
+from hummingbird_edge.runtime.errors import DeviceError, RequestError
+
+__all__ = ["PRECISIONS", "STAGE_NAMES", "Option", "Placed", "by_stage", "options"]
+
+STAGE_NAMES: Mapping[str, str] = {"text": "text_encoder", "unet": "unet", "vae": "vae_decoder"}
+"""What a user calls the stages; `vae` is whatever decodes."""
+PRECISIONS = ("auto", "fp32", "bf16", "fp16")
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """One way to run a stage."""
+
+    device: Device
+    precision: str = "fp32"
+    """Of the arithmetic: `fp32`, `bf16` or `fp16`."""
+
+    def __str__(self) -> str:
+        return f"{self.device.name} {self.precision}"
+
+
+def by_stage(option: str, text: str) -> dict[str, str]:
+    """Read `NAME` or `STAGE=NAME,...` of the command's `--option`: stage to name.
+
+    Stages that are not named are `auto`. Raises RequestError.
+    """
+    if "=" not in text:
+        return dict.fromkeys(STAGE_NAMES.values(), text)
+    found = dict.fromkeys(STAGE_NAMES.values(), "auto")
+    for part in text.split(","):
+        stage, equals, name = (piece.strip() for piece in part.partition("="))
+        if not equals or not name or stage not in STAGE_NAMES:
+            raise RequestError(
+                f"--{option} has {part.strip()!r}: write NAME, or STAGE=NAME,... "
+                f"for the stages {', '.join(STAGE_NAMES)}"
+            )
+        found[STAGE_NAMES[stage]] = name
+    return found
+
+
+def options(stage: str, device: str, precision: str) -> list[Option]:
+    """Return the ways to try for a stage, the best first.
+
+    Raises RequestError for names that are none, DeviceError where a device asked for is not
+    installed or no device computes in the precision asked for.
+    """
+    if precision not in PRECISIONS:
+        raise RequestError(
+            f"there is no precision {precision!r}: choose from {', '.join(PRECISIONS)}"
+        )
+    devices = candidates(device)
+    found = [
+        Option(known, kind)
+        for known in devices
+        for kind in _precisions(stage, known)[: 1 if precision == "auto" else None]
+        if precision in ("auto", kind)
+    ]
+    if not found:
+        names = ", ".join(known.name for known in devices)
+        raise DeviceError(
+            f"{names} cannot compute {stage} in {precision}: choose another --precision or --device"
+        )
+    return found
+
+
+def _precisions(stage: str, device: Device) -> tuple[str, ...]:
+    """Return what a device can compute a stage in, what `auto` takes first.
+
+    The text encoder is a fiftieth of the work and its first token's activations are large: it
+    stays in fp32 unless asked otherwise.
+    """
+    known = device.precisions()
+    return tuple(reversed(known)) if stage == "text_encoder" else known
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """How a stage was run in the end."""
+
+    option: Option
+    share: float
+    """Share of the graph's nodes that the device took, in [0, 1]."""
+    why: str
+    """`asked for`, `measured` or `first that works`."""
+
+    def __str__(self) -> str:
+        return f"{self.option} ({self.why}, {100 * self.share:.0f} % of the nodes there)"
+
+    def facts(self) -> dict[str, object]:
+        """Return plain values for JSON."""
+        return {
+            "device": self.option.device.name,
+            "precision": self.option.precision,
+            "share_on_device": round(self.share, 4),
+            "why": self.why,
+        }

@@ -1,0 +1,161 @@
+"""Does a device work? Tried out in a process of its own, because a driver may end the process.
+
+A provider that is compiled in, listed and taken may still compute elsewhere, or wrongly. So the
+built-in U-Net runs one small step there and is compared with the CPU:
+
+    python -m hummingbird_edge.runtime.probe openvino:GPU        {"works": false, "reason": ...}
+
+Verdicts are remembered until a package, the system or its driver changes.
+"""
+
+import json
+import math
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from hashlib import sha256
+from importlib.metadata import distributions
+from pathlib import Path
+
+from hummingbird_edge.runtime.bundle import BUILTIN, Bundle
+from hummingbird_edge.runtime.device import Device, known_devices
+from hummingbird_edge.runtime.errors import DeviceError
+from hummingbird_edge.runtime.placement import Option
+from hummingbird_edge.runtime.trial import run_trial, snr_db
+
+__all__ = ["Verdict", "environment", "probe", "probe_all"]
+
+TIMEOUT_S = 120
+LEAST_SNR_DB = 25.0
+"""Half precision of this network gives 40 dB and more; a wrong kernel gives 0."""
+LEAST_SHARE = 0.5
+_SIZES = {"frames": 2, "height": 4, "width": 4}
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What is known of a device."""
+
+    device: str
+    works: bool
+    reason: str
+    """What was found, or what is wrong and what to do."""
+    installed: bool = True
+    share: float = 0.0
+    """Share of the nodes that it took, in [0, 1]."""
+    snr_db: float = 0.0
+    """Of its outputs against the CPU's."""
+
+
+def probe_all(fresh: bool = False) -> list[Verdict]:
+    """Return what is known of every device, trying out those that are not remembered."""
+    return [probe(name, fresh) for name in known_devices()]
+
+
+def probe(name: str, fresh: bool = False) -> Verdict:
+    """Return whether the device called `name` works; raises RequestError for no such name.
+
+    What was found before is believed unless `fresh`, or packages or the system have changed.
+    """
+    device = Device.parse(name)
+    try:
+        device.require_installed()
+    except DeviceError as error:
+        return Verdict(name, False, str(error), installed=False)
+    known = _recall(name)
+    if known is not None and not fresh:
+        return known
+    verdict = _try_out(name)
+    _remember(verdict)
+    return verdict
+
+
+def _try_out(name: str) -> Verdict:
+    command = [sys.executable, "-m", "hummingbird_edge.runtime.probe", name]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S)
+    except subprocess.TimeoutExpired:
+        return Verdict(name, False, f"no answer within {TIMEOUT_S} s: check the driver")
+    try:
+        return Verdict(**json.loads(done.stdout.strip().splitlines()[-1]))
+    except (IndexError, ValueError, TypeError):
+        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        how = f"the probe ended with {done.returncode} ({last[:120]})"
+        return Verdict(name, False, f"{how}: check the driver")
+
+
+def examine(name: str) -> Verdict:
+    """Run one small U-Net step on the device and on the CPU, in this process."""
+    bundle = Bundle.open(BUILTIN)
+    truth = run_trial(bundle, "unet", Option(Device.parse("cpu")), _SIZES, runs=0).output
+    try:
+        trial = run_trial(bundle, "unet", Option(Device.parse(name)), _SIZES, runs=0)
+    except DeviceError as error:
+        return Verdict(name, False, str(error))
+    snr, share = snr_db(trial.output, truth), trial.share
+    if math.isinf(snr):
+        return Verdict(name, False, "it computes NaN: update the driver", share=share)
+    found = f"{100 * share:.0f} % of the nodes there, {snr:.0f} dB against the CPU"
+    if snr < LEAST_SNR_DB:
+        reason = f"its numbers are wrong ({found}): update the driver"
+    elif share < LEAST_SHARE:
+        reason = f"it leaves most of the work to the CPU ({found})"
+    else:
+        return Verdict(name, True, found, share=share, snr_db=snr)
+    return Verdict(name, False, reason, share=share, snr_db=snr)
+
+
+def environment() -> Mapping[str, str]:
+    """Return what a verdict, or a measurement, depends on: packages, system, driver."""
+    packages = {
+        name: found.version
+        for found in distributions()
+        if (name := (found.metadata["Name"] or "").lower()).startswith(
+            ("onnxruntime", "openvino", "windowsml", "hummingbird")
+        )
+    }
+    return {**packages, "system": platform.platform(), "drivers": _drivers()}
+
+
+def _drivers() -> str:
+    """Return a text that changes with the graphics drivers, as far as the system tells."""
+    folders = [Path("/sys/module/amdgpu/version"), Path("/opt/rocm/.info/version")]
+    folders += sorted(Path("/usr/share/vulkan/icd.d").glob("*.json"))
+    if os.name == "nt":
+        folders += sorted(Path(os.environ.get("SYSTEMROOT", "C:/Windows")).glob("System32/d3d12*"))
+    stamps = [f"{path.name}:{path.stat().st_mtime_ns}" for path in folders if path.exists()]
+    return sha256(" ".join(stamps).encode()).hexdigest()[:12]
+
+
+def _record() -> Path:
+    from platformdirs import user_cache_path
+
+    key = sha256(json.dumps(environment(), sort_keys=True).encode()).hexdigest()[:16]
+    return user_cache_path("hummingbird-edge") / "probes" / f"{key}.json"
+
+
+def _recall(name: str) -> Verdict | None:
+    try:
+        return Verdict(**json.loads(_record().read_text(encoding="utf-8"))[name])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _remember(verdict: Verdict) -> None:
+    path = _record()
+    try:
+        known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_suffix(f".{os.getpid()}")
+        text = json.dumps({**known, verdict.device: asdict(verdict)}, indent=2)
+        partial.write_text(text, encoding="utf-8")
+        partial.replace(path)
+    except (OSError, ValueError, TypeError):
+        return  # a cache that cannot be written costs a second probe, nothing else
+
+
+if __name__ == "__main__":
+    print(json.dumps(asdict(examine(sys.argv[1]))))

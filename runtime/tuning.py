@@ -1,0 +1,133 @@
+"""Which way of running each stage is fastest on this machine: measured once, then remembered.
+
+    hb-run --tune --size 512x320 --frames 16
+
+A measurement belongs to a bundle, a size, a machine and the packages installed; `auto` asks for it
+and falls back on the ladder of `device` where there is none.
+"""
+
+import json
+import os
+import platform
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from hashlib import sha256
+from pathlib import Path
+
+from hummingbird_edge.runtime.bundle import Bundle
+from hummingbird_edge.runtime.compiled import compiled_folder
+from hummingbird_edge.runtime.device import Device, known_devices
+from hummingbird_edge.runtime.errors import DeviceError
+from hummingbird_edge.runtime.placement import Option
+from hummingbird_edge.runtime.probe import environment, probe
+from hummingbird_edge.runtime.trial import run_trial, snr_db
+
+__all__ = ["Measured", "recall", "tune"]
+
+Sizes = Mapping[str, Mapping[str, int]]
+"""Stage name to the sizes of its free axes."""
+
+LEAST_SNR_DB = 25.0
+"""Against the CPU in fp32; one step of bfloat16 has about 35 dB."""
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """One way of running one stage."""
+
+    stage: str
+    device: str
+    precision: str
+    median_s: float
+    load_s: float
+    snr_db: float
+    """Against the CPU in fp32."""
+    failure: str = ""
+    """Why it cannot be taken, or nothing."""
+
+    @property
+    def option(self) -> Option:
+        """The way itself."""
+        return Option(Device.parse(self.device), self.precision)
+
+
+def tune(
+    bundle: Bundle, sizes: Sizes, report: Callable[[Measured], None] = lambda _: None
+) -> dict[str, Measured]:
+    """Time every usable device and precision of every stage; returns and remembers the winners."""
+    best: dict[str, Measured] = {}
+    for stage, axes in sizes.items():
+        for measured in _measure(bundle, stage, axes):
+            report(measured)
+            if measured.failure:
+                continue
+            if stage not in best or measured.median_s < best[stage].median_s:
+                best[stage] = measured
+    _remember(bundle, sizes, best)
+    return best
+
+
+def recall(bundle: Bundle, sizes: Sizes) -> dict[str, Measured]:
+    """Return the winners for these sizes, or nothing where they were not measured."""
+    try:
+        known = json.loads(_record(bundle, sizes).read_text(encoding="utf-8"))
+        return {stage: Measured(**entry) for stage, entry in known.items()}
+    except (OSError, ValueError, TypeError, AttributeError):
+        return {}
+
+
+def _measure(bundle: Bundle, stage: str, axes: Mapping[str, int]) -> Iterator[Measured]:
+    """Time each way; the CPU in fp32 comes first, the others are held to its numbers."""
+    cache = compiled_folder(bundle.digest)
+    truth = None
+    for option in _ways():
+        names = stage, option.device.name, option.precision
+        try:
+            trial = run_trial(bundle, stage, option, axes, cache)
+        except DeviceError as error:
+            yield Measured(*names, 0.0, 0.0, 0.0, str(error))
+            continue
+        truth = trial.output if truth is None else truth
+        snr = snr_db(trial.output, truth)
+        wrong = "" if snr >= LEAST_SNR_DB else f"wrong numbers: {snr:.0f} dB against the CPU"
+        yield Measured(*names, round(trial.median_s, 5), round(trial.load_s, 3), snr, wrong)
+
+
+def _ways() -> Iterator[Option]:
+    """Yield every device that works with every precision it has, the CPU in fp32 first."""
+    yield Option(Device.parse("cpu"))
+    for name in known_devices():
+        if name != "cpu" and probe(name).works:
+            device = Device.parse(name)
+            yield from (Option(device, precision) for precision in device.precisions())
+
+
+def _record(bundle: Bundle, sizes: Sizes) -> Path:
+    from platformdirs import user_cache_path
+
+    facts = [bundle.digest, sizes, environment(), platform.processor(), _cpu(), os.cpu_count()]
+    key = sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:24]
+    return user_cache_path("hummingbird-edge") / "tuning" / f"{key}.json"
+
+
+def _cpu() -> str:
+    """Return the processor's name where the system tells it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return os.environ.get("PROCESSOR_IDENTIFIER", "")
+    return next((line for line in lines if line.startswith("model name")), "")
+
+
+def _remember(bundle: Bundle, sizes: Sizes, best: Mapping[str, Measured]) -> None:
+    path = _record(bundle, sizes)
+    partial = path.with_suffix(f".{os.getpid()}")
+    text = json.dumps({stage: asdict(measured) for stage, measured in best.items()}, indent=2)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial.write_text(text, encoding="utf-8")
+        partial.replace(path)
+    except OSError as error:
+        raise DeviceError(
+            f"the measurement cannot be kept in {path.parent} ({error}): make room there"
+        ) from error

@@ -1,0 +1,115 @@
+"""Where stages run: what is asked for is done or refused, and what is done is said."""
+
+import json
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from hummingbird_edge.runtime.device import Device
+from hummingbird_edge.runtime.errors import DeviceError, RequestError
+from hummingbird_edge.runtime.placement import Option, by_stage, options
+from hummingbird_edge.runtime.session import open_session
+from hummingbird_edge.runtime.text_to_video import TextToVideo
+
+Command = Callable[..., "subprocess.CompletedProcess[str]"]
+STAGES = ("text_encoder", "unet", "vae_decoder")
+
+
+def test_one_name_is_for_every_stage_and_a_list_for_some() -> None:
+    assert by_stage("device", "cpu") == dict.fromkeys(STAGES, "cpu")
+    found = by_stage("device", "unet=openvino:GPU, vae=cpu")
+    assert found == {"text_encoder": "auto", "unet": "openvino:GPU", "vae_decoder": "cpu"}
+
+
+@pytest.mark.parametrize("text", ["unet=", "=cpu", "engine=cpu", "unet=cpu,vae", "unet=cpu,,"])
+def test_lists_that_do_not_parse_are_refused(text: str) -> None:
+    with pytest.raises(RequestError, match="STAGE=NAME"):
+        by_stage("device", text)
+
+
+def test_precisions_are_what_the_device_has() -> None:
+    assert [str(option) for option in options("unet", "cpu", "auto")] == ["cpu fp32"]
+    with pytest.raises(DeviceError, match="cpu cannot compute unet in bf16"):
+        options("unet", "cpu", "bf16")
+    with pytest.raises(RequestError, match="no precision 'fp8'"):
+        options("unet", "cpu", "fp8")
+
+
+def test_openvino_computes_as_it_is_told(nano_bundle: Path) -> None:
+    pytest.importorskip("openvino")
+    exact, *rest = options("unet", "openvino", "fp32")
+    assert (str(exact), rest) == ("openvino fp32", [])
+    if "bf16" not in exact.device.precisions():
+        pytest.skip("this CPU has no bfloat16")
+    assert str(options("unet", "openvino", "auto")[0]) == "openvino bf16"
+    assert str(options("text_encoder", "openvino", "auto")[0]) == "openvino fp32"
+    args = {"frames": 2, "width": 32, "height": 32, "steps": 2}
+    latents = [
+        TextToVideo.from_bundle(nano_bundle, device, precision=precision)(
+            "a red cat", **args
+        ).latents
+        for device, precision in (("cpu", "fp32"), ("openvino", "fp32"), ("openvino", "bf16"))
+    ]
+    power = float(np.square(latents[0]).mean())
+    snr = [10 * np.log10(power / np.square(x - latents[0]).mean()) for x in latents[1:]]
+    assert snr[0] > 60
+    assert 15 < snr[1] < 60  # less precise, and not by accident the same
+
+
+@pytest.mark.parametrize("engine", ["cpu", "openvino"])
+def test_fixed_sizes_give_what_free_ones_give(nano_bundle: Path, engine: str) -> None:
+    if engine == "openvino":
+        pytest.importorskip("openvino")
+    graph, option = nano_bundle / "vae_decoder" / "model.onnx", Option(Device.parse(engine))
+    z = np.random.default_rng(0).normal(size=(2, 4, 3, 5)).astype(np.float32)
+    sizes = {"frames": 2, "height": 3, "width": 5}
+    free, fixed = open_session(graph, option), open_session(graph, option, sizes)
+    np.testing.assert_allclose(
+        free.run({"latent_sample": z}), fixed.run({"latent_sample": z}), atol=1e-4
+    )
+    with pytest.raises(DeviceError, match="failed while computing"):
+        fixed.run({"latent_sample": z[:1]})
+
+
+def test_stages_run_where_they_are_asked_to(hb: Command, nano_bundle: Path, tmp_path: Path) -> None:
+    pytest.importorskip("openvino")
+    done = hb(
+        "hb-run", "a red cat", "-o", tmp_path / "out.webp", "--bundle", nano_bundle, "--json",
+        "--size", "32x32", "--frames", "3", "--steps", "1", "--verbose",
+        "--device", "unet=cpu,vae=openvino,text=cpu", "--precision", "vae=fp32",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    stages = json.loads(done.stdout)["stages"]
+    assert {name: entry["device"] for name, entry in stages.items()} == {
+        "text_encoder": "cpu",
+        "unet": "cpu",
+        "vae_decoder": "openvino",
+    }
+    assert stages["vae_decoder"] == {
+        "device": "openvino",
+        "precision": "fp32",
+        "share_on_device": 1.0,
+        "why": "asked for",
+    }
+    assert "unet: cpu fp32 (asked for, 100 % of the nodes there)" in done.stderr
+
+
+def test_compiled_models_are_kept(
+    nano_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("openvino")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    for _ in range(2):
+        pipeline = TextToVideo.from_bundle(nano_bundle, "openvino", precision="fp32")
+        pipeline("a red cat", frames=2, width=32, height=32, steps=1)
+        blobs = sorted((tmp_path / "hummingbird-edge" / "compiled").rglob("*.blob"))
+        assert len(blobs) == 3
+    # What was compiled for one precision must not be taken for another.
+    if "bf16" in Device.parse("openvino").precisions():
+        pipeline = TextToVideo.from_bundle(nano_bundle, "openvino", precision="bf16")
+        assert np.isfinite(
+            pipeline("a red cat", frames=2, width=32, height=32, steps=1).latents
+        ).all()
