@@ -123,12 +123,12 @@ def time_pytorch(
 
 def peak_mib() -> float:
     """Return this process's largest resident set so far."""
-    info = psutil.Process().memory_info()
-    if hasattr(info, "peak_wset"):
-        return round(info.peak_wset / 2**20, 1)
-    import resource
+    peak = getattr(psutil.Process().memory_info(), "peak_wset", None)  # Windows
+    if peak is None:
+        import resource
 
-    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10, 1)
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 2**10
+    return round(float(peak) / 2**20, 1)
 
 
 def measure(arguments: argparse.Namespace, stage: str, engine: str, precision: str) -> Row:

@@ -14,13 +14,14 @@ import torch
 from torch import nn
 
 from hummingbird_edge.export.stage import Stage
+from hummingbird_edge.kernels.fused_attention import fuse_attention
 from hummingbird_edge.runtime.errors import RequestError
 
-__all__ = ["OPSETS", "export_graph", "for_export", "save_graph"]
+__all__ = ["FUSED", "GRAPH", "OPSETS", "export_graph", "for_export", "save_fused", "save_graph"]
 
 OPSETS = range(18, 22)
 """DirectML registers no operator above 21; PyTorch's exporter begins at 18."""
-GRAPH, WEIGHTS = "model.onnx", "model.onnx_data"
+GRAPH, FUSED, WEIGHTS = "model.onnx", "fused.onnx", "model.onnx_data"
 
 
 class Exportable(Protocol):
@@ -82,6 +83,22 @@ def save_graph(model: onnx_ir.Model, folder: Path) -> None:
     path = folder / GRAPH
     onnx_ir.save(model, path, external_data=WEIGHTS, size_threshold_bytes=256)
     onnx.checker.check_model(str(path), full_check=False)
+
+
+def save_fused(folder: Path, expected: int) -> None:
+    """Write `fused.onnx` beside `model.onnx`, over the same weights: attention as one node.
+
+    Raises RequestError where not all `expected` attentions have the form that is fused.
+    """
+    model = onnx_ir.load(folder / GRAPH)
+    found = fuse_attention(model)
+    if found != expected:
+        raise RequestError(
+            f"{found} of {expected} attentions in {folder.name} have the form that is fused: this "
+            f"PyTorch ({torch.__version__}) writes another, use one of 2.6 to 2.13"
+        )
+    onnx_ir.save(model, folder / FUSED)
+    onnx.checker.check_model(str(folder / FUSED), full_check=False)
 
 
 def _name_axes(model: onnx_ir.Model, stage: Stage) -> None:

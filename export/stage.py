@@ -9,10 +9,10 @@ from torch import nn
 from hummingbird_edge.export.models.config import ModelConfig
 from hummingbird_edge.export.models.text_encoder import TextEncoder
 from hummingbird_edge.export.models.tiny_decoder import TinyDecoder, TinyVideoDecoder
-from hummingbird_edge.export.models.unet import UNet
-from hummingbird_edge.export.models.vae import VAE, VAEDecoder, VAEEncoder
+from hummingbird_edge.export.models.unet import CrossAttention, UNet
+from hummingbird_edge.export.models.vae import VAE, AttnBlock, VAEDecoder, VAEEncoder
 
-__all__ = ["PREFIXES", "STAGES", "Stage", "network"]
+__all__ = ["PREFIXES", "STAGES", "Stage", "count_attentions", "network"]
 
 PREFIXES: Mapping[str, str] = {
     "text_encoder": "cond_stage_model.model.",
@@ -80,6 +80,14 @@ def network(name: str, config: ModelConfig) -> nn.Module:
     if name == "text_encoder":
         return TextEncoder(config.text)
     return UNet(config.unet) if name == "unet" else VAE(config.vae)
+
+
+def count_attentions(network: nn.Module, stage: str) -> int:
+    """Return how many attentions without a mask the graph of a stage has."""
+    half = {"vae_decoder": "decoder.", "vae_encoder": "encoder."}.get(stage, "")
+    kinds = (CrossAttention, AttnBlock)
+    found = (name for name, m in network.named_modules() if isinstance(m, kinds))
+    return sum(name.startswith(half) for name in found)
 
 
 _FRAMES = {0: "frames", 2: "height", 3: "width"}

@@ -57,9 +57,9 @@ class Bundle:
             )
         return path
 
-    def graph(self, stage: str) -> Path:
-        """Return the path of the graph that runs `stage`, which the manifest must list."""
-        name = self.manifest.graph(stage)
+    def graph(self, stage: str, device: str | None = None) -> Path:
+        """Return the path of the graph that runs `stage` on `device`, which must be listed."""
+        name = self.manifest.graph(stage, device)
         if name not in self.manifest.files:
             raise BundleError(
                 f"{self.folder / MANIFEST} gives no digest for {name}: build the bundle again"

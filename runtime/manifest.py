@@ -147,14 +147,24 @@ class Manifest:
         shape = (self.model.latent_channels + 1, 3)
         return matrix if matrix.shape == shape and np.isfinite(matrix).all() else None
 
-    def graph(self, stage: str) -> str:
-        """Return the relative path of the graph that runs `stage`."""
+    def graph(self, stage: str, device: str | None = None) -> str:
+        """Return the relative path of the graph that runs `stage` on `device`.
+
+        A variant that lists the device goes before one for all. Raises BundleError.
+        """
         if stage not in self.stages:
             raise BundleError(
                 f"bundle {self.name} has no {stage}, only {', '.join(self.stages)}: "
                 f"build it again with that stage"
             )
-        return str(self.stages[stage]["variants"][0]["graph"])
+        variants = self.stages[stage]["variants"]
+        own = [v for v in variants if device is not None and device in v.get("devices", ())]
+        common = [v for v in variants if "devices" not in v]
+        if not own and not common:
+            raise BundleError(
+                f"bundle {self.name} has no graph of {stage} for {device}: build it again"
+            )
+        return str([*own, *common][0]["graph"])
 
 
 def _check_format(entries: Any, path: Path) -> None:
@@ -193,6 +203,10 @@ def _facts(kind: type[Facts], entries: Mapping[str, Any]) -> Facts:
 def _stage(entries: Mapping[str, Any]) -> dict[str, Any]:
     """Check that a stage names at least one graph inside the bundle."""
     variants = [{**v, "graph": _safe(v["graph"])} for v in entries["variants"]]
+    for variant in variants:
+        devices = variant.get("devices", [])
+        if not isinstance(devices, list) or not all(isinstance(name, str) for name in devices):
+            raise TypeError(f"devices is {devices!r}")
     if not variants:
         raise ValueError("a stage without variants")
     return {**entries, "variants": variants}

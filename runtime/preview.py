@@ -21,5 +21,6 @@ def linear_preview(
     """
     z = latents[0].transpose(1, 2, 3, 0)
     rgb = z @ matrix[:-1] + matrix[-1]
-    pixels = np.clip(np.rint((rgb + 1) * 127.5), 0, 255).astype(np.uint8)
-    return pixels.repeat(scale, axis=1).repeat(scale, axis=2)
+    pixels: NDArray[np.uint8] = np.clip(np.rint((rgb + 1) * 127.5), 0, 255).astype(np.uint8)
+    enlarged: NDArray[np.uint8] = pixels.repeat(scale, axis=1).repeat(scale, axis=2)
+    return enlarged

@@ -317,7 +317,7 @@ class TextToVideo:
         if session is not None and known == sizes:
             return session
         self._sessions.pop(stage, None)
-        graph, cache = self.bundle.graph(stage), compiled_folder(self.bundle.digest)
+        cache = compiled_folder(self.bundle.digest)
         decides = "vae_decoder" if stage == "tiny_decoder" else stage
         started = time.perf_counter()
         refusals: list[str] = []
@@ -325,6 +325,7 @@ class TextToVideo:
             try:
                 if why == "first that works" and option.device.needs_proof:
                     _require_works(option.device.name)
+                graph = self.bundle.graph(stage, option.device.name)
                 session = open_session(graph, option, sizes, cache)
             except DeviceError as error:
                 refusals.append(str(error))

@@ -76,7 +76,8 @@ def run_trial(
     """
     inputs = example_inputs(bundle.manifest.model, stage, sizes)
     started = time.perf_counter()
-    session = open_session(bundle.graph(stage), option, sizes, cache)
+    graph = bundle.graph(stage, option.device.name)
+    session = open_session(graph, option, sizes, cache)
     load_s = time.perf_counter() - started
     output, seconds = session.run(inputs), list[float]()
     while len(seconds) < runs and sum(seconds) < enough_s:

@@ -308,6 +308,7 @@ def test_links_within_the_bundle_and_to_it_are_fine(folder: Path, tmp_path: Path
         ("stages.unet.variants", "model.onnx"),
         ("stages.unet.variants", [{"precision": "float32"}]),
         ("stages.unet.variants", [{"graph": 3}]),
+        ("stages.unet.variants", [{"graph": "unet/model.onnx", "devices": "cpu"}]),
         ("files", ["unet/model.onnx"]),
         ("files.a", {"bytes": "5", "sha256": ""}),
         ("files.a", {"bytes": 5}),

@@ -2,6 +2,8 @@
 
 import importlib.metadata
 import json
+import shutil
+from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,9 @@ from torch import nn
 from hummingbird_edge.export.architecture import read_config
 from hummingbird_edge.export.bundle_writer import BundlePlan, write_bundle
 from hummingbird_edge.export.checkpoint import Checkpoint, read_checkpoint
+from hummingbird_edge.export.graph import save_fused
 from hummingbird_edge.export.models.config import ModelConfig
+from hummingbird_edge.export.stage import STAGES as EXPORTED
 from hummingbird_edge.export.weights import CheckpointWeights, RandomWeights, Weights
 from hummingbird_edge.runtime.bundle import Bundle, sha256_of
 from hummingbird_edge.runtime.device import Device
@@ -31,6 +35,9 @@ from hummingbird_edge.runtime.session import open_session
 
 NANO = Path(__file__).parent / "data" / "nano_07b_merged_all.pt"
 STAGES = ["text_encoder", "unet", "vae_decoder", "vae_encoder"]
+
+FUSED_STAGES = {"unet": 26, "vae_decoder": 1, "vae_encoder": 1}
+"""Stages with attention that has no mask, and how often."""
 
 Golden = dict[str, NDArray[Any]]
 
@@ -71,6 +78,55 @@ def test_graphs_are_valid(nano_bundle: Path, stage: str) -> None:
     inline = [i for i in model.graph.initializer if not i.external_data]
     assert sum(i.ByteSize() for i in inline) < 64 * 1024
     assert path.with_name("model.onnx_data").stat().st_size > 8 * path.stat().st_size
+
+
+@pytest.mark.parametrize("stage", FUSED_STAGES)
+def test_the_fused_variant_is_the_same_graph_with_whole_attentions(
+    nano_bundle: Path, stage: str
+) -> None:
+    import onnxruntime
+
+    folder = nano_bundle / stage
+    plain, fused = (
+        onnx.load(folder / name, load_external_data=False) for name in ("model.onnx", "fused.onnx")
+    )
+    kinds = Counter(node.op_type for node in fused.graph.node)
+    assert kinds["MultiHeadAttention"] == FUSED_STAGES[stage]
+    assert kinds["Softmax"] == 0
+    before = Counter(node.op_type for node in plain.graph.node)
+    assert before["Transpose"] - kinds["Transpose"] == 4 * FUSED_STAGES[stage]
+    assert before["MatMul"] - kinds["MatMul"] == 2 * FUSED_STAGES[stage]
+    # Over one file of weights, and no weight of its own.
+    located = [i for i in fused.graph.initializer if i.external_data]
+    assert {e.value for i in located for e in i.external_data if e.key == "location"} == {
+        "model.onnx_data"
+    }
+    assert (folder / "fused.onnx").stat().st_size < (folder / "model.onnx").stat().st_size
+    config = ModelConfig.from_dict(Bundle.open(nano_bundle).manifest.provenance["config"])
+    inputs = {n: x.numpy() for n, x in EXPORTED[stage].inputs(config, 3, 16, 24, 0).items()}
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    found = [
+        onnxruntime.InferenceSession(
+            str(folder / name), options, providers=["CPUExecutionProvider"]
+        ).run(None, inputs)[0]
+        for name in ("model.onnx", "fused.onnx")
+    ]
+    np.testing.assert_allclose(found[0], found[1], rtol=0, atol=2e-5)
+
+
+def test_each_device_gets_its_variant(nano_bundle: Path) -> None:
+    bundle = Bundle.open(nano_bundle)
+    chosen = {name: bundle.graph("unet", name).name for name in ("cpu", "dml", "openvino")}
+    assert chosen == {"cpu": "fused.onnx", "dml": "fused.onnx", "openvino": "model.onnx"}
+    assert bundle.graph("unet").name == "model.onnx"
+    assert bundle.graph("text_encoder", "cpu").name == "model.onnx"
+
+
+def test_attention_of_another_form_is_not_passed_over(nano_bundle: Path, tmp_path: Path) -> None:
+    shutil.copytree(nano_bundle / "unet", tmp_path / "unet")
+    with pytest.raises(RequestError, match="26 of 27 attentions in unet have the form"):
+        save_fused(tmp_path / "unet", 27)
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -149,6 +205,7 @@ def test_free_axes_have_names(
 def test_bundle_has_the_layout_of_diffusers(nano_bundle: Path) -> None:
     found = {p.relative_to(nano_bundle).as_posix() for p in nano_bundle.rglob("*") if p.is_file()}
     graphs = {f"{stage}/model.onnx{suffix}" for stage in STAGES for suffix in ("", "_data")}
+    graphs |= {f"{stage}/fused.onnx" for stage in FUSED_STAGES}
     assert found == graphs | {
         "hummingbird.json",
         "model_index.json",
@@ -175,7 +232,14 @@ def test_manifest_tells_what_was_built(nano_bundle: Path) -> None:
             "precision": "float32",
             "storage": "float32",
             "opset": 18,
-        }
+        },
+        {
+            "graph": "unet/fused.onnx",
+            "precision": "float32",
+            "storage": "float32",
+            "opset": 18,
+            "devices": ["cpu", "dml"],
+        },
     ]
     for entry in manifest.stages.values():
         agreement = entry["agreement_with_pytorch"]

@@ -4,6 +4,7 @@ import json
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -46,7 +47,7 @@ def test_openvino_computes_as_it_is_told(nano_bundle: Path) -> None:
         pytest.skip("this CPU has no bfloat16")
     assert str(options("unet", "openvino", "auto")[0]) == "openvino bf16"
     assert str(options("text_encoder", "openvino", "auto")[0]) == "openvino fp32"
-    args = {"frames": 2, "width": 32, "height": 32, "steps": 2}
+    args: dict[str, Any] = {"frames": 2, "width": 32, "height": 32, "steps": 2}
     latents = [
         TextToVideo.from_bundle(nano_bundle, device, precision=precision)(
             "a red cat", **args

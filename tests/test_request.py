@@ -16,7 +16,7 @@ MANIFEST = Manifest(
     model=ModelFacts(4, 8, 4, 0.18215, 77, 16, 256),
     sampler=Sampler(),
     defaults=Defaults(frames=8, width=64, height=96, steps=2, guidance=3.5, fps=10),
-    stages={},
+    stages={"vae_decoder": {}},
     files={},
     provenance={},
     licence="",
@@ -36,11 +36,19 @@ def test_what_is_left_out_is_the_bundles_default() -> None:
         "guidance": 3.5,
         "fps": 10,
         "seed": 3,
+        "decoder": "full",
     }
 
 
 def test_what_is_asked_for_wins() -> None:
-    asked = {"frames": 1, "width": 32, "height": 160, "steps": 50, "guidance": 0.0, "fps": 1}
+    asked: dict[str, Any] = {
+        "frames": 1,
+        "width": 32,
+        "height": 160,
+        "steps": 50,
+        "guidance": 0.0,
+        "fps": 1,
+    }
     request = Request.for_model(MANIFEST, "", 0, **asked)
     assert {name: getattr(request, name) for name in asked} == asked
 

@@ -17,7 +17,7 @@ from hummingbird_edge.kernels.embedding import sinusoidal_embedding
 from hummingbird_edge.kernels.feed_forward import GEGLU
 from hummingbird_edge.kernels.temporal_conv import TemporalConv
 
-__all__ = ["UNet"]
+__all__ = ["CrossAttention", "UNet"]
 
 
 def _unfold(x: torch.Tensor, frames: int) -> torch.Tensor:

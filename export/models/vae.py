@@ -10,7 +10,7 @@ from torch.nn import functional
 from hummingbird_edge.export.models.config import VAEConfig
 from hummingbird_edge.kernels.attention import attention
 
-__all__ = ["VAE", "VAEDecoder", "VAEEncoder"]
+__all__ = ["VAE", "AttnBlock", "VAEDecoder", "VAEEncoder"]
 
 
 def _norm(channels: int, groups: int) -> nn.GroupNorm:
