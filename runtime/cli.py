@@ -195,8 +195,6 @@ def _generate(pipeline: "TextToVideo", request: "Request", preview: Path | None)
             if in_place:
                 print("\r" + " " * 60 + "\r", end="", file=sys.stderr, flush=True)
             return progress.video
-        if progress.index == 0:
-            continue
         device = pipeline.devices[progress.stage]
         text = f"{progress.stage} {progress.index}/{progress.count} on {device}"
         if in_place:

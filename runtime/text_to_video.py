@@ -44,7 +44,7 @@ class Progress:
     stage: str
     """`text_encoder`, `unet`, `vae_decoder`, `tiny_decoder`, or `done`."""
     index: int
-    """How much of the stage is done, 1 to `count`; 0 when its graph is about to be loaded."""
+    """How much of the stage is done, 1 to `count`."""
     count: int
     seconds: float
     """What this part took."""
@@ -175,16 +175,13 @@ class TextToVideo:
         _require_shape("step_noise", step_noise, (request.steps, *shape))
         clock, sizes = _Clock(), self.stage_sizes(request)
         self._measured = recall(self.bundle, sizes)
-        yield Progress("text_encoder", 0, 1, 0.0)
         context, seconds = self._encode_text(request, clock)
         yield Progress("text_encoder", 1, 1, seconds)
-        yield Progress("unet", 0, request.steps, 0.0)
         latents = None
         for progress in self._denoise(request, context, initial_noise, step_noise, clock):
             latents = progress.denoised
             yield progress
         assert latents is not None  # a sampler takes at least one step
-        yield Progress(request.decoding_stage, 0, request.frames, 0.0)
         parts: list[NDArray[np.float32]] = []
         for part, progress in self._decode(latents, request.decoding_stage, clock):
             parts.append(part)
