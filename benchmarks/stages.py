@@ -191,12 +191,11 @@ def make_bundle(folder: Path) -> Path:
         import torch
         from safetensors.torch import save_file
 
-        from hummingbird_edge.export.stage import network
+        from hummingbird_edge.export.models.tiny_decoder import TinyDecoder
 
         folder.mkdir(parents=True, exist_ok=True)
         torch.manual_seed(0)
-        tiny = network("tiny_decoder", None)  # type: ignore[arg-type]
-        save_file(dict(tiny.state_dict()), folder / "tiny.safetensors")
+        save_file(dict(TinyDecoder().state_dict()), folder / "tiny.safetensors")
         program = "from hummingbird_edge.export.cli import main; main()"
         options = ["--random-weights", "--preset", "hummingbird-0.7b", str(bundle)]
         options += ["--tiny-decoder", str(folder / "tiny.safetensors"), "--storage", "float16"]

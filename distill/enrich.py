@@ -16,7 +16,6 @@ INSTRUCTION = (
     "in one plain sentence. Keep every fact, invent none. Answer with the sentence alone."
 )
 KEY = "HUMMINGBIRD_ENRICH_KEY"
-_MALFORMED = (ValueError, LookupError, TypeError, AttributeError)
 
 
 class Enricher(Protocol):

@@ -14,6 +14,7 @@ import math
 
 import numpy as np
 import onnx_ir as ir
+from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 __all__ = ["DOMAIN", "fuse_attention"]
 
@@ -30,7 +31,7 @@ def fuse_attention(model: ir.Model) -> int:
     fused = sum(_fuse(model.graph, node) for node in list(model.graph) if node.op_type == "Softmax")
     if fused:
         model.graph.opset_imports[DOMAIN] = 1
-        _drop_unused(model.graph)
+        RemoveUnusedNodesPass()(model)
     return fused
 
 
@@ -104,9 +105,3 @@ def _producer(value: ir.Value | None, kind: str) -> ir.Node | None:
 def _only_consumer(node: ir.Node, kind: str) -> ir.Node | None:
     consumers = list(node.outputs[0].consumers())
     return consumers[0] if len(consumers) == 1 and consumers[0].op_type == kind else None
-
-
-def _drop_unused(graph: ir.Graph) -> None:
-    from onnx_ir.passes.common import RemoveUnusedNodesPass
-
-    RemoveUnusedNodesPass()(ir.Model(graph, ir_version=10))

@@ -9,6 +9,7 @@ openvino    native OpenVINO, `openvino:CPU`, `openvino:GPU`, `openvino:NPU`
 """
 
 from dataclasses import dataclass
+from functools import cache
 from importlib.util import find_spec
 
 from hummingbird_edge.runtime.errors import DeviceError, RequestError
@@ -64,17 +65,7 @@ class Device:
 
         ONNX Runtime computes as the graph says. OpenVINO can be told to compute in less.
         """
-        if self.engine != "openvino":
-            return ("fp32",)
-        try:
-            import openvino
-
-            known = openvino.Core().get_property(self.target, "OPTIMIZATION_CAPABILITIES")
-        except (ImportError, OSError, RuntimeError):
-            return ("fp32",)  # loading the stage will say what is wrong
-        is_gpu = not self.target.startswith("CPU")
-        fast = {"bf16": "BF16" in known, "fp16": "FP16" in known and is_gpu}
-        return (*(name for name, has in fast.items() if has), "fp32")
+        return _openvino_precisions(self.target) if self.engine == "openvino" else ("fp32",)
 
     def require_installed(self) -> None:
         """Raise DeviceError where the engine or its provider is not installed."""
@@ -93,6 +84,19 @@ class Device:
                 f"device {self.name} needs {self.target}, the installed ONNX Runtime "
                 f"{onnxruntime.__version__} has {', '.join(available)}: {_INSTALL[self.name]}"
             )
+
+
+@cache
+def _openvino_precisions(target: str) -> tuple[str, ...]:
+    try:
+        import openvino
+
+        known = openvino.Core().get_property(target, "OPTIMIZATION_CAPABILITIES")
+    except (ImportError, OSError, RuntimeError):
+        return ("fp32",)  # loading the stage will say what is wrong
+    is_gpu = not target.startswith("CPU")
+    fast = {"bf16": "BF16" in known, "fp16": "FP16" in known and is_gpu}
+    return (*(name for name, has in fast.items() if has), "fp32")
 
 
 def known_devices() -> list[str]:

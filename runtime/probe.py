@@ -16,6 +16,7 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import cache
 from hashlib import sha256
 from importlib.metadata import distributions
 from pathlib import Path
@@ -108,6 +109,7 @@ def examine(name: str) -> Verdict:
     return Verdict(name, False, reason, share=share, snr_db=snr)
 
 
+@cache
 def environment() -> Mapping[str, str]:
     """Return what a verdict, or a measurement, depends on: packages, system, driver."""
     packages = {

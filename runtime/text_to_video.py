@@ -8,6 +8,7 @@ The denoising loop is a generator; progress, preview and cancelling belong to wh
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -112,6 +113,11 @@ class TextToVideo:
         DeviceError, or RequestError for an unknown name.
         """
         return cls(Bundle.open(path, verify), device, precision)
+
+    @cached_property
+    def _cache(self) -> Path | None:
+        """Where engines keep what they compile; looked after once, not for every stage."""
+        return compiled_folder(self.bundle.digest)
 
     @property
     def devices(self) -> dict[str, str]:
@@ -314,7 +320,6 @@ class TextToVideo:
         if session is not None and known == sizes:
             return session
         self._sessions.pop(stage, None)
-        cache = compiled_folder(self.bundle.digest)
         decides = "vae_decoder" if stage == "tiny_decoder" else stage
         started = time.perf_counter()
         refusals: list[str] = []
@@ -323,7 +328,7 @@ class TextToVideo:
                 if why == "first that works" and option.device.needs_proof:
                     _require_works(option.device.name)
                 graph = self.bundle.graph(stage, option.device.name)
-                session = open_session(graph, option, sizes, cache)
+                session = open_session(graph, option, sizes, self._cache)
             except DeviceError as error:
                 refusals.append(str(error))
                 continue
