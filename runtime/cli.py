@@ -103,7 +103,7 @@ def run(
     from hummingbird_edge.runtime.bundle import BUILTIN
     from hummingbird_edge.runtime.text_to_video import TextToVideo
 
-    pipeline = TextToVideo.from_bundle(bundle or BUILTIN, device, verify, precision)
+    pipeline = TextToVideo.from_bundle(bundle or BUILTIN, device, verify, precision, notify=_note)
     if tune:
         _tune(pipeline, asked, as_json)
         return
@@ -158,7 +158,7 @@ def _make_all(
         _warn_if_cut(pipeline, prompt)
         video = _generate(pipeline, request, path if show.preview else None)
         for reason in dict.fromkeys(itertools.chain(*pipeline.refusals.values())):
-            _say(f"note: {reason}")
+            _note(reason)
         if show.verbose:
             for stage, placed in pipeline.placed.items():
                 _say(f"{stage}: {placed}")
@@ -178,8 +178,8 @@ class _Show:
 def _warn_if_cut(pipeline: "TextToVideo", prompt: str) -> None:
     tokens = pipeline.tokens(prompt)
     if tokens.truncated:
-        _say(
-            f"note: the prompt has {tokens.count} tokens, the model reads {len(tokens.ids)}: "
+        _note(
+            f"the prompt has {tokens.count} tokens, the model reads {len(tokens.ids)}: "
             f"the rest is cut"
         )
 
@@ -318,6 +318,10 @@ def _command(settings: dict[str, object]) -> str:
         parts += ["--bundle", f"PATH_TO_{settings.get('model')}"]
     parts += ["--", prompt]
     return subprocess.list2cmdline(parts) if os.name == "nt" else shlex.join(parts)
+
+
+def _note(text: str) -> None:
+    _say(f"note: {text}")
 
 
 def _say(text: str) -> None:

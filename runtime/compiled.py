@@ -1,15 +1,21 @@
-"""Where engines keep the models they compiled, under the user's cache folder.
+"""Where engines keep the models they have compiled, so that the second run need not compile.
 
-A compiled model of full size is gigabytes and belongs to one graph, one size and one release of
-its engine: the oldest go when they are too many.
+One folder a bundle, under the user's cache. A file belongs to one graph, one size and one release
+of its engine: the oldest go when they are too many.
 """
 
 import contextlib
+import hashlib
+import io
+import json
+import mmap
+import os
+from collections.abc import Callable
 from pathlib import Path
 
 from platformdirs import user_cache_path
 
-__all__ = ["compiled_folder"]
+__all__ = ["Mapped", "compiled_file", "compiled_folder", "write_compiled"]
 
 _MOST_BYTES = 16 << 30
 
@@ -24,6 +30,61 @@ def compiled_folder(bundle_digest: str) -> Path | None:
     except OSError:
         return None
     return folder
+
+
+def compiled_file(folder: Path, *facts: object) -> Path:
+    """Return the file of `folder` for the model that `facts` (JSON values) tell from others."""
+    key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
+    return folder / f"{key}.blob"
+
+
+def write_compiled(path: Path, export: Callable[[io.BytesIO], None]) -> None:
+    """Let `export` write to `path`, beside it first; a disk that is full leaves nothing there."""
+    partial = path.with_suffix(f".{os.getpid()}")
+    try:
+        with partial.open("wb") as file:
+            export(_Streamed(file))
+        partial.replace(path)
+    except (OSError, RuntimeError):
+        # A cache that cannot be written costs a second compilation, nothing else.
+        with contextlib.suppress(OSError):
+            partial.unlink()
+
+
+class _Streamed(io.BytesIO):
+    """A BytesIO, which is what OpenVINO takes, that holds nothing: a U-Net is 1.5 GB."""
+
+    def __init__(self, file: io.BufferedWriter) -> None:
+        super().__init__()
+        self._file = file
+
+    def write(self, data: object) -> int:
+        return self._file.write(data)  # type: ignore[call-overload, no-any-return]
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        return self._file.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+    def flush(self) -> None:
+        self._file.flush()
+
+
+class Mapped:
+    """A file in memory, read when it is touched and let go when it is not needed."""
+
+    def __init__(self, path: Path) -> None:
+        """Map `path`; raises OSError, or ValueError for an empty file."""
+        os.utime(path)  # the oldest file goes first
+        with path.open("rb") as file:
+            # Private, because engines ask for memory that may be written.
+            self.memory = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+
+    def release(self) -> None:
+        """Give the pages back where the system has a way; touching them reads them again."""
+        if hasattr(mmap, "MADV_DONTNEED"):
+            self.memory.madvise(mmap.MADV_DONTNEED)
 
 
 def _make_room(whole: Path) -> None:

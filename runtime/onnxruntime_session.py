@@ -1,13 +1,14 @@
 """A graph in ONNX Runtime, on a provider that was really taken."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from hummingbird_edge.runtime.compiled import compiled_file
 from hummingbird_edge.runtime.errors import DeviceError
 from hummingbird_edge.runtime.placement import Option
 
@@ -21,7 +22,12 @@ class ONNXRuntimeSession:
     """One loaded graph; implements `Session`."""
 
     def __init__(
-        self, graph: Path, option: Option, sizes: Mapping[str, int], cache: Path | None
+        self,
+        graph: Path,
+        option: Option,
+        sizes: Mapping[str, int],
+        cache: Path | None,
+        notify: Callable[[str], None],
     ) -> None:
         import onnxruntime
 
@@ -40,7 +46,15 @@ class ONNXRuntimeSession:
         providers: list[Any] = [device.target]
         if device.name == "migraphx" and cache is not None:
             # Each shape compiles for minutes; the second run reads what the first one made.
-            providers = [(device.target, {"migraphx_model_cache_dir": str(cache)})]
+            known = dict(sorted(sizes.items()))
+            folder = compiled_file(cache, graph.parent.name, graph.name, known).with_suffix("")
+            if not folder.is_dir():
+                notify(
+                    f"compiling {graph.parent.name} for {option}, once for this size: "
+                    f"MIGraphX may take half an hour"
+                )
+                folder.mkdir(parents=True)
+            providers = [(device.target, {"migraphx_model_cache_dir": str(folder)})]
         providers += [] if device.name == "cpu" else ["CPUExecutionProvider"]
         try:
             self._session = onnxruntime.InferenceSession(str(graph), options, providers=providers)

@@ -1,12 +1,16 @@
 """A graph in native OpenVINO."""
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from hummingbird_edge.runtime.bfloat16 import in_bfloat16
+from hummingbird_edge.runtime.compiled import Mapped, compiled_file, write_compiled
+from hummingbird_edge.runtime.device import Device
 from hummingbird_edge.runtime.errors import DeviceError
 from hummingbird_edge.runtime.placement import Option
 
@@ -19,44 +23,83 @@ class OpenVINOSession:
     share = 1.0  # OpenVINO puts a graph on one device, or refuses it
 
     def __init__(
-        self, graph: Path, option: Option, sizes: Mapping[str, int], cache: Path | None
+        self,
+        graph: Path,
+        option: Option,
+        sizes: Mapping[str, int],
+        cache: Path | None,
+        notify: Callable[[str], None],
     ) -> None:
         self.option, device = option, option.device
+        self._core = _core_with(device)
         try:
-            import openvino
-            from openvino import properties
-
-            core = openvino.Core()
-        except (ImportError, OSError, RuntimeError) as error:
-            raise DeviceError(
-                f"OpenVINO is installed and does not start ({last_line(error)}): "
-                f"install it again, or choose --device cpu"
-            ) from error
-        if device.target.split(".")[0] not in {d.split(".")[0] for d in core.available_devices}:
-            raise DeviceError(
-                f"{device.name} was asked for and OpenVINO has {', '.join(core.available_devices)}"
-                f": check the driver, or choose one of those"
-            )
-        # Left alone it picks bfloat16 where the CPU has it, which the bundle did not ask for.
-        config: dict[str, Any] = {
-            properties.hint.inference_precision(): getattr(openvino.Type, _TYPES[option.precision]),
-            properties.hint.performance_mode(): properties.hint.PerformanceMode.LATENCY,
-        }
-        if cache is not None:
-            # OpenVINO 2026.4 does not tell precisions apart there: a model compiled for float32
-            # was taken for bfloat16 and gave NaN.
-            config[properties.cache_dir()] = str(cache / option.precision)
-        try:
-            model = core.read_model(str(graph))
-            if sizes and (option.precision == "fp32" or _has_long_sequences(sizes)):
-                model.reshape({port.any_name: _shape(port, sizes) for port in model.inputs})
-            self._model = core.compile_model(model, device.target, config)
+            self._model = self._load(graph, sizes, cache, notify)
         except RuntimeError as error:
             raise DeviceError(
                 f"{device.name} cannot load {graph.parent.name}/{graph.name} "
                 f"({last_line(error)}): try --device cpu"
             ) from error
         self._inputs = {name for port in self._model.inputs for name in port.get_names()}
+
+    def _load(
+        self,
+        graph: Path,
+        sizes: Mapping[str, int],
+        cache: Path | None,
+        notify: Callable[[str], None],
+    ) -> Any:
+        """Return the compiled model, from `cache` where it was compiled before."""
+        import openvino
+
+        target = self.option.device.target
+        if cache is None:
+            return self._core.compile_model(self._read(graph, sizes), target, self._config)
+        name = self._core.get_property(target, "FULL_DEVICE_NAME")
+        stage = f"{graph.parent.name}/{graph.name}"
+        known = dict(sorted(sizes.items()))
+        path = compiled_file(
+            cache, stage, known, str(self.option), name, openvino.get_version(), _FORM
+        )
+        with contextlib.suppress(OSError, ValueError, RuntimeError):  # none yet, or damaged
+            return self._import(path)
+        notify(f"compiling {graph.parent.name} for {self.option}, once for this size")
+        compiled = self._core.compile_model(self._read(graph, sizes), target, self._config)
+        write_compiled(path, compiled.export_model)
+        return compiled
+
+    def _import(self, path: Path) -> Any:
+        """Load what `write_compiled` wrote; the engine packs weights, then the file's pages go."""
+        from openvino import Tensor
+
+        self._mapped = Mapped(path)  # must outlive the model, which reads from it
+        blob = Tensor(np.frombuffer(self._mapped.memory, np.uint8), shared_memory=True)
+        compiled = self._core.import_model(blob, self.option.device.target, self._config)
+        self._mapped.release()
+        return compiled
+
+    def _read(self, graph: Path, sizes: Mapping[str, int]) -> Any:
+        on_cpu_in_bf16 = self.option.precision == "bf16" and self.option.device.target == "CPU"
+        if on_cpu_in_bf16:
+            # Mapped, the stored weights would stay beside the bfloat16 ones.
+            self._core.set_property({"ENABLE_MMAP": False})
+        model = self._core.read_model(str(graph))
+        if sizes and (self.option.precision == "fp32" or _has_long_sequences(sizes)):
+            model.reshape({port.any_name: _shape(port, sizes) for port in model.inputs})
+        if on_cpu_in_bf16:
+            in_bfloat16(model)
+        return model
+
+    @property
+    def _config(self) -> dict[str, Any]:
+        import openvino
+        from openvino import properties
+
+        # Left alone it picks bfloat16 where the CPU has it, which the bundle did not ask for.
+        precision = getattr(openvino.Type, _TYPES[self.option.precision])
+        return {
+            properties.hint.inference_precision(): precision,
+            properties.hint.performance_mode(): properties.hint.PerformanceMode.LATENCY,
+        }
 
     def run(self, inputs: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
         """Return the graph's only output; raises DeviceError where the engine fails."""
@@ -71,6 +114,27 @@ class OpenVINOSession:
         return output
 
 
+def _core_with(device: Device) -> Any:
+    """Return OpenVINO's core; raises DeviceError where it does not start or lacks `device`."""
+    try:
+        import openvino
+
+        core = openvino.Core()
+    except (ImportError, OSError, RuntimeError) as error:
+        raise DeviceError(
+            f"OpenVINO is installed and does not start ({last_line(error)}): "
+            f"install it again, or choose --device cpu"
+        ) from error
+    if device.target.split(".")[0] not in {d.split(".")[0] for d in core.available_devices}:
+        raise DeviceError(
+            f"{device.name} was asked for and OpenVINO has {', '.join(core.available_devices)}"
+            f": check the driver, or choose one of those"
+        )
+    return core
+
+
+_FORM = 1
+"""Counts changes of how graphs are prepared: what was compiled in another form is not taken."""
 _TYPES = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}
 _FREE_AXES = {
     2: ("batch", ""),

@@ -4,7 +4,7 @@ Graphs leave frames, height and width free, so that one serves every video. A se
 engines plan memory and choose kernels for sizes they know.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -36,16 +36,18 @@ def open_session(
     option: Option,
     sizes: Mapping[str, int] | None = None,
     cache: Path | None = None,
+    notify: Callable[[str], None] = lambda _: None,
 ) -> Session:
     """Load `graph`; raises DeviceError where the device is not there or refuses it.
 
     `sizes` fixes free axes by their names (`frames`, `height`, `width`, `batch`), or none.
-    `cache` is a folder for compiled models of engines that compile.
+    `cache` is a folder for compiled models of engines that compile; `notify` hears of it before a
+    compilation that is not there yet.
     """
     if option.device.engine == "openvino":
         from hummingbird_edge.runtime.openvino_session import OpenVINOSession
 
-        return OpenVINOSession(graph, option, sizes or {}, cache)
+        return OpenVINOSession(graph, option, sizes or {}, cache, notify)
     from hummingbird_edge.runtime.onnxruntime_session import ONNXRuntimeSession
 
-    return ONNXRuntimeSession(graph, option, sizes or {}, cache)
+    return ONNXRuntimeSession(graph, option, sizes or {}, cache, notify)

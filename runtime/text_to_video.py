@@ -81,8 +81,15 @@ class _Clock:
 class TextToVideo:
     """A bundle ready to make videos."""
 
-    def __init__(self, bundle: Bundle, device: str = "auto", precision: str = "auto") -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        device: str = "auto",
+        precision: str = "auto",
+        notify: Callable[[str], None] = lambda _: None,
+    ) -> None:
         self.bundle = bundle
+        self._notify = notify
         self.facts = bundle.manifest.model
         self.tokenizer = Tokenizer(bundle.path("tokenizer"), self.facts.context_length)
         self.placed: dict[str, Placed] = {}
@@ -105,14 +112,16 @@ class TextToVideo:
         device: str = "auto",
         verify: bool = False,
         precision: str = "auto",
+        notify: Callable[[str], None] = lambda _: None,
     ) -> "TextToVideo":
         """Open the bundle at `path` (else the built-in one).
 
         `device` and `precision` are one name, or a name a stage (`unet=dml,vae=cpu`). `verify`
-        compares every file with its digest even if that was done before. Raises BundleError,
-        DeviceError, or RequestError for an unknown name.
+        compares every file with its digest even if that was done before. `notify` hears what takes
+        long or goes otherwise than planned. Raises BundleError, DeviceError, or RequestError for an
+        unknown name.
         """
-        return cls(Bundle.open(path, verify), device, precision)
+        return cls(Bundle.open(path, verify), device, precision, notify)
 
     @cached_property
     def _cache(self) -> Path | None:
@@ -328,7 +337,7 @@ class TextToVideo:
                 if why == "first that works" and option.device.needs_proof:
                     _require_works(option.device.name)
                 graph = self.bundle.graph(stage, option.device.name)
-                session = open_session(graph, option, sizes, self._cache)
+                session = open_session(graph, option, sizes, self._cache, self._notify)
             except DeviceError as error:
                 refusals.append(str(error))
                 continue
