@@ -47,6 +47,10 @@ def run(
     precision: Annotated[
         str, typer.Option(help="auto, fp32, bf16, fp16 of the arithmetic; or one a stage.")
     ] = "auto",
+    max_memory: Annotated[
+        str | None,
+        typer.Option(help="Most memory to take, such as 4GB: plans for it, or refuses."),
+    ] = None,
     decoder: Annotated[
         str, typer.Option(help="full, or tiny where the bundle has a small decoder.")
     ] = "full",
@@ -101,9 +105,11 @@ def run(
         "seed": seed,
     }
     from hummingbird_edge.runtime.bundle import BUILTIN
+    from hummingbird_edge.runtime.memory import parse_memory
     from hummingbird_edge.runtime.text_to_video import TextToVideo
 
-    pipeline = TextToVideo.from_bundle(bundle or BUILTIN, device, verify, precision, notify=_note)
+    cap = None if max_memory is None else parse_memory(max_memory)
+    pipeline = TextToVideo.from_bundle(bundle or BUILTIN, device, verify, precision, _note, cap)
     if tune:
         _tune(pipeline, asked, as_json)
         return

@@ -12,6 +12,7 @@ import mmap
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from platformdirs import user_cache_path
 
@@ -58,8 +59,8 @@ class _Streamed(io.BytesIO):
         super().__init__()
         self._file = file
 
-    def write(self, data: object) -> int:
-        return self._file.write(data)  # type: ignore[call-overload, no-any-return]
+    def write(self, data: Any) -> int:
+        return self._file.write(data)
 
     def seek(self, offset: int, whence: int = 0) -> int:
         return self._file.seek(offset, whence)

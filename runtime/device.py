@@ -1,7 +1,8 @@
 """Where a stage can run, by the names a user types.
 
 cpu         ONNX Runtime's CPU provider, everywhere
-dml         DirectML, Windows GPUs
+dml         DirectML, Windows GPUs; `dml:1` is the second adapter
+winml       Windows ML: the provider that the maker of the GPU or NPU gives
 migraphx    AMD GPUs on Linux
 rocm        AMD GPUs on Linux, ONNX Runtime before 1.23
 webgpu      any GPU with Vulkan, D3D12 or Metal
@@ -13,6 +14,7 @@ from functools import cache
 from importlib.util import find_spec
 
 from hummingbird_edge.runtime.errors import DeviceError, RequestError
+from hummingbird_edge.runtime.plugin import has_plugin
 
 __all__ = ["Device", "candidates", "known_devices"]
 
@@ -22,15 +24,17 @@ _PROVIDERS = {
     "migraphx": "MIGraphXExecutionProvider",
     "rocm": "ROCMExecutionProvider",
     "webgpu": "WebGpuExecutionProvider",
+    "winml": "",  # whichever the catalogue has
 }
 _INSTALL = {
     "dml": "pip install onnxruntime-directml (Windows)",
     "migraphx": "pip install onnxruntime-migraphx in place of onnxruntime",
     "rocm": "pip install onnxruntime-rocm in place of onnxruntime",
-    "webgpu": "pip install onnxruntime-webgpu in place of onnxruntime",
+    "webgpu": "pip install onnxruntime-ep-webgpu",
+    "winml": "pip install windowsml onnxruntime-windowsml in place of onnxruntime (Windows 11)",
 }
 # `auto` tries these in order and takes the first that loads the stage.
-_LADDER = ("dml", "migraphx", "rocm", "openvino", "cpu")
+_LADDER = ("winml", "dml", "migraphx", "rocm", "openvino", "cpu")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +47,8 @@ class Device:
     """`onnxruntime` or `openvino`."""
     target: str
     """An execution provider of ONNX Runtime, or a device of OpenVINO."""
+    adapter: int | None = None
+    """Which of several graphics adapters, where the provider asks."""
 
     @classmethod
     def parse(cls, name: str) -> "Device":
@@ -50,10 +56,17 @@ class Device:
         engine, _, target = name.partition(":")
         if engine == "openvino":
             return cls(name, "openvino", target or "CPU")
+        if engine == "dml" and target.isascii() and target.isdigit():
+            return cls(name, "onnxruntime", _PROVIDERS["dml"], int(target))
         if name not in _PROVIDERS:
             known = ", ".join(["auto", *_PROVIDERS, "openvino"])
             raise RequestError(f"there is no device called {name!r}: choose from {known}")
         return cls(name, "onnxruntime", _PROVIDERS[name])
+
+    @property
+    def family(self) -> str:
+        """The name without which of several: what a bundle's variants list."""
+        return self.name.partition(":")[0]
 
     @property
     def needs_proof(self) -> bool:
@@ -79,11 +92,20 @@ class Device:
         import onnxruntime
 
         available = onnxruntime.get_available_providers()
-        if self.target not in available:
+        if self.target not in available and not has_plugin(self.name):
             raise DeviceError(
-                f"device {self.name} needs {self.target}, the installed ONNX Runtime "
-                f"{onnxruntime.__version__} has {', '.join(available)}: {_INSTALL[self.name]}"
+                f"device {self.name} needs {self.target or 'Windows ML'}, the installed ONNX "
+                f"Runtime {onnxruntime.__version__} has {', '.join(available)}: "
+                f"{_INSTALL[self.family]}"
             )
+
+    @property
+    def is_plugin(self) -> bool:
+        """Whether its provider is a library to register, not built into ONNX Runtime."""
+        import onnxruntime
+
+        built_in = self.target in onnxruntime.get_available_providers()
+        return not built_in and has_plugin(self.name)
 
 
 @cache

@@ -4,6 +4,7 @@
     ├── RequestError          what was asked for makes no sense              exit code 2
     ├── BundleError           a bundle is missing, damaged or too new        exit code 1
     ├── DeviceError           a device is not there or cannot do the work    exit code 1
+    │   └── OutOfMemoryError  its memory does not suffice                    exit code 1
     ├── GenerationError       the model made NaN, black or constant frames   exit code 1
     ├── OutputError           a result cannot be written or read back        exit code 1
     └── CheckpointError       a checkpoint cannot be read or does not fit    exit code 1
@@ -17,8 +18,10 @@ __all__ = [
     "DeviceError",
     "GenerationError",
     "HummingbirdError",
+    "OutOfMemoryError",
     "OutputError",
     "RequestError",
+    "device_error",
 ]
 
 
@@ -42,6 +45,10 @@ class DeviceError(HummingbirdError):
     """Say that a device asked for is absent, unknown or cannot run a stage."""
 
 
+class OutOfMemoryError(DeviceError):
+    """Say that a device has too little memory for a stage at this size."""
+
+
 class GenerationError(HummingbirdError):
     """Say that the model produced NaN, black or constant frames."""
 
@@ -52,3 +59,23 @@ class OutputError(HummingbirdError):
 
 class CheckpointError(HummingbirdError):
     """Say that a checkpoint cannot be read, is unsafe, or does not fit the model."""
+
+
+_OUT_OF_MEMORY = (
+    "bad_alloc",
+    "alloc memory",  # ONNX Runtime: Failed to allocate memory for requested buffer
+    "allocate memory",
+    "out of memory",
+    "cannot allocate",
+    "could not allocate",
+    "8007000e",  # E_OUTOFMEMORY, of DirectML
+    "cl_out_of_resources",
+    "cl_mem_object_allocation_failure",
+)
+
+
+def device_error(found: Exception, sentence: str) -> DeviceError:
+    """Return a DeviceError that says `sentence`, an OutOfMemoryError where `found` is one."""
+    text = str(found).lower()
+    is_memory = isinstance(found, MemoryError) or any(part in text for part in _OUT_OF_MEMORY)
+    return OutOfMemoryError(sentence) if is_memory else DeviceError(sentence)

@@ -1,25 +1,31 @@
 """A graph in ONNX Runtime, on a provider that was really taken."""
 
+import json
 from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hummingbird_edge.runtime.compiled import compiled_file
-from hummingbird_edge.runtime.errors import DeviceError
+from hummingbird_edge.runtime.errors import DeviceError, device_error
 from hummingbird_edge.runtime.placement import Option
+from hummingbird_edge.runtime.plugin import plugin_devices
 
 __all__ = ["ONNXRuntimeSession"]
 
 _RECORD_PLACEMENT = "session.record_ep_graph_assignment_info"
 _ERRORS_ONLY = 3
+_CPU = "CPUExecutionProvider"
 
 
 class ONNXRuntimeSession:
     """One loaded graph; implements `Session`."""
+
+    _profile: TemporaryDirectory[str] | None = None
 
     def __init__(
         self,
@@ -36,53 +42,85 @@ class ONNXRuntimeSession:
         for name, size in sizes.items():
             options.add_free_dimension_override_by_name(name, size)
         options.log_severity_level = _ERRORS_ONLY
-        # An arena keeps the largest activations of a step for good; at full size that is gigabytes.
+        # An arena keeps the largest activations of a step for good, and a memory pattern allocates
+        # them before they are needed: at full size that is gigabytes, and no slower without.
         options.enable_cpu_mem_arena = False
+        options.enable_mem_pattern = False
         if device.name != "cpu":
             options.add_session_config_entry(_RECORD_PLACEMENT, "1")
-        if device.name == "dml":
-            options.enable_mem_pattern = False
+        if device.family == "dml":
             options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
-        providers: list[Any] = [device.target]
-        if device.name == "migraphx" and cache is not None:
-            # Each shape compiles for minutes; the second run reads what the first one made.
-            known = dict(sorted(sizes.items()))
-            folder = compiled_file(cache, graph.parent.name, graph.name, known).with_suffix("")
-            if not folder.is_dir():
-                notify(
-                    f"compiling {graph.parent.name} for {option}, once for this size: "
-                    f"MIGraphX may take half an hour"
-                )
-                folder.mkdir(parents=True)
-            providers = [(device.target, {"migraphx_model_cache_dir": str(folder)})]
-        providers += [] if device.name == "cpu" else ["CPUExecutionProvider"]
+        if device.name == "webgpu":
+            self._profile = TemporaryDirectory()
+            options.enable_profiling = True
+            options.profile_file_prefix = str(Path(self._profile.name, "run"))
+        target, providers = device.target, list[Any]()
+        if device.is_plugin:
+            found = plugin_devices(device.name)
+            target = found[0].ep_name
+            options.add_provider_for_devices(found[:1], {})
+        elif device.name != "cpu":
+            providers = [(target, self._options(graph, sizes, cache, notify)), _CPU]
+        else:
+            providers = [_CPU]
         try:
-            self._session = onnxruntime.InferenceSession(str(graph), options, providers=providers)
+            self._session = onnxruntime.InferenceSession(
+                str(graph), options, providers=providers or None
+            )
         except Exception as error:  # the library raises bare exceptions of several kinds
-            raise DeviceError(
+            raise device_error(
+                error,
                 f"{device.name} cannot load {graph.parent.name}/{graph.name} "
-                f"({_first_line(error)}): try --device cpu, or build the bundle again"
+                f"({_first_line(error)}): try --device cpu, or build the bundle again",
             ) from error
-        taken = self._session.get_providers()
-        self.share = self._share_on_device() if taken[0] == device.target else 0.0
+        self._target, taken = target, self._session.get_providers()
+        self.share = self._share_on_device() if taken[0] == target else 0.0
+        self._require_share(taken[-1])
+
+    def _options(
+        self,
+        graph: Path,
+        sizes: Mapping[str, int],
+        cache: Path | None,
+        notify: Callable[[str], None],
+    ) -> dict[str, str]:
+        """Return the provider's own options."""
+        device = self.option.device
+        if device.adapter is not None:
+            return {"device_id": str(device.adapter)}
+        if device.name != "migraphx" or cache is None:
+            return {}
+        # Each shape compiles for minutes; the second run reads what the first one made.
+        known = dict(sorted(sizes.items()))
+        folder = compiled_file(cache, graph.parent.name, graph.name, known).with_suffix("")
+        if not folder.is_dir():
+            notify(
+                f"compiling {graph.parent.name} for {self.option}, once for this size: "
+                f"MIGraphX may take half an hour"
+            )
+            folder.mkdir(parents=True)
+        return {"migraphx_model_cache_dir": str(folder)}
+
+    def _require_share(self, instead: str) -> None:
         if not self.share:
             raise DeviceError(
-                f"{device.name} was asked for and ONNX Runtime uses {taken[-1]} instead: "
+                f"{self.option.device.name} was asked for and ONNX Runtime uses {instead} instead: "
                 f"check the driver, or choose --device cpu"
             )
 
     def _share_on_device(self) -> float:
         """Return the share of nodes that the provider took, which ONNX Runtime never says aloud.
 
-        1 on the CPU, and where a release does not record it.
+        1 on the CPU, and where a release does not record it; WebGPU's record is of a second pass
+        only (ONNX Runtime 1.27), so its first run is profiled.
         """
         record = getattr(self._session, "get_provider_graph_assignment_info", None)
-        if self.option.device.name == "cpu" or record is None:
+        if self.option.device.name in ("cpu", "webgpu") or record is None:
             return 1.0
         counts = Counter[str]()
         for part in record():
             counts[part.ep_name] += len(part.get_nodes())
-        return counts[self.option.device.target] / max(1, counts.total())
+        return counts[self._target] / max(1, counts.total())
 
     def run(self, inputs: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
         """Return the graph's only output; raises DeviceError where the engine fails."""
@@ -91,11 +129,28 @@ class ONNXRuntimeSession:
         try:
             output: NDArray[np.float32] = self._session.run(None, fed)[0]
         except Exception as error:  # the library raises bare exceptions of several kinds
-            raise DeviceError(
+            raise device_error(
+                error,
                 f"{self.option.device.name} failed while computing ({_first_line(error)}): "
-                f"try --device cpu, fewer frames or a smaller size"
+                f"try --device cpu, fewer frames or a smaller size",
             ) from error
+        if self._profile is not None:
+            self.share = self._share_in_profile()
+            self._require_share(_CPU)
         return output
+
+    def _share_in_profile(self) -> float:
+        """Return the share of the nodes that ran there, and end the profile."""
+        assert self._profile is not None
+        events = json.loads(Path(self._session.end_profiling()).read_text(encoding="utf-8"))
+        self._profile.cleanup()
+        self._profile = None
+        ran = Counter(
+            event["args"].get("provider")
+            for event in events
+            if event.get("cat") == "Node" and event["name"].endswith("_kernel_time")
+        )
+        return ran[self._target] / max(1, ran.total())
 
 
 def _first_line(error: Exception) -> str:

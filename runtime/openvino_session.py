@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from hummingbird_edge.runtime.bfloat16 import in_bfloat16
 from hummingbird_edge.runtime.compiled import Mapped, compiled_file, write_compiled
 from hummingbird_edge.runtime.device import Device
-from hummingbird_edge.runtime.errors import DeviceError
+from hummingbird_edge.runtime.errors import DeviceError, device_error
 from hummingbird_edge.runtime.placement import Option
 
 __all__ = ["OpenVINOSession"]
@@ -34,10 +34,11 @@ class OpenVINOSession:
         self._core = _core_with(device)
         try:
             self._model = self._load(graph, sizes, cache, notify)
-        except RuntimeError as error:
-            raise DeviceError(
+        except (RuntimeError, MemoryError) as error:
+            raise device_error(
+                error,
                 f"{device.name} cannot load {graph.parent.name}/{graph.name} "
-                f"({last_line(error)}): try --device cpu"
+                f"({last_line(error)}): try --device cpu",
             ) from error
         self._inputs = {name for port in self._model.inputs for name in port.get_names()}
 
@@ -107,9 +108,11 @@ class OpenVINOSession:
         fed = {name: value for name, value in inputs.items() if name in self._inputs}
         try:
             output: NDArray[np.float32] = self._model(fed)[0]
-        except RuntimeError as error:
-            raise DeviceError(
-                f"{device.name} failed while computing ({last_line(error)}): try --device cpu"
+        except (RuntimeError, MemoryError) as error:
+            raise device_error(
+                error,
+                f"{device.name} failed while computing ({last_line(error)}): "
+                f"try --device cpu, fewer frames or a smaller size",
             ) from error
         return output
 

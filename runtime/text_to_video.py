@@ -18,13 +18,15 @@ from numpy.typing import NDArray
 from hummingbird_edge.runtime.bundle import BUILTIN, Bundle
 from hummingbird_edge.runtime.compiled import compiled_folder
 from hummingbird_edge.runtime.errors import DeviceError, RequestError
+from hummingbird_edge.runtime.memory import readable, stage_bytes
 from hummingbird_edge.runtime.noise import gaussian_noise
-from hummingbird_edge.runtime.placement import Option, Placed, by_stage, options
+from hummingbird_edge.runtime.placement import Placed, by_stage, options
+from hummingbird_edge.runtime.plan import Sizes, Way, fitting, least_bytes
 from hummingbird_edge.runtime.preview import linear_preview
 from hummingbird_edge.runtime.request import Request
 from hummingbird_edge.runtime.result import Timings, Video, check_frames, check_latents
+from hummingbird_edge.runtime.runner import Runner
 from hummingbird_edge.runtime.sampler import Step, guidance_embedding
-from hummingbird_edge.runtime.session import Session, open_session
 from hummingbird_edge.runtime.tokenizer import Tokenizer, Tokens
 from hummingbird_edge.runtime.tuning import Measured, recall
 
@@ -87,8 +89,10 @@ class TextToVideo:
         device: str = "auto",
         precision: str = "auto",
         notify: Callable[[str], None] = lambda _: None,
+        max_memory: int | None = None,
     ) -> None:
         self.bundle = bundle
+        self.max_memory = max_memory
         self._notify = notify
         self.facts = bundle.manifest.model
         self.tokenizer = Tokenizer(bundle.path("tokenizer"), self.facts.context_length)
@@ -103,7 +107,8 @@ class TextToVideo:
         self._asked = {stage for stage, name in devices.items() if name != "auto"}
         self._precisions = precisions
         self._measured: dict[str, Measured] = {}
-        self._sessions: dict[str, tuple[Mapping[str, int], Session]] = {}
+        self._resident = False
+        self._runners: dict[str, tuple[list[Way], Runner]] = {}
 
     @classmethod
     def from_bundle(
@@ -113,15 +118,17 @@ class TextToVideo:
         verify: bool = False,
         precision: str = "auto",
         notify: Callable[[str], None] = lambda _: None,
+        max_memory: int | None = None,
     ) -> "TextToVideo":
         """Open the bundle at `path` (else the built-in one).
 
         `device` and `precision` are one name, or a name a stage (`unet=dml,vae=cpu`). `verify`
         compares every file with its digest even if that was done before. `notify` hears what takes
-        long or goes otherwise than planned. Raises BundleError, DeviceError, or RequestError for an
-        unknown name.
+        long or goes otherwise than planned. `max_memory` bounds the process, in bytes: the work is
+        planned for it, or refused. Raises BundleError, DeviceError, or RequestError for an unknown
+        name.
         """
-        return cls(Bundle.open(path, verify), device, precision, notify)
+        return cls(Bundle.open(path, verify), device, precision, notify, max_memory)
 
     @cached_property
     def _cache(self) -> Path | None:
@@ -190,15 +197,19 @@ class TextToVideo:
         _require_shape("step_noise", step_noise, (request.steps, *shape))
         clock, sizes = _Clock(), self.stage_sizes(request)
         self._measured = recall(self.bundle, sizes)
-        context, seconds = self._encode_text(request, clock)
+        plan = self._plan(sizes)
+        self._resident = self._fits_at_once(plan)
+        context, seconds = self._encode_text(request, plan["text_encoder"], clock)
         yield Progress("text_encoder", 1, 1, seconds)
         latents = None
-        for progress in self._denoise(request, context, initial_noise, step_noise, clock):
+        noises = initial_noise, step_noise
+        for progress in self._denoise(request, context, noises, plan["unet"], clock):
             latents = progress.denoised
             yield progress
         assert latents is not None  # a sampler takes at least one step
         parts: list[NDArray[np.float32]] = []
-        for part, progress in self._decode(latents, request.decoding_stage, clock):
+        stage = request.decoding_stage
+        for part, progress in self._decode(latents, stage, plan[stage], clock):
             parts.append(part)
             yield progress
         pixels = np.concatenate(parts)
@@ -211,33 +222,35 @@ class TextToVideo:
         yield Progress("done", 1, 1, clock.timings().total_s, video=video)
 
     def _encode_text(
-        self, request: Request, clock: _Clock
+        self, request: Request, ways: list[Way], clock: _Clock
     ) -> tuple[list[NDArray[np.float32]], float]:
         """Return the contexts (1, 77, D) the U-Net needs: the prompt's, and for a model guided by
         a second pass the empty prompt's."""
         prompts = [request.prompt, *([""] if self.facts.guidance_width is None else [])]
         ids = [self.tokens(prompt).ids[None, :] for prompt in prompts]
-        session = self._session("text_encoder", self.stage_sizes(request)["text_encoder"], clock)
+        runner = self._runner("text_encoder", ways, clock)
         started = time.perf_counter()
-        contexts = [session.run({"input_ids": row}) for row in ids]
+        contexts = [runner.run({"input_ids": row}) for row in ids]
         seconds = clock.add("text_encoder", started)
+        self._settle("text_encoder", runner)
         return contexts, seconds
 
     def _denoise(
         self,
         request: Request,
         context: list[NDArray[np.float32]],
-        initial_noise: Latents | None,
-        step_noise: Latents | None,
+        noises: tuple[Latents | None, Latents | None],
+        ways: list[Way],
         clock: _Clock,
     ) -> Iterator[Progress]:
         """Run the sampler, yielding the denoised latents of every step."""
+        initial_noise, step_noise = noises
         shape = request.latent_shape(self.bundle.manifest)
         x_t = gaussian_noise(shape, request.seed, 0) if initial_noise is None else initial_noise
-        session = self._session("unet", self.stage_sizes(request)["unet"], clock)
+        runner = self._runner("unet", ways, clock)
         for step in self.bundle.manifest.sampler.steps(request.steps):
             started = time.perf_counter()
-            output = self._predict(session, request, context, x_t, step)
+            output = self._predict(runner, request, context, x_t, step)
             noise = (
                 gaussian_noise(shape, request.seed, 1 + step.index)
                 if step_noise is None
@@ -246,11 +259,12 @@ class TextToVideo:
             x_t, denoised = step(x_t, output, noise)
             check_latents(denoised, step.index + 1)
             seconds = clock.add("unet", started)
+            self._settle("unet", runner)
             yield Progress("unet", step.index + 1, step.count, seconds, denoised)
 
     def _predict(
         self,
-        session: Session,
+        runner: Runner,
         request: Request,
         context: list[NDArray[np.float32]],
         x_t: Latents,
@@ -265,30 +279,35 @@ class TextToVideo:
         if self.facts.guidance_width is not None:
             embedding = guidance_embedding(request.guidance, self.facts.guidance_width)
             inputs["timestep_cond"] = embedding
-            return session.run({**inputs, "encoder_hidden_states": context[0]})
+            return runner.run({**inputs, "encoder_hidden_states": context[0]})
         conditional, unconditional = (
-            session.run({**inputs, "encoder_hidden_states": hidden}) for hidden in context
+            runner.run({**inputs, "encoder_hidden_states": hidden}) for hidden in context
         )
         return unconditional + np.float32(request.guidance) * (conditional - unconditional)
 
     def _decode(
-        self, latents: Latents, stage: str, clock: _Clock
+        self, latents: Latents, stage: str, ways: list[Way], clock: _Clock
     ) -> Iterator[tuple[NDArray[np.float32], Progress]]:
         """Yield RGB (n, 3, H, W) float32 in about [-1, 1], chunk by chunk of frames."""
         z = latents[0].transpose(1, 0, 2, 3)
         if stage == "vae_decoder":  # the tiny one takes the latents of diffusion as they are
             z = z / np.float32(self.facts.scaling_factor)
-        sizes = self._decoder_sizes(latents.shape)
-        count, chunk = len(z), sizes["frames"]
-        session = self._session(stage, sizes, clock)
-        for start in range(0, count, chunk):
-            started = time.perf_counter()
+        runner = self._runner(stage, ways, clock)
+        start, count = 0, len(z)
+        while start < count:
+            started, chunk = time.perf_counter(), runner.sizes["frames"]
             # A session has one size: the last chunk repeats its last frame.
             rows = np.minimum(np.arange(start, start + chunk), count - 1)
-            part = session.run({"latent_sample": np.ascontiguousarray(z[rows])})
+            try:
+                part = runner.run_once({"latent_sample": np.ascontiguousarray(z[rows])})
+            except DeviceError as error:
+                runner.fall_back(error)
+                continue
             seconds = clock.add(stage, started)
+            self._settle(stage, runner)
             done = min(start + chunk, count)
             yield part[: done - start], Progress(stage, done, count, seconds)
+            start = done
 
     def stage_sizes(self, request: Request) -> dict[str, dict[str, int]]:
         """Return the sizes of each stage's free axes, for the stages that `request` runs."""
@@ -306,6 +325,13 @@ class TextToVideo:
         chunk = min(frames, max(1, _CHUNK_PIXELS // pixels))
         return {"frames": chunk, "height": height, "width": width}
 
+    def _fits_at_once(self, plan: Mapping[str, list[Way]]) -> bool:
+        """Tell whether all stages may stay loaded between videos: a large bundle's do not."""
+        if self.bundle.bytes > _RESIDENT_BYTES:
+            return False
+        needs = (self._need(ways[0]) for ways in plan.values())
+        return self.max_memory is None or sum(needs) <= self.max_memory
+
     def preview(self, latents: Latents) -> NDArray[np.uint8]:
         """Picture denoised latents (1, C, T, h, w) quickly, (T, H', W', 3) uint8.
 
@@ -313,7 +339,10 @@ class TextToVideo:
         for a bundle with neither.
         """
         if "tiny_decoder" in self.bundle.manifest.stages:
-            parts = [part for part, _ in self._decode(latents, "tiny_decoder", _Clock())]
+            stage = "tiny_decoder"
+            ways = self._plan({stage: self._decoder_sizes(latents.shape)})[stage]
+            decoded = self._decode(latents, stage, ways, _Clock())
+            parts = [part for part, _ in decoded]
             return _to_pixels(np.concatenate(parts))
         matrix = self.bundle.manifest.latent_to_rgb()
         if matrix is None:
@@ -323,49 +352,61 @@ class TextToVideo:
             )
         return linear_preview(latents, matrix, self.facts.vae_downsampling // 2)
 
-    def _session(self, stage: str, sizes: Mapping[str, int], clock: _Clock) -> Session:
-        """Return the session of `stage` for `sizes`, loaded in the first way that works."""
-        known, session = self._sessions.get(stage, ({}, None))
-        if session is not None and known == sizes:
-            return session
-        self._sessions.pop(stage, None)
-        decides = "vae_decoder" if stage == "tiny_decoder" else stage
-        started = time.perf_counter()
-        refusals: list[str] = []
-        for option, why in self._ways(stage, decides):
-            try:
-                if why == "first that works" and option.device.needs_proof:
-                    _require_works(option.device.name)
-                graph = self.bundle.graph(stage, option.device.name)
-                session = open_session(graph, option, sizes, self._cache, self._notify)
-            except DeviceError as error:
-                refusals.append(str(error))
-                continue
-            self.placed[stage] = Placed(option, session.share, why)
-            # A large bundle's session lives as long as its stage.
-            if self.bundle.bytes <= _RESIDENT_BYTES:
-                self._sessions[stage] = sizes, session
-            self.refusals[stage] = refusals
-            clock.load_s[stage] = time.perf_counter() - started
-            return session
-        if len(refusals) == 1:
-            raise DeviceError(refusals[0])
-        raise DeviceError(f"no device could load {stage}: {'; '.join(refusals)}")
+    def _plan(self, sizes: Mapping[str, Sizes]) -> dict[str, list[Way]]:
+        """Return the ways to try for each stage, all within the cap.
 
-    def _ways(self, stage: str, decides: str) -> Iterator[tuple[Option, str]]:
-        """Yield the ways to try for `stage`, each with the reason; `decides` names what was asked.
-
-        A measurement counts where it is among the ways that were asked for.
+        Raises RequestError with the least that would do.
         """
+        ways = {stage: list(self._ways(stage, axes)) for stage, axes in sizes.items()}
+        cap = self.max_memory
+        plan = {stage: fitting(known, self._need, cap) for stage, known in ways.items()}
+        if cap is not None and not all(plan.values()):
+            names = ", ".join(stage for stage, fit in plan.items() if not fit)
+            least = max(least_bytes(known, self._need) for stage, known in ways.items())
+            raise RequestError(
+                f"{names} cannot run within {readable(cap)}: give --max-memory {readable(least)} "
+                f"or more, fewer frames or a smaller size"
+            )
+        return plan
+
+    def _need(self, way: Way) -> int:
+        entry = self.bundle.manifest.stages[way.stage]
+        return stage_bytes(entry, way.stage, way.option, way.sizes)
+
+    def _ways(self, stage: str, sizes: Sizes) -> Iterator[Way]:
+        """Yield the ways to try for `stage`, the best first.
+
+        A measurement counts where it is among the ways that were asked for. A tiny decoder runs
+        where the VAE was asked to run.
+        """
+        decides = "vae_decoder" if stage == "tiny_decoder" else stage
         measured = self._measured.get(stage)
         known = self._options[decides]
         if decides in self._asked:
-            yield from ((option, "asked for") for option in known)
+            yield from (Way(stage, option, "asked for", sizes) for option in known)
             return
         precision = self._precisions[decides]
         if measured is not None and precision in ("auto", measured.precision):
-            yield measured.option, "measured"
-        yield from ((option, "first that works") for option in known)
+            yield Way(stage, measured.option, "measured", sizes)
+        yield from (Way(stage, option, "first that works", sizes) for option in known)
+
+    def _runner(self, stage: str, ways: list[Way], clock: _Clock) -> Runner:
+        """Return `stage` loaded: kept from the last video where the plan is the same."""
+        known, runner = self._runners.pop(stage, ([], None))
+        if runner is None or known != ways:
+            del runner  # before the next is loaded
+            if not self._resident:
+                self._runners.clear()
+            runner = Runner(self.bundle, stage, ways, self._cache, self._notify)
+            clock.load_s[stage] = runner.load_s
+        self._settle(stage, runner)
+        if self._resident:
+            self._runners[stage] = ways, runner
+        return runner
+
+    def _settle(self, stage: str, runner: Runner) -> None:
+        """Remember how a stage ran: some engines know it only after a run."""
+        self.placed[stage], self.refusals[stage] = runner.placed, runner.refusals
 
     def _provenance(self) -> dict[str, object]:
         from importlib.metadata import version
@@ -377,15 +418,6 @@ class TextToVideo:
             "precisions": {name: how.option.precision for name, how in self.placed.items()},
             "version": version("hummingbird-edge"),
         }
-
-
-def _require_works(name: str) -> None:
-    """Raise DeviceError where a device fails on trial."""
-    from hummingbird_edge.runtime.probe import probe
-
-    verdict = probe(name)
-    if not verdict.works:
-        raise DeviceError(f"{name} is installed and does not work: {verdict.reason}")
 
 
 def _to_pixels(frames: NDArray[np.float32]) -> NDArray[np.uint8]:

@@ -76,7 +76,7 @@ def run_trial(
     """
     inputs = example_inputs(bundle.manifest.model, stage, sizes)
     started = time.perf_counter()
-    graph = bundle.graph(stage, option.device.name)
+    graph = bundle.graph(stage, option.device.family)
     session = open_session(graph, option, sizes, cache)
     load_s = time.perf_counter() - started
     output, seconds = session.run(inputs), list[float]()

@@ -1,0 +1,118 @@
+"""A stage while it runs: loaded in the first way that works, and in the next one should it fail."""
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hummingbird_edge.runtime.bundle import Bundle
+from hummingbird_edge.runtime.errors import DeviceError, OutOfMemoryError
+from hummingbird_edge.runtime.placement import Placed
+from hummingbird_edge.runtime.plan import Sizes, Way, smaller
+from hummingbird_edge.runtime.session import Session, open_session
+
+__all__ = ["Runner"]
+
+
+class Runner:
+    """One stage of a bundle, loaded."""
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        stage: str,
+        ways: Iterable[Way],
+        cache: Path | None,
+        notify: Callable[[str], None],
+    ) -> None:
+        """Load `stage` in the first of `ways` that works; raises DeviceError where none does."""
+        self.stage, self.load_s = stage, 0.0
+        self.refusals: list[str] = []
+        """Why ways before the present one were passed over."""
+        self._bundle, self._cache, self._notify = bundle, cache, notify
+        self._left = deque(ways)
+        self._session, self._way = self._open_next()
+
+    @property
+    def sizes(self) -> Sizes:
+        """The sizes of the free axes of one run."""
+        return self._way.sizes
+
+    @property
+    def placed(self) -> Placed:
+        """Where and how it runs."""
+        return Placed(self._way.option, self._session.share, self._way.why)
+
+    def run(self, inputs: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
+        """Return the graph's only output; raises DeviceError where no way is left.
+
+        A way that fails is left for the next one, for good, where that takes the same sizes.
+        """
+        while True:
+            try:
+                return self._session.run(inputs)
+            except DeviceError as error:
+                self.fall_back(error)
+
+    def run_once(self, inputs: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
+        """Return the graph's only output; whoever asks calls `fall_back` after a DeviceError."""
+        return self._session.run(inputs)
+
+    def fall_back(self, error: DeviceError) -> None:
+        """Load less at once after an out of memory, else the next way; raises `error` if none."""
+        failed = self._way
+        del self._session  # its memory is needed
+        self._put_smaller_first(failed, error)
+        if not self._left:
+            raise error
+        self._session, self._way = self._open_next()
+        self._notify(
+            f"{self.stage} failed on {failed.option} ({error}): going on with {self._way.option}"
+            f"{_at_once(self._way)}"
+        )
+
+    def _put_smaller_first(self, way: Way, error: DeviceError) -> None:
+        less = smaller(way)
+        if less is not None and isinstance(error, OutOfMemoryError):
+            self._left.appendleft(less)
+
+    def _open_next(self) -> tuple[Session, Way]:
+        started = time.perf_counter()
+        while self._left:
+            way = self._left.popleft()
+            try:
+                session = self._open(way)
+            except DeviceError as error:
+                self._put_smaller_first(way, error)
+                self.refusals.append(str(error))
+                continue
+            self.load_s += time.perf_counter() - started
+            return session, way
+        if len(self.refusals) == 1:
+            raise DeviceError(self.refusals[0])
+        raise DeviceError(f"no device could load {self.stage}: {'; '.join(self.refusals)}")
+
+    def _open(self, way: Way) -> Session:
+        device = way.option.device
+        if way.why == "first that works" and device.needs_proof:
+            _require_works(device.name)
+        graph = self._bundle.graph(self.stage, device.family)
+        return open_session(graph, way.option, way.sizes, self._cache, self._notify)
+
+
+def _at_once(way: Way) -> str:
+    frames = way.sizes.get("frames")
+    return "" if frames is None else f", {frames} frames at once"
+
+
+def _require_works(name: str) -> None:
+    """Raise DeviceError where a device fails on trial."""
+    from hummingbird_edge.runtime.probe import probe
+
+    verdict = probe(name)
+    if not verdict.works:
+        raise DeviceError(f"{name} is installed and does not work: {verdict.reason}")
