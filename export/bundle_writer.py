@@ -14,11 +14,12 @@ from typing import Any
 import torch
 
 from hummingbird_edge.export.agreement import Agreement, compare, reference_outputs
-from hummingbird_edge.export.graph import FUSED, GRAPH, export_graph, save_fused, save_graph
+from hummingbird_edge.export.graph import GRAPH, export_graph, save_graph
 from hummingbird_edge.export.models.config import ModelConfig
 from hummingbird_edge.export.models.vae import VAE
 from hummingbird_edge.export.preview import latent_to_rgb
-from hummingbird_edge.export.stage import STAGES, Stage, count_attentions
+from hummingbird_edge.export.stage import STAGES, Stage, count_kernels, live_values
+from hummingbird_edge.export.variant import VARIANTS, Variant, save_variant
 from hummingbird_edge.export.vocabulary import Vocabulary
 from hummingbird_edge.export.weights import Weights
 from hummingbird_edge.quantize.storage import round_to_float16, store_as_float16
@@ -29,8 +30,6 @@ from hummingbird_edge.runtime.tokenizer import Tokenizer
 
 __all__ = ["BundlePlan", "require_free", "write_bundle"]
 
-HAS_ATTENTION = ("cpu", "dml")
-"""Devices with an attention operator that was seen to be right; WebGPU's was not."""
 DIFFUSERS_CLASSES = {
     "text_encoder": ["diffusers", "OnnxRuntimeModel"],
     "unet": ["diffusers", "OnnxRuntimeModel"],
@@ -147,33 +146,38 @@ def _write_stage(
     save_graph(model, folder / stage.name)
     del model
     agreement = compare(expected, stage, plan.config, folder / stage.name / GRAPH)
-    if attentions := count_attentions(network, stage.name):
-        save_fused(folder / stage.name, attentions)
-        compare(expected, stage, plan.config, folder / stage.name / FUSED)
+    kernels = count_kernels(network, stage.name)
+    variants = VARIANTS if kernels["attentions"] else ()
+    for variant in variants:
+        save_variant(folder / stage.name, variant, kernels)
+        if "cpu" in variant.devices:
+            compare(expected, stage, plan.config, folder / stage.name / variant.file)
     seconds = time.monotonic() - started
     report(f"{stage.name}: {parameters:,} parameters, {agreement}, {seconds:.0f} s")
-    entry = _stage_entry(plan, stage, parameters, rounding, agreement)
-    if attentions:
-        fused = {"graph": f"{stage.name}/{FUSED}", "devices": list(HAS_ATTENTION)}
-        entry["variants"].append({**entry["variants"][0], **fused})
-    return {**entry, **facts}
+    return {**_stage_entry(plan, stage, parameters, rounding, agreement, variants), **facts}
 
 
 def _stage_entry(
-    plan: BundlePlan, stage: Stage, parameters: int, rounding: float, agreement: Agreement
+    plan: BundlePlan,
+    stage: Stage,
+    parameters: int,
+    rounding: float,
+    agreement: Agreement,
+    variants: Sequence[Variant],
 ) -> dict[str, Any]:
+    portable = {
+        "graph": f"{stage.name}/{GRAPH}",
+        "precision": "float32",
+        "storage": plan.storage,
+        "opset": plan.opset,
+    }
+    own = [{"graph": f"{stage.name}/{v.file}", "devices": list(v.devices)} for v in variants]
     return {
         "parameters": parameters,
+        "live_values": live_values(plan.config, stage.name),
         "agreement_with_pytorch": asdict(agreement),
         "largest_rounding_of_a_weight": rounding,
-        "variants": [
-            {
-                "graph": f"{stage.name}/{GRAPH}",
-                "precision": "float32",
-                "storage": plan.storage,
-                "opset": plan.opset,
-            }
-        ],
+        "variants": [portable, *({**portable, **entry} for entry in own)],
     }
 
 

@@ -14,14 +14,13 @@ import torch
 from torch import nn
 
 from hummingbird_edge.export.stage import Stage
-from hummingbird_edge.kernels.fused_attention import fuse_attention
 from hummingbird_edge.runtime.errors import RequestError
 
-__all__ = ["FUSED", "GRAPH", "OPSETS", "export_graph", "for_export", "save_fused", "save_graph"]
+__all__ = ["GRAPH", "OPSETS", "export_graph", "for_export", "save_graph"]
 
 OPSETS = range(18, 22)
 """DirectML registers no operator above 21; PyTorch's exporter begins at 18."""
-GRAPH, FUSED, WEIGHTS = "model.onnx", "fused.onnx", "model.onnx_data"
+GRAPH, WEIGHTS = "model.onnx", "model.onnx_data"
 
 
 class Exportable(Protocol):
@@ -74,6 +73,7 @@ def export_graph(
     model.producer_name, model.producer_version = "hummingbird-edge", None
     _name_axes(model, stage)
     _strip(model)
+    _reshape_without_zeros(model)
     return model
 
 
@@ -83,22 +83,6 @@ def save_graph(model: onnx_ir.Model, folder: Path) -> None:
     path = folder / GRAPH
     onnx_ir.save(model, path, external_data=WEIGHTS, size_threshold_bytes=256)
     onnx.checker.check_model(str(path), full_check=False)
-
-
-def save_fused(folder: Path, expected: int) -> None:
-    """Write `fused.onnx` beside `model.onnx`, over the same weights: attention as one node.
-
-    Raises RequestError where not all `expected` attentions have the form that is fused.
-    """
-    model = onnx_ir.load(folder / GRAPH)
-    found = fuse_attention(model)
-    if found != expected:
-        raise RequestError(
-            f"{found} of {expected} attentions in {folder.name} have the form that is fused: this "
-            f"PyTorch ({torch.__version__}) writes another, use one of 2.6 to 2.13"
-        )
-    onnx_ir.save(model, folder / FUSED)
-    onnx.checker.check_model(str(folder / FUSED), full_check=False)
 
 
 def _name_axes(model: onnx_ir.Model, stage: Stage) -> None:
@@ -114,6 +98,16 @@ def _name_axes(model: onnx_ir.Model, stage: Stage) -> None:
         if not isinstance(size, int):
             fallback = f"{stage.output}_{axis}"
             output.shape[axis] = stage.output_axes.get(axis, fallback)
+
+
+def _reshape_without_zeros(model: onnx_ir.Model) -> None:
+    """Drop `allowzero`, which tells of axes without elements: there are none here.
+
+    DirectML refuses a Reshape with it where the shape leaves an axis open (ONNX Runtime 1.24).
+    """
+    for node in model.graph.all_nodes():
+        if node.op_type == "Reshape":
+            node.attributes.pop("allowzero", None)
 
 
 def _strip(model: onnx_ir.Model) -> None:

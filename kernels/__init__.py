@@ -1,1 +1,4 @@
-"""The model's hot operators, one a file: the maths, its source, and the PyTorch form in use."""
+"""The model's hot operators, one a file: the maths, its source, the PyTorch form, its lowerings.
+
+`fused_*` are rewrites of exported graphs for the engines that have one node for a kernel.
+"""

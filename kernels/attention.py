@@ -3,6 +3,13 @@
     attention(q, k, v) = softmax(q k^T / sqrt(d)) v        for every head of width d
 
 Source: Vaswani et al. 2017 (arXiv:1706.03762), equation 1.
+
+One function serves all three places: within a frame (N frames), along time (N pixels of T short
+sequences, the tokens already in that order), and to the text, whose keys and values are computed
+once for all frames because all T * H * W queries of a clip come as one sequence.
+
+Lowerings: two products everywhere, which OpenVINO recognises and fuses; one node for ONNX Runtime's
+CPU and DirectML, see `kernels.fused_attention`.
 """
 
 import torch

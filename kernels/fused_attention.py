@@ -10,15 +10,13 @@ scores are 524 million numbers, 2.1 GB in float32.
 Source of the operator: ONNX Runtime's contrib operators, version 1.
 """
 
-import math
-
-import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
-__all__ = ["DOMAIN", "fuse_attention"]
+from hummingbird_edge.kernels.pattern import DOMAIN, only_consumer, producer, replace, scalar
 
-DOMAIN = "com.microsoft"
+__all__ = ["fuse_attention"]
+
 HEADS_FIRST = [0, 2, 1, 3]
 KEY_TRANSPOSED = [0, 2, 3, 1]
 
@@ -36,19 +34,19 @@ def fuse_attention(model: ir.Model) -> int:
 
 
 def _fuse(graph: ir.Graph, softmax: ir.Node) -> bool:
-    scores, mixed = _producer(softmax.inputs[0], "MatMul"), _only_consumer(softmax, "MatMul")
+    scores, mixed = producer(softmax.inputs[0], "MatMul"), only_consumer(softmax, "MatMul")
     if scores is None or mixed is None:
         return False
     query = _heads(scores.inputs[0], HEADS_FIRST)
     key = _heads(scores.inputs[1], KEY_TRANSPOSED)
     value = _heads(mixed.inputs[1], HEADS_FIRST)
-    back = _only_consumer(mixed, "Transpose")
-    flat = None if back is None else _only_consumer(back, "Reshape")
+    back = only_consumer(mixed, "Transpose")
+    flat = None if back is None else only_consumer(back, "Reshape")
     if query is None or key is None or value is None or flat is None:
         return False
     count, scaled = query
-    scale = _producer(scaled, "Mul")
-    factor = None if scale is None else _scalar(scale.inputs[1])
+    scale = producer(scaled, "Mul")
+    factor = None if scale is None else scalar(scale.inputs[1])
     if scale is None or factor is None:
         return False
     attributes = {"num_heads": count, "scale": factor}
@@ -60,16 +58,16 @@ def _fuse(graph: ir.Graph, softmax: ir.Node) -> bool:
         name=f"{softmax.name}_attention",
     )
     graph.insert_after(flat, node)
-    flat.outputs[0].replace_all_uses_with(node.outputs[0])
+    replace(flat.outputs[0], node.outputs[0])
     return True
 
 
 def _heads(value: ir.Value | None, permutation: list[int]) -> tuple[int, ir.Value] | None:
     """Return the number of heads and the (N, L, heads * d) value that was split into them."""
-    turned = _producer(value, "Transpose")
+    turned = producer(value, "Transpose")
     if turned is None or list(turned.attributes["perm"].as_ints()) != permutation:
         return None
-    split = _producer(turned.inputs[0], "Reshape")
+    split = producer(turned.inputs[0], "Reshape")
     count = None if split is None else _third_of_shape(split.inputs[1])
     if split is None or count is None or split.inputs[0] is None:
         return None
@@ -83,25 +81,8 @@ def _third_of_shape(shape: ir.Value | None) -> int | None:
     if shape.const_value is not None:
         entries = shape.const_value.numpy().ravel()
         return int(entries[2]) if len(entries) == 4 else None
-    joined = _producer(shape, "Concat")
+    joined = producer(shape, "Concat")
     if joined is None or len(joined.inputs) != 4:
         return None
-    found = _scalar(joined.inputs[2])
+    found = scalar(joined.inputs[2])
     return None if found is None else int(found)
-
-
-def _scalar(value: ir.Value | None) -> float | None:
-    if value is None or value.const_value is None or value.const_value.size != 1:
-        return None
-    found = float(np.asarray(value.const_value.numpy()).ravel()[0])
-    return found if math.isfinite(found) else None
-
-
-def _producer(value: ir.Value | None, kind: str) -> ir.Node | None:
-    node = None if value is None else value.producer()
-    return node if node is not None and node.op_type == kind else None
-
-
-def _only_consumer(node: ir.Node, kind: str) -> ir.Node | None:
-    consumers = list(node.outputs[0].consumers())
-    return consumers[0] if len(consumers) == 1 and consumers[0].op_type == kind else None

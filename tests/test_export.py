@@ -18,9 +18,9 @@ from torch import nn
 from hummingbird_edge.export.architecture import read_config
 from hummingbird_edge.export.bundle_writer import BundlePlan, write_bundle
 from hummingbird_edge.export.checkpoint import Checkpoint, read_checkpoint
-from hummingbird_edge.export.graph import save_fused
 from hummingbird_edge.export.models.config import ModelConfig
 from hummingbird_edge.export.stage import STAGES as EXPORTED
+from hummingbird_edge.export.variant import VARIANTS, save_variant
 from hummingbird_edge.export.weights import CheckpointWeights, RandomWeights, Weights
 from hummingbird_edge.runtime.bundle import Bundle, sha256_of
 from hummingbird_edge.runtime.device import Device
@@ -118,7 +118,7 @@ def test_the_fused_variant_is_the_same_graph_with_whole_attentions(
 def test_each_device_gets_its_variant(nano_bundle: Path) -> None:
     bundle = Bundle.open(nano_bundle)
     chosen = {name: bundle.graph("unet", name).name for name in ("cpu", "dml", "openvino")}
-    assert chosen == {"cpu": "fused.onnx", "dml": "fused.onnx", "openvino": "model.onnx"}
+    assert chosen == {"cpu": "fused.onnx", "dml": "dml.onnx", "openvino": "model.onnx"}
     assert bundle.graph("unet").name == "model.onnx"
     assert bundle.graph("text_encoder", "cpu").name == "model.onnx"
 
@@ -126,7 +126,7 @@ def test_each_device_gets_its_variant(nano_bundle: Path) -> None:
 def test_attention_of_another_form_is_not_passed_over(nano_bundle: Path, tmp_path: Path) -> None:
     shutil.copytree(nano_bundle / "unet", tmp_path / "unet")
     with pytest.raises(RequestError, match="26 of 27 attentions in unet have the form"):
-        save_fused(tmp_path / "unet", 27)
+        save_variant(tmp_path / "unet", VARIANTS[0], {"attentions": 27})
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -205,7 +205,7 @@ def test_free_axes_have_names(
 def test_bundle_has_the_layout_of_diffusers(nano_bundle: Path) -> None:
     found = {p.relative_to(nano_bundle).as_posix() for p in nano_bundle.rglob("*") if p.is_file()}
     graphs = {f"{stage}/model.onnx{suffix}" for stage in STAGES for suffix in ("", "_data")}
-    graphs |= {f"{stage}/fused.onnx" for stage in FUSED_STAGES}
+    graphs |= {f"{stage}/{name}" for stage in FUSED_STAGES for name in ("fused.onnx", "dml.onnx")}
     assert found == graphs | {
         "hummingbird.json",
         "model_index.json",
@@ -238,7 +238,14 @@ def test_manifest_tells_what_was_built(nano_bundle: Path) -> None:
             "precision": "float32",
             "storage": "float32",
             "opset": 18,
-            "devices": ["cpu", "dml"],
+            "devices": ["cpu"],
+        },
+        {
+            "graph": "unet/dml.onnx",
+            "precision": "float32",
+            "storage": "float32",
+            "opset": 18,
+            "devices": ["dml"],
         },
     ]
     for entry in manifest.stages.values():

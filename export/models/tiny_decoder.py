@@ -9,13 +9,14 @@ for Stable Diffusion 1 and 2's latents.
 import torch
 from torch import nn
 
-__all__ = ["CHANNELS", "DOWNSAMPLING", "TinyDecoder", "TinyVideoDecoder"]
+__all__ = ["CHANNELS", "DOWNSAMPLING", "WIDTH", "TinyDecoder", "TinyVideoDecoder"]
 
 CHANNELS = 4
 """Latent channels."""
 DOWNSAMPLING = 8
 """Pixels along one side of a latent pixel."""
-_WIDTH = 64
+WIDTH = 64
+"""Channels between the convolutions."""
 
 
 class Clamp(nn.Module):
@@ -31,11 +32,11 @@ class Block(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.conv = nn.Sequential(
-            nn.Conv2d(_WIDTH, _WIDTH, 3, padding=1),
+            nn.Conv2d(WIDTH, WIDTH, 3, padding=1),
             nn.ReLU(),
-            nn.Conv2d(_WIDTH, _WIDTH, 3, padding=1),
+            nn.Conv2d(WIDTH, WIDTH, 3, padding=1),
             nn.ReLU(),
-            nn.Conv2d(_WIDTH, _WIDTH, 3, padding=1),
+            nn.Conv2d(WIDTH, WIDTH, 3, padding=1),
         )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -46,11 +47,11 @@ class TinyDecoder(nn.Sequential):
     """Latents (N, 4, h, w) to RGB (N, 3, 8 h, 8 w), as published: not clipped."""
 
     def __init__(self) -> None:
-        layers: list[nn.Module] = [Clamp(), nn.Conv2d(CHANNELS, _WIDTH, 3, padding=1), nn.ReLU()]
+        layers: list[nn.Module] = [Clamp(), nn.Conv2d(CHANNELS, WIDTH, 3, padding=1), nn.ReLU()]
         for _ in range(3):
             layers += [Block(), Block(), Block(), nn.Upsample(scale_factor=2)]
-            layers += [nn.Conv2d(_WIDTH, _WIDTH, 3, padding=1, bias=False)]
-        super().__init__(*layers, Block(), nn.Conv2d(_WIDTH, 3, 3, padding=1))
+            layers += [nn.Conv2d(WIDTH, WIDTH, 3, padding=1, bias=False)]
+        super().__init__(*layers, Block(), nn.Conv2d(WIDTH, 3, 3, padding=1))
 
 
 class TinyVideoDecoder(nn.Module):

@@ -13,8 +13,9 @@ from torch import nn
 
 from hummingbird_edge.export.models.config import UNetConfig
 from hummingbird_edge.kernels.attention import attention
-from hummingbird_edge.kernels.embedding import sinusoidal_embedding
+from hummingbird_edge.kernels.embedding import condition_embedding
 from hummingbird_edge.kernels.feed_forward import GEGLU
+from hummingbird_edge.kernels.group_norm import GroupNormSiLU
 from hummingbird_edge.kernels.temporal_conv import TemporalConv
 
 __all__ = ["CrossAttention", "UNet"]
@@ -37,7 +38,8 @@ class TemporalConvBlock(nn.Module):
         super().__init__()
 
         def stage(dropout: bool) -> nn.Sequential:
-            layers: list[nn.Module] = [nn.GroupNorm(groups, channels), nn.SiLU()]
+            # The published SiLU, index 1, is part of the kernel.
+            layers: list[nn.Module] = [GroupNormSiLU(groups, channels), nn.Identity()]
             # The published blocks 2 to 4 hold a dropout, which moves the convolution to index 3.
             layers += [nn.Identity()] if dropout else []
             return nn.Sequential(*layers, TemporalConv(channels, channels))
@@ -58,14 +60,14 @@ class ResBlock(nn.Module):
     def __init__(self, channels: int, out_channels: int, emb_width: int, groups: int) -> None:
         super().__init__()
         self.in_layers = nn.Sequential(
-            nn.GroupNorm(groups, channels),
-            nn.SiLU(),
+            GroupNormSiLU(groups, channels),
+            nn.Identity(),
             nn.Conv2d(channels, out_channels, 3, padding=1),
         )
         self.emb_layers = nn.Sequential(nn.SiLU(), nn.Linear(emb_width, out_channels))
         self.out_layers = nn.Sequential(
-            nn.GroupNorm(groups, out_channels),
-            nn.SiLU(),
+            GroupNormSiLU(groups, out_channels),
+            nn.Identity(),
             nn.Identity(),
             nn.Conv2d(out_channels, out_channels, 3, padding=1),
         )
@@ -259,8 +261,8 @@ class UNet(nn.Module):
             )
         self._add_way_up(channels, skips)
         self.out = nn.Sequential(
-            nn.GroupNorm(config.groups, config.width),
-            nn.SiLU(),
+            GroupNormSiLU(config.groups, config.width),
+            nn.Identity(),
             nn.Conv2d(config.width, config.latent_channels, 3, padding=1),
         )
 
@@ -326,13 +328,9 @@ class UNet(nn.Module):
         self, timestep: torch.Tensor, timestep_cond: torch.Tensor | None, fps: torch.Tensor
     ) -> torch.Tensor:
         """Return what every residual block is told of time, guidance and frame rate, (B, E)."""
-        dtype = next(self.time_embed.parameters()).dtype
-        time = sinusoidal_embedding(timestep, self.config.width).to(dtype)
-        if self.config.guidance_width is not None:
-            time = time + self.time_cond_proj(timestep_cond)
-        rate = sinusoidal_embedding(fps, self.config.width).to(dtype)
-        out: torch.Tensor = self.time_embed(time) + self.fps_embedding(rate)
-        return out
+        guided = self.config.guidance_width is not None
+        guidance = self.time_cond_proj(timestep_cond) if guided else None
+        return condition_embedding(timestep, fps, guidance, self.time_embed, self.fps_embedding)
 
     def forward(
         self,

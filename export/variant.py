@@ -1,0 +1,58 @@
+"""The variants of a stage: other graphs beside `model.onnx`, over its weights file."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx
+import onnx_ir
+import torch
+
+from hummingbird_edge.export.graph import GRAPH
+from hummingbird_edge.kernels.fused_attention import fuse_attention
+from hummingbird_edge.kernels.fused_gelu import fuse_gelu
+from hummingbird_edge.kernels.fused_group_norm import fuse_group_norm
+from hummingbird_edge.runtime.errors import RequestError
+
+__all__ = ["VARIANTS", "Variant", "save_variant"]
+
+FUSIONS: Mapping[str, Callable[[onnx_ir.Model], int]] = {
+    "attentions": fuse_attention,
+    "gelus": fuse_gelu,
+    "group norms": fuse_group_norm,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """A graph for some devices, with some kernels as single nodes."""
+
+    file: str
+    devices: tuple[str, ...]
+    """Devices that have these operators and were seen to be right; WebGPU's attention was not."""
+    kernels: tuple[str, ...]
+    """Keys of `FUSIONS`."""
+
+
+VARIANTS = (
+    Variant("fused.onnx", ("cpu",), ("attentions", "gelus")),
+    Variant("dml.onnx", ("dml",), ("attentions", "gelus", "group norms")),
+)
+
+
+def save_variant(folder: Path, variant: Variant, expected: Mapping[str, int]) -> None:
+    """Write a variant beside `folder / model.onnx`.
+
+    `expected` says how many of each kernel the model has. Raises RequestError where not all of them
+    have the form that is fused.
+    """
+    model = onnx_ir.load(folder / GRAPH)
+    for kernel in variant.kernels:
+        found = FUSIONS[kernel](model)
+        if found != expected[kernel]:
+            raise RequestError(
+                f"{found} of {expected[kernel]} {kernel} in {folder.name} have the form that is "
+                f"fused: this PyTorch ({torch.__version__}) writes another, use one of 2.6 to 2.13"
+            )
+    onnx_ir.save(model, folder / variant.file)
+    onnx.checker.check_model(str(folder / variant.file), full_check=False)

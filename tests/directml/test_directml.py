@@ -1,0 +1,197 @@
+"""The built-in model on the real DirectML provider, under Wine; set_up.sh beside this file."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+import hummingbird_edge.runtime
+from hummingbird_edge.runtime.bundle import BUILTIN, Bundle
+from hummingbird_edge.runtime.device import Device
+from hummingbird_edge.runtime.placement import Option
+from hummingbird_edge.runtime.text_to_video import TextToVideo
+from hummingbird_edge.runtime.trial import run_trial, snr_db
+
+HERE = Path(__file__).parent
+DEFAULT = Path.home() / ".cache" / "hummingbird-edge" / "wine"
+PROMPT = "a red circle moving right"
+LEAST_SHARE = 0.95
+LEAST_PSNR_DB = 35.0
+SIZES = {
+    "text_encoder": {"batch": 1},
+    "unet": {"frames": 8, "height": 8, "width": 8},
+    "vae_decoder": {"frames": 8, "height": 8, "width": 8},
+}
+
+# Without an adapter's number the provider asks dxcore.dll for the best one: Wine 8 has none.
+DML = "dml:0"
+
+ONE_STAGE = """
+import json, sys
+import numpy as np
+from hummingbird_edge.runtime.bundle import Bundle
+from hummingbird_edge.runtime.device import Device
+from hummingbird_edge.runtime.placement import Option
+from hummingbird_edge.runtime.trial import run_trial
+
+folder, stage, sizes, out = sys.argv[1:]
+option = Option(Device.parse("dml:0"))
+trial = run_trial(Bundle.open(folder), stage, option, json.loads(sizes), runs=1)
+np.save(out, trial.output)
+print(json.dumps({"share": trial.share, "seconds": trial.median_s}))
+"""
+
+HB_RUN = "from hummingbird_edge.runtime.cli import main; main()"
+
+Wine = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture(scope="module")
+def wine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Wine]:
+    """Return a function that runs Windows' Python with a program and its arguments."""
+    folder = Path(os.environ.get("HUMMINGBIRD_WINE") or DEFAULT)
+    if not (folder / "ready").is_file() or not (shutil.which("wine") and shutil.which("Xvfb")):
+        pytest.skip("DirectML under Wine is not set up: bash tests/directml/set_up.sh")
+    modules = staged_runtime(tmp_path_factory.mktemp("modules"))
+    with subprocess.Popen(
+        ["Xvfb", "-displayfd", "1", "-screen", "0", "640x480x24", "-nolisten", "tcp"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    ) as display:
+        assert display.stdout is not None
+        environment = {
+            **os.environ,
+            **lavapipe(),
+            "DISPLAY": f":{display.stdout.readline().strip()}",
+            "WINEPREFIX": str(folder / "prefix"),
+            "WINEARCH": "win64",
+            "WINEDEBUG": "-all",
+            # Where a program crashes, its end and not a debugger that waits.
+            "WINEDLLOVERRIDES": "mscoree,mshtml=;winedbg.exe=d",
+            "PYTHONPATH": f"{windows(folder / 'site')};{windows(modules)}",
+            "PYTHONUTF8": "1",
+        }
+
+        def run(program: str, *arguments: object) -> "subprocess.CompletedProcess[str]":
+            python = str(folder / "python" / "python.exe")
+            return subprocess.run(
+                ["wine", python, "-c", program, *(str(argument) for argument in arguments)],
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                encoding="utf-8",
+                errors="replace",
+                env=environment,
+                timeout=600,
+            )
+
+        yield run
+        subprocess.run(["wine", "wineboot", "-k"], env=environment, capture_output=True, timeout=60)
+        display.terminate()
+
+
+def staged_runtime(folder: Path) -> Path:
+    """Copy the runtime under test to `folder`, as if it were installed there."""
+    package = Path(hummingbird_edge.runtime.__file__).parent
+    shutil.copytree(package, folder / "hummingbird_edge" / "runtime")
+    facts = folder / "hummingbird_edge.dist-info" / "METADATA"
+    facts.parent.mkdir()
+    number = version("hummingbird-edge")
+    facts.write_text(f"Metadata-Version: 2.1\nName: hummingbird-edge\nVersion: {number}\n")
+    return folder
+
+
+def lavapipe() -> dict[str, str]:
+    """Return the environment in which Vulkan is Mesa's software driver, on any machine."""
+    drivers = sorted(Path("/usr/share/vulkan/icd.d").glob("lvp_icd*.json"))
+    return {"VK_DRIVER_FILES": str(drivers[0])} if drivers else {}
+
+
+def windows(path: Path) -> str:
+    """Return an absolute path as Wine's programs read it."""
+    return "Z:" + str(path).replace("/", "\\")
+
+
+@pytest.fixture(scope="module")
+def half_bundle(wine: Wine, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Write the built-in bundle with weights and activations in float16."""
+    folder = tmp_path_factory.mktemp("half") / "bundle"
+    subprocess.run([sys.executable, str(HERE / "half_precision.py"), folder, "dml"], check=True)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def truth() -> NDArray[np.uint8]:
+    """Make the video in float32 on the CPU, outside Wine."""
+    return TextToVideo.from_bundle(device="cpu")(PROMPT, seed=7).frames
+
+
+@pytest.mark.parametrize(
+    ("stage", "least_snr_db"), [("text_encoder", 50), ("unet", 40), ("vae_decoder", 30)]
+)
+def test_a_half_graph_on_directml(
+    wine: Wine, half_bundle: Path, tmp_path: Path, stage: str, least_snr_db: float
+) -> None:
+    sizes = SIZES[stage]
+    arguments = windows(half_bundle), stage, json.dumps(sizes), windows(tmp_path / "made.npy")
+    done = wine(ONE_STAGE, *arguments)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    cpu = Option(Device.parse("cpu"))
+    expected = run_trial(Bundle.open(BUILTIN), stage, cpu, sizes, runs=0).output
+    snr = snr_db(np.load(tmp_path / "made.npy"), expected)
+    print(f"{stage}: {100 * found['share']:.1f} % on DirectML, {snr:.1f} dB, {found['seconds']} s")
+    assert found["share"] >= LEAST_SHARE
+    assert snr >= least_snr_db
+
+
+@pytest.mark.parametrize("device", [DML, f"unet={DML},vae={DML},text=cpu"])
+def test_a_video_on_directml(
+    wine: Wine, half_bundle: Path, truth: NDArray[np.uint8], tmp_path: Path, device: str
+) -> None:
+    made = hb_run(wine, tmp_path, "--device", device, "--bundle", windows(half_bundle))
+    for stage, facts in made["stages"].items():
+        asked = "cpu" if stage == "text_encoder" and device != DML else DML
+        assert (facts["device"], facts["why"]) == (asked, "asked for")
+        assert facts["share_on_device"] >= LEAST_SHARE
+    found = psnr_db(frames_of(tmp_path / "frames"), truth)
+    print(f"{device}: {found:.1f} dB, {made['timings']['total_s']:.0f} s")
+    assert found >= LEAST_PSNR_DB
+
+
+def test_a_video_on_windows_without_directml(
+    wine: Wine, truth: NDArray[np.uint8], tmp_path: Path
+) -> None:
+    hb_run(wine, tmp_path, "--device", "cpu")
+    # The same noise and the same arithmetic; compilers round differently.
+    assert psnr_db(frames_of(tmp_path / "frames"), truth) >= 60
+
+
+def hb_run(wine: Wine, folder: Path, *options: str) -> dict[str, Any]:
+    """Make the video as PNG files in `folder/frames`; return what `hb-run --json` says."""
+    out = windows(folder / "frames")
+    done = wine(HB_RUN, *options, "--json", "--seed", "7", "-o", out, PROMPT)
+    assert done.returncode == 0, done.stderr
+    made: dict[str, Any] = json.loads(done.stdout)
+    return made
+
+
+def frames_of(folder: Path) -> NDArray[np.uint8]:
+    """Read the numbered pictures of `folder`, (T, H, W, 3) uint8."""
+    return np.stack([np.asarray(Image.open(path)) for path in sorted(folder.glob("*.png"))])
+
+
+def psnr_db(found: NDArray[np.uint8], truth: NDArray[np.uint8]) -> float:
+    """Return the peak signal-to-noise ratio of uint8 frames in decibels."""
+    error = float(np.square(found.astype(np.float64) - truth).mean())
+    return float(10 * np.log10(255**2 / max(error, 1e-9)))

@@ -1,0 +1,171 @@
+"""The built-in model on WebGPU, by Mesa's software Vulkan; set_up.sh beside this file."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+import hummingbird_edge.runtime
+from hummingbird_edge.runtime.bundle import BUILTIN, Bundle
+from hummingbird_edge.runtime.device import Device
+from hummingbird_edge.runtime.placement import Option
+from hummingbird_edge.runtime.text_to_video import TextToVideo
+from hummingbird_edge.runtime.trial import run_trial, snr_db
+
+HALF_PRECISION = Path(__file__).parents[1] / "directml" / "half_precision.py"
+DEFAULT = Path.home() / ".cache" / "hummingbird-edge" / "webgpu"
+PROMPT = "a red circle moving right"
+LEAST_SHARE = 0.95
+LEAST_PSNR_DB = 35.0
+SIZES = {
+    "text_encoder": {"batch": 1},
+    "unet": {"frames": 8, "height": 8, "width": 8},
+    "vae_decoder": {"frames": 8, "height": 8, "width": 8},
+}
+
+# What ONNX Runtime 1.27 records of WebGPU's share is only what a second pass over the graph moved
+# there, so nodes are counted as they run.
+ONE_STAGE = """
+import json, sys
+from collections import Counter
+import numpy as np
+import onnxruntime
+from hummingbird_edge.runtime.bundle import Bundle
+from hummingbird_edge.runtime.trial import example_inputs
+
+folder, stage, sizes, out = sys.argv[1:]
+bundle, sizes = Bundle.open(folder), json.loads(sizes)
+options = onnxruntime.SessionOptions()
+options.log_severity_level = 3
+options.enable_profiling = True
+options.profile_file_prefix = out
+for name, size in sizes.items():
+    options.add_free_dimension_override_by_name(name, size)
+session = onnxruntime.InferenceSession(
+    str(bundle.graph(stage, "webgpu")),
+    options,
+    providers=["WebGpuExecutionProvider", "CPUExecutionProvider"],
+)
+names = {entry.name for entry in session.get_inputs()}
+inputs = example_inputs(bundle.manifest.model, stage, sizes)
+output = session.run(None, {name: value for name, value in inputs.items() if name in names})[0]
+np.save(out, output)
+with open(session.end_profiling(), encoding="utf-8") as file:
+    events = [event for event in json.load(file) if event["name"].endswith("_kernel_time")]
+counts = Counter(event["args"]["provider"] for event in events)
+print(json.dumps({"share": counts["WebGpuExecutionProvider"] / counts.total()}))
+"""
+
+HB_RUN = "from hummingbird_edge.runtime.cli import main; main()"
+
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture(scope="module")
+def webgpu(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """Return a function that runs a program where ONNX Runtime has WebGPU."""
+    folder = Path(os.environ.get("HUMMINGBIRD_WEBGPU") or DEFAULT)
+    drivers = sorted(Path("/usr/share/vulkan/icd.d").glob("lvp_icd*.json"))
+    if not (folder / "ready").is_file() or not drivers:
+        pytest.skip("WebGPU on software Vulkan is not set up: bash tests/webgpu/set_up.sh")
+    modules = staged_runtime(tmp_path_factory.mktemp("modules"))
+    python = str(folder / "venv" / "bin" / "python")
+
+    def run(program: str, *arguments: object) -> "subprocess.CompletedProcess[str]":
+        return subprocess.run(
+            [python, "-c", program, *(str(argument) for argument in arguments)],
+            capture_output=True,
+            text=True,
+            env={**os.environ, "PYTHONPATH": str(modules), "VK_DRIVER_FILES": str(drivers[0])},
+            timeout=600,
+        )
+
+    return run
+
+
+def staged_runtime(folder: Path) -> Path:
+    """Copy the runtime under test to `folder`, as if it were installed there."""
+    package = Path(hummingbird_edge.runtime.__file__).parent
+    shutil.copytree(package, folder / "hummingbird_edge" / "runtime")
+    facts = folder / "hummingbird_edge.dist-info" / "METADATA"
+    facts.parent.mkdir()
+    number = version("hummingbird-edge")
+    facts.write_text(f"Metadata-Version: 2.1\nName: hummingbird-edge\nVersion: {number}\n")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def bundles(webgpu: Run, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Return the built-in bundle in float32, and with weights and activations in float16."""
+    folder = tmp_path_factory.mktemp("half") / "bundle"
+    subprocess.run([sys.executable, str(HALF_PRECISION), folder, "webgpu"], check=True)
+    return {"fp32": BUILTIN, "fp16": folder}
+
+
+@pytest.mark.parametrize(
+    ("precision", "stage", "least_snr_db"),
+    [
+        ("fp16", "text_encoder", 50),
+        ("fp16", "unet", 35),
+        ("fp16", "vae_decoder", 30),
+        ("fp32", "text_encoder", 90),
+        ("fp32", "unet", 90),
+        ("fp32", "vae_decoder", 90),
+    ],
+)
+def test_a_graph_on_webgpu(
+    webgpu: Run,
+    bundles: dict[str, Path],
+    tmp_path: Path,
+    precision: str,
+    stage: str,
+    least_snr_db: float,
+) -> None:
+    sizes = SIZES[stage]
+    done = webgpu(ONE_STAGE, bundles[precision], stage, json.dumps(sizes), tmp_path / "made.npy")
+    assert done.returncode == 0, done.stderr
+    share = json.loads(done.stdout.splitlines()[-1])["share"]
+    cpu = Option(Device.parse("cpu"))
+    expected = run_trial(Bundle.open(BUILTIN), stage, cpu, sizes, runs=0).output
+    snr = snr_db(np.load(tmp_path / "made.npy"), expected)
+    print(f"{precision} {stage}: {100 * share:.1f} % on WebGPU, {snr:.1f} dB")
+    assert share >= LEAST_SHARE
+    assert snr >= least_snr_db
+
+
+@pytest.mark.parametrize("precision", ["fp16", "fp32"])
+def test_a_video_on_webgpu(
+    webgpu: Run, bundles: dict[str, Path], tmp_path: Path, precision: str
+) -> None:
+    out = tmp_path / "frames"
+    options = ["--bundle", bundles[precision], "--device", "unet=webgpu,vae=webgpu,text=cpu"]
+    done = webgpu(HB_RUN, *options, "--json", "--seed", "7", "-o", out, PROMPT)
+    assert done.returncode == 0, done.stderr
+    made = json.loads(done.stdout.splitlines()[-1])
+    for stage in ("unet", "vae_decoder"):
+        assert made["stages"][stage]["device"] == "webgpu"
+        assert made["stages"][stage]["share_on_device"] >= LEAST_SHARE
+    truth = TextToVideo.from_bundle(device="cpu")(PROMPT, seed=7).frames
+    found = psnr_db(frames_of(out), truth)
+    print(f"{precision}: {found:.1f} dB, {made['timings']['total_s']:.0f} s")
+    assert found >= LEAST_PSNR_DB
+
+
+def frames_of(folder: Path) -> NDArray[np.uint8]:
+    """Read the numbered pictures of `folder`, (T, H, W, 3) uint8."""
+    return np.stack([np.asarray(Image.open(path)) for path in sorted(folder.glob("*.png"))])
+
+
+def psnr_db(found: NDArray[np.uint8], truth: NDArray[np.uint8]) -> float:
+    """Return the peak signal-to-noise ratio of uint8 frames in decibels."""
+    error = float(np.square(found.astype(np.float64) - truth).mean())
+    return float(10 * np.log10(255**2 / max(error, 1e-9)))
