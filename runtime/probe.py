@@ -25,13 +25,11 @@ from hummingbird_edge.runtime.bundle import BUILTIN, Bundle
 from hummingbird_edge.runtime.device import Device, known_devices
 from hummingbird_edge.runtime.errors import DeviceError
 from hummingbird_edge.runtime.placement import Option
-from hummingbird_edge.runtime.trial import run_trial, snr_db
+from hummingbird_edge.runtime.trial import LEAST_SNR_DB, run_trial, snr_db
 
 __all__ = ["Verdict", "environment", "probe", "probe_all"]
 
 TIMEOUT_S = 120
-LEAST_SNR_DB = 25.0
-"""Half precision of this network gives 40 dB and more; a wrong kernel gives 0."""
 LEAST_SHARE = 0.5
 _SIZES = {"frames": 2, "height": 4, "width": 4}
 

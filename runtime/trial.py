@@ -16,8 +16,11 @@ from hummingbird_edge.runtime.manifest import ModelFacts
 from hummingbird_edge.runtime.placement import Option
 from hummingbird_edge.runtime.session import open_session
 
-__all__ = ["Trial", "example_inputs", "run_trial", "snr_db"]
+__all__ = ["LEAST_SNR_DB", "Trial", "example_inputs", "run_trial", "snr_db"]
 
+LEAST_SNR_DB = 20.0
+"""Of a right way against the CPU in fp32. One step in bfloat16 has 35 dB in the built-in model and 22
+in the published layout with random weights; the wrong kernels that were met had 16 and less."""
 _MOST_RUNS = 7
 
 

@@ -20,15 +20,12 @@ from hummingbird_edge.runtime.device import Device, known_devices
 from hummingbird_edge.runtime.errors import DeviceError
 from hummingbird_edge.runtime.placement import Option
 from hummingbird_edge.runtime.probe import environment, probe
-from hummingbird_edge.runtime.trial import run_trial, snr_db
+from hummingbird_edge.runtime.trial import LEAST_SNR_DB, run_trial, snr_db
 
 __all__ = ["Measured", "recall", "tune"]
 
 Sizes = Mapping[str, Mapping[str, int]]
 """Stage name to the sizes of its free axes."""
-
-LEAST_SNR_DB = 25.0
-"""Against the CPU in fp32; one step of bfloat16 has about 35 dB."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,196 @@
+"""The cap on memory, what is planned for it, and what happens when memory runs out."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from hummingbird_edge.runtime import runner as runner_module
+from hummingbird_edge.runtime.bundle import BUILTIN, Bundle
+from hummingbird_edge.runtime.device import Device
+from hummingbird_edge.runtime.errors import DeviceError, OutOfMemoryError, RequestError
+from hummingbird_edge.runtime.memory import parse_memory, readable, stage_bytes
+from hummingbird_edge.runtime.placement import Option
+from hummingbird_edge.runtime.plan import Way, fitting, least_bytes, smaller
+from hummingbird_edge.runtime.runner import Runner
+from hummingbird_edge.runtime.session import open_session
+from hummingbird_edge.runtime.text_to_video import TextToVideo
+
+CAP = 600_000_000
+CPU = Option(Device.parse("cpu"))
+SIZES = {"frames": 8, "height": 8, "width": 8}
+DECODER = Way("vae_decoder", CPU, "asked for", SIZES)
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("4GB", 4 * 10**9),
+        ("3.5gib", 3.5 * 2**30),
+        ("900M", 9 * 10**8),
+        (" 2 g ", 2 * 10**9),
+        ("123456", 123456),
+    ],
+)
+def test_sizes_are_read(text: str, found: float) -> None:
+    assert parse_memory(text) == found
+
+
+@pytest.mark.parametrize(
+    "text", ["", "much", "-1GB", "0", "4TB", "1e3", "4 4GB", "nan", "i", "4iB"]
+)
+def test_other_texts_are_refused(text: str) -> None:
+    with pytest.raises(RequestError, match="write a size such as 4GB"):
+        parse_memory(text)
+
+
+def test_a_printed_figure_suffices() -> None:
+    for count in (1, 99_999_999, 100_000_000, 100_000_001, 3_912_345_678):
+        assert parse_memory(readable(count)) >= count
+
+
+def test_a_need_grows_with_weights_and_sizes() -> None:
+    entry = {"parameters": 10**8}
+    small = stage_bytes(entry, "unet", CPU, SIZES)
+    assert stage_bytes(entry, "unet", CPU, {**SIZES, "frames": 800}) > small
+    assert stage_bytes({"parameters": 10**9}, "unet", CPU, SIZES) > 5 * small
+    bf16 = Option(Device.parse("openvino"), "bf16")
+    assert stage_bytes(entry, "unet", bf16, SIZES) < small
+    # A bundle from elsewhere may say anything.
+    assert stage_bytes({"parameters": "many", "live_values": -3}, "unet", CPU, SIZES) > 0
+
+
+def test_less_at_once_until_it_fits() -> None:
+    def need(way: Way) -> int:
+        return 10 * way.sizes["frames"]
+
+    assert [w.sizes["frames"] for w in fitting([DECODER], need, 45)] == [4]
+    assert fitting([DECODER], need, None) == [DECODER]
+    assert fitting([DECODER], need, 9) == []
+    assert least_bytes([DECODER], need) == 10
+    assert smaller(replace(DECODER, stage="unet")) is None
+
+
+def test_a_capped_video_is_the_same_and_stays_below() -> None:
+    """The real thing: a process of its own, whose peak memory is looked at."""
+    program = (
+        "import resource, sys; from hummingbird_edge.runtime.text_to_video import TextToVideo;"
+        "cap = int(sys.argv[1]) or None;"
+        "p = TextToVideo.from_bundle(device='cpu', max_memory=cap);"
+        "v = p('a red circle moving right', frames=16, width=256, height=256, steps=1);"
+        "print(int(v.frames.astype(int).sum()), p._runners.keys(),"
+        " resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)"
+    )
+    if sys.platform != "linux":
+        pytest.skip("peak memory is read from Linux's resource usage")
+    peaks, sums = [], set[str]()
+    for cap in (0, CAP):
+        done = subprocess.run(
+            [sys.executable, "-c", program, str(cap)], capture_output=True, text=True, check=True
+        )
+        words = done.stdout.split()
+        sums.add(words[0])
+        peaks.append(int(words[-1]))
+    assert len(sums) == 1
+    assert peaks[1] < CAP
+    assert peaks[1] < peaks[0]
+
+
+def test_a_cap_that_is_too_small_names_one_that_would_do() -> None:
+    with pytest.raises(RequestError, match="cannot run within 0") as caught:
+        TextToVideo.from_bundle(device="cpu", max_memory=50_000_000)("a red circle")
+    figure = str(caught.value).split("--max-memory ")[1].split(" ")[0]
+    capped = TextToVideo.from_bundle(device="cpu", max_memory=parse_memory(figure))
+    assert capped("a red circle", steps=1).frames.shape == (8, 64, 64, 3)
+
+
+class _Fails:
+    """A real session that fails some of its runs, as a device would."""
+
+    def __init__(self, session: Any, errors: list[DeviceError]) -> None:
+        self._session, self._errors = session, errors
+        self.option, self.share = session.option, session.share
+
+    def run(self, inputs: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
+        if self._errors:
+            raise self._errors.pop()
+        found: NDArray[np.float32] = self._session.run(inputs)
+        return found
+
+
+def _failing(monkeypatch: pytest.MonkeyPatch, errors: dict[str, list[DeviceError]]) -> None:
+    def open_failing(graph: Path, *args: Any, **kwargs: Any) -> _Fails:
+        return _Fails(open_session(graph, *args, **kwargs), errors.get(graph.parent.name, []))
+
+    monkeypatch.setattr(runner_module, "open_session", open_failing)
+
+
+def test_a_decoder_out_of_memory_takes_fewer_frames(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = TextToVideo.from_bundle(device="cpu")("a red circle", steps=1)
+    _failing(monkeypatch, {"vae_decoder": [OutOfMemoryError("full"), OutOfMemoryError("full")]})
+    notes: list[str] = []
+    pipeline = TextToVideo.from_bundle(device="cpu", notify=notes.append)
+    video = pipeline("a red circle", steps=1)
+    assert np.abs(video.frames.astype(int) - whole.frames).max() <= 1
+    assert [note.rpartition(", ")[2] for note in notes] == [
+        "4 frames at once",
+        "2 frames at once",
+    ]
+
+
+def test_a_device_that_fails_while_running_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("openvino")
+    _failing(monkeypatch, {"unet": [DeviceError("the driver was reset")]})
+    notes: list[str] = []
+    pipeline = TextToVideo.from_bundle(notify=notes.append)
+    pipeline("a red circle", steps=2)
+    assert pipeline.devices["unet"] == "cpu"
+    assert any(
+        "unet failed on openvino" in note and "the driver was reset" in note for note in notes
+    )
+
+
+def test_a_device_asked_for_is_not_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    _failing(monkeypatch, {"unet": [DeviceError("the driver was reset")]})
+    with pytest.raises(DeviceError, match="the driver was reset"):
+        TextToVideo.from_bundle(device="cpu")("a red circle", steps=1)
+
+
+def test_memory_that_runs_out_is_told_apart() -> None:
+    """ONNX Runtime in a process that may have little: its own words must be understood."""
+    if sys.platform != "linux":
+        pytest.skip("address space is limited with Linux's resource limits")
+    program = (
+        "import resource, sys, numpy as np; from pathlib import Path;"
+        "from hummingbird_edge.runtime.session import open_session;"
+        "from hummingbird_edge.runtime.placement import Option;"
+        "from hummingbird_edge.runtime.device import Device;"
+        "from hummingbird_edge.runtime.errors import OutOfMemoryError\n"
+        "s = open_session(Path(sys.argv[1]), Option(Device.parse('cpu')))\n"
+        "z = np.zeros((64, 4, 64, 64), np.float32)\n"
+        "size = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize()\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (size + (200 << 20),) * 2)\n"
+        "try:\n    s.run({'latent_sample': z})\n"
+        "except OutOfMemoryError as error:\n    print('understood', error)\n"
+    )
+    graph = Bundle.open(BUILTIN).graph("vae_decoder", "cpu")
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(graph)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    assert done.stdout.startswith("understood"), done.stdout + done.stderr
+
+
+def test_a_runner_needs_a_way() -> None:
+    bundle = Bundle.open(BUILTIN)
+    with pytest.raises(DeviceError, match="no device could load unet"):
+        Runner(bundle, "unet", [], None, print)
