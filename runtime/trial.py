@@ -19,8 +19,8 @@ from hummingbird_edge.runtime.session import open_session
 __all__ = ["LEAST_SNR_DB", "Trial", "example_inputs", "run_trial", "snr_db"]
 
 LEAST_SNR_DB = 20.0
-"""Of a right way against the CPU in fp32. One step in bfloat16 has 35 dB in the built-in model and 22
-in the published layout with random weights; the wrong kernels that were met had 16 and less."""
+"""Of a right way against the CPU in fp32. One step in bfloat16 has 35 dB in the built-in model, 22
+with random weights in the published layout; wrong kernels that were met had 16 and less."""
 _MOST_RUNS = 7
 
 

@@ -10,6 +10,9 @@ import pytest
 
 from hummingbird_edge.distill.judge import judge
 from hummingbird_edge.runtime.bundle import BUILTIN, Bundle
+from hummingbird_edge.runtime.device import Device
+from hummingbird_edge.runtime.text_to_video import TextToVideo
+from hummingbird_edge.runtime.trial import snr_db
 
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -31,3 +34,15 @@ def test_a_prompt_becomes_what_it_says(
         frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
     verdict = judge(np.stack(frames))
     assert (verdict.background, verdict.actors[0].colour) == ("black", colour)
+
+
+@pytest.mark.parametrize(("precision", "least_db"), [("fp32", 60), ("bf16", 30)])
+def test_engines_agree_over_all_steps(precision: str, least_db: float) -> None:
+    """The export holds ONNX Runtime's CPU to PyTorch; the others are held to that."""
+    pytest.importorskip("openvino")
+    if precision not in Device.parse("openvino").precisions():
+        pytest.skip(f"this processor has no {precision}")
+    prompt = "a large blue square spinning"
+    truth = TextToVideo.from_bundle(device="cpu")(prompt).latents
+    found = TextToVideo.from_bundle(device="openvino", precision=precision)(prompt).latents
+    assert snr_db(found, truth) >= least_db
