@@ -1,8 +1,10 @@
 """Hold an exported graph to the PyTorch module it came from."""
 
 import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,7 +18,7 @@ from hummingbird_edge.runtime.errors import CheckpointError
 from hummingbird_edge.runtime.placement import Option
 from hummingbird_edge.runtime.session import open_session
 
-__all__ = ["Agreement", "compare", "reference_outputs"]
+__all__ = ["Agreement", "compare", "hold", "reference_outputs"]
 
 _LEAST_SNR_DB = 80.0
 """Float32 graphs of this family agree to 100 dB and more; less is a wrong graph."""
@@ -58,10 +60,19 @@ def compare(
     references: list[NDArray[np.float64]], stage: Stage, config: ModelConfig, graph: Path
 ) -> Agreement:
     """Run the graph on the inputs of `references`; raises CheckpointError where it differs."""
-    session = open_session(graph, Option(Device.parse("cpu")))
+    return hold(references, stage, config, open_session(graph, Option(Device.parse("cpu"))).run)
+
+
+def hold(
+    references: list[NDArray[np.float64]],
+    stage: Stage,
+    config: ModelConfig,
+    run: Callable[[Mapping[str, NDArray[Any]]], NDArray[np.float32]],
+) -> Agreement:
+    """Compare what `run` makes of the inputs of `references`; raises CheckpointError."""
     differences, ratios = [], []
     for inputs, expected in zip(_cases(stage, config), references, strict=True):
-        found = session.run({name: tensor.numpy() for name, tensor in inputs.items()})
+        found = run({name: tensor.numpy() for name, tensor in inputs.items()})
         error = found.astype(np.float64) - expected
         differences.append(float(np.abs(error).max()))
         noise, signal = float(np.square(error).sum()), float(np.square(expected).sum())

@@ -5,7 +5,7 @@ import json
 import shutil
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,6 +19,7 @@ from hummingbird_edge.export.models.config import ModelConfig
 from hummingbird_edge.export.models.vae import VAE
 from hummingbird_edge.export.preview import latent_to_rgb
 from hummingbird_edge.export.stage import STAGES, Stage, count_kernels, live_values
+from hummingbird_edge.export.tiled import TiledGraphs, save_tiled
 from hummingbird_edge.export.variant import VARIANTS, Variant, save_variant
 from hummingbird_edge.export.vocabulary import Vocabulary
 from hummingbird_edge.export.weights import Weights
@@ -74,9 +75,9 @@ def write_bundle(
     with _beside(out) as folder:
         _write_tokenizer(plan, folder)
         _write_scheduler(plan, folder)
-        stages = {
-            name: _write_stage(plan, STAGES[name], weights, folder, report) for name in plan.stages
-        }
+        stages: dict[str, Any] = {}
+        for name in plan.stages:
+            stages |= _write_stage(plan, STAGES[name], weights, folder, report)
         _write_json(folder / "model_index.json", _model_index(plan))
         _write_json(folder / MANIFEST, _manifest(plan, weights, stages, folder))
         # What the runtime would refuse must not take the target's place.
@@ -124,7 +125,7 @@ def require_free(out: Path, force: bool) -> None:
 def _write_stage(
     plan: BundlePlan, stage: Stage, weights: Weights, folder: Path, report: Callable[[str], None]
 ) -> dict[str, Any]:
-    """Export one stage; returns its entry in the manifest."""
+    """Export one stage; returns its entries in the manifest, by their names."""
     started = time.monotonic()
     network = weights.load(stage.network, plan.config)
     module = stage.module(network).eval()
@@ -152,9 +153,43 @@ def _write_stage(
         save_variant(folder / stage.name, variant, kernels)
         if "cpu" in variant.devices:
             compare(expected, stage, plan.config, folder / stage.name / variant.file)
+    entry = {**_stage_entry(plan, stage, parameters, rounding, agreement, variants), **facts}
+    entries = {stage.name: entry}
+    if stage.name == "vae_decoder":
+        assert isinstance(network, VAE)
+        tiled = save_tiled(
+            network, plan.config, expected, plan.opset, plan.storage, folder / stage.name
+        )
+        entries |= _tiled_entries(plan, entry, tiled)
     seconds = time.monotonic() - started
     report(f"{stage.name}: {parameters:,} parameters, {agreement}, {seconds:.0f} s")
-    return {**_stage_entry(plan, stage, parameters, rounding, agreement, variants), **facts}
+    return entries
+
+
+def _tiled_entries(plan: BundlePlan, whole: dict[str, Any], tiled: TiledGraphs) -> dict[str, Any]:
+    """Return the entries of the two halves of a tiled decoder, which are like those of `whole`."""
+    portable = whole["variants"][0]
+
+    def entry(name: str, parameters: int, files: Mapping[str, tuple[str, ...]]) -> dict[str, Any]:
+        variants = [
+            {**portable, "graph": f"vae_decoder/{file}"}
+            | ({"devices": list(devices)} if devices else {})
+            for file, devices in files.items()
+        ]
+        return {
+            "parameters": parameters,
+            "live_values": live_values(plan.config, name),
+            "agreement_with_pytorch": asdict(tiled.agreement),
+            "largest_rounding_of_a_weight": whole["largest_rounding_of_a_weight"],
+            "variants": variants,
+        }
+
+    head, tail = "vae_decoder_head", "vae_decoder_tail"
+    facts = {"scale": tiled.scale, "layers": tiled.layers, "groups": tiled.groups}
+    return {
+        head: entry(head, tiled.head_parameters, tiled.head),
+        tail: {**entry(tail, tiled.tail_parameters, {tiled.tail: ()}), "tiled": facts},
+    }
 
 
 def _stage_entry(

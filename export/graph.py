@@ -63,7 +63,7 @@ def export_graph(
             dynamo=True,
             opset_version=opset,
             input_names=list(inputs),
-            output_names=[stage.output],
+            output_names=[stage.output, *stage.more_outputs],
             dynamic_shapes=free,
             optimize=True,
             verbose=False,
@@ -92,12 +92,13 @@ def _name_axes(model: onnx_ir.Model, stage: Stage) -> None:
         assert value.shape is not None
         for axis, name in stage.axes[value.name].items():
             value.shape[axis] = name
-    (output,) = model.graph.outputs
-    assert output.shape is not None
-    for axis, size in enumerate(output.shape):
-        if not isinstance(size, int):
-            fallback = f"{stage.output}_{axis}"
-            output.shape[axis] = stage.output_axes.get(axis, fallback)
+    named = {stage.output: stage.output_axes, **stage.more_outputs}
+    for output in model.graph.outputs:
+        assert output.name is not None
+        assert output.shape is not None
+        for axis, size in enumerate(output.shape):
+            if not isinstance(size, int):
+                output.shape[axis] = named[output.name].get(axis, f"{output.name}_{axis}")
 
 
 def _reshape_without_zeros(model: onnx_ir.Model) -> None:

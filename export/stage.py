@@ -1,7 +1,7 @@
 """The stages of a pipeline: the graph each becomes, and how it is fed."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import nn
@@ -35,6 +35,8 @@ class Stage:
     """Each input, in order, with the names of its free axes."""
     output: str
     output_axes: Mapping[int, str]
+    more_outputs: Mapping[str, Mapping[int, str]] = field(default_factory=dict)
+    """Outputs behind the first, with their free axes."""
 
     def module(self, network: nn.Module) -> nn.Module:
         """Return the part of `network` that this stage runs."""
@@ -104,12 +106,15 @@ def live_values(config: ModelConfig, stage: str) -> int | None:
 
     In tensors as wide as the network, measured with OpenVINO as memory over that of one such
     tensor: 20 while the U-Net's first level runs, 9 while the decoder's last level does (its pixels
-    are `downsampling` squared as many), 3 in the tiny decoder.
+    are `downsampling` squared as many), 9 while the first half of a tiled one ends (features at
+    twice the latents' size), 3 in the tiny decoder.
     """
     pixels = config.vae.downsampling**2
     known = {
         "unet": 20 * config.unet.width,
         "vae_decoder": 9 * config.vae.width * pixels,
+        "vae_decoder_head": 9 * config.vae.width * max(config.vae.multipliers) * 4,
+        "vae_decoder_tail": 9 * config.vae.width * pixels,
         "tiny_decoder": 3 * tiny_decoder.WIDTH * pixels,
     }
     return known.get(stage)

@@ -40,13 +40,15 @@ VARIANTS = (
 )
 
 
-def save_variant(folder: Path, variant: Variant, expected: Mapping[str, int]) -> None:
-    """Write a variant beside `folder / model.onnx`.
+def save_variant(
+    folder: Path, variant: Variant, expected: Mapping[str, int], graph: str = GRAPH
+) -> str:
+    """Write a variant of `folder / graph` beside it; returns the name of its file.
 
     `expected` says how many of each kernel the model has. Raises RequestError where not all of them
     have the form that is fused.
     """
-    model = onnx_ir.load(folder / GRAPH)
+    model = onnx_ir.load(folder / graph)
     for kernel in variant.kernels:
         found = FUSIONS[kernel](model)
         if found != expected[kernel]:
@@ -54,5 +56,7 @@ def save_variant(folder: Path, variant: Variant, expected: Mapping[str, int]) ->
                 f"{found} of {expected[kernel]} {kernel} in {folder.name} have the form that is "
                 f"fused: this PyTorch ({torch.__version__}) writes another, use one of 2.6 to 2.13"
             )
-    onnx_ir.save(model, folder / variant.file)
-    onnx.checker.check_model(str(folder / variant.file), full_check=False)
+    file = variant.file if graph == GRAPH else f"{Path(graph).stem}_{variant.file}"
+    onnx_ir.save(model, folder / file)
+    onnx.checker.check_model(str(folder / file), full_check=False)
+    return file

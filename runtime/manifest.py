@@ -28,6 +28,7 @@ __all__ = [
     "FileFacts",
     "Manifest",
     "ModelFacts",
+    "TailFacts",
 ]
 
 MANIFEST = "hummingbird.json"
@@ -80,6 +81,18 @@ class FileFacts:
 
     bytes: int
     sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class TailFacts:
+    """What decoding by tiles must know of the decoder's second half."""
+
+    scale: int
+    """Features along one side of a latent pixel."""
+    layers: int
+    """Normalizations, whose statistics are given and returned."""
+    groups: int
+    """Groups of each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +159,16 @@ class Manifest:
             return None
         shape = (self.model.latent_channels + 1, 3)
         return matrix if matrix.shape == shape and np.isfinite(matrix).all() else None
+
+    def tail(self) -> TailFacts:
+        """Return the facts of a decoder that can be run by tiles; raises BundleError."""
+        try:
+            return _facts(TailFacts, self.stages["vae_decoder_tail"]["tiled"])
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise BundleError(
+                f"bundle {self.name} has no decoder for tiles "
+                f"({type(error).__name__}: {error}): build it again"
+            ) from error
 
     def graph(self, stage: str, device: str | None = None) -> str:
         """Return the relative path of the graph that runs `stage` on `device`.

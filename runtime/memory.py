@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from hummingbird_edge.runtime.errors import RequestError
-from hummingbird_edge.runtime.placement import Option
+from hummingbird_edge.runtime.plan import Way
 
 __all__ = ["parse_memory", "readable", "stage_bytes"]
 
-_BASE = 160 << 20
+_BASE = 200 << 20
 """The interpreter, NumPy and an engine, before any weight."""
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "ki": 2**10, "mi": 2**20, "gi": 2**30}
 _LIVE_VALUES = {"unet": 6400, "vae_decoder": 75_000, "tiny_decoder": 12_500}
@@ -41,19 +41,21 @@ _OPENVINO = _Habit(2.6, 2.1, {})
 _ONNXRUNTIME = _Habit(1.75, 1.35, {"unet": 3.0})
 
 
-def stage_bytes(
-    entry: Mapping[str, Any], stage: str, option: Option, sizes: Mapping[str, int]
-) -> int:
-    """Return the bytes that a process needs to load and run `stage` in `option`.
+def stage_bytes(way: Way, stages: Mapping[str, Any]) -> int:
+    """Return the bytes that a process needs to load and run a stage in `way`.
 
-    `entry` is the stage's in the manifest; `sizes` are its axes, in latent pixels and frames.
+    `stages` are the manifest's.
     """
+    option = way.option
     habit = _OPENVINO if option.device.engine == "openvino" else _ONNXRUNTIME
     item = _ITEM_BYTES[option.precision]
-    weights = _number(entry.get("parameters")) * item
-    latents = sizes.get("frames", 1) * sizes.get("height", 0) * sizes.get("width", 0)
-    each = _number(entry.get("live_values")) or _LIVE_VALUES.get(stage, 0)
-    alive = latents * each * item * habit.live.get(stage, 1.0)
+    weights = alive = 0.0
+    for name, sizes in way.graphs():
+        entry = stages.get(name, {})
+        latents = sizes.get("frames", 1) * sizes.get("height", 0) * sizes.get("width", 0)
+        each = _number(entry.get("live_values")) or _LIVE_VALUES.get(name, 0)
+        weights += _number(entry.get("parameters")) * item
+        alive += latents * each * item * habit.live.get(name, 1.0)
     return int(_BASE + max(habit.load * weights, habit.run * weights + alive))
 
 

@@ -14,6 +14,7 @@ from hummingbird_edge.runtime.compiled import compiled_file
 from hummingbird_edge.runtime.errors import DeviceError, device_error
 from hummingbird_edge.runtime.placement import Option
 from hummingbird_edge.runtime.plugin import plugin_devices
+from hummingbird_edge.runtime.session import Session
 
 __all__ = ["ONNXRuntimeSession"]
 
@@ -22,7 +23,7 @@ _ERRORS_ONLY = 3
 _CPU = "CPUExecutionProvider"
 
 
-class ONNXRuntimeSession:
+class ONNXRuntimeSession(Session):
     """One loaded graph; implements `Session`."""
 
     _profile: TemporaryDirectory[str] | None = None
@@ -122,12 +123,12 @@ class ONNXRuntimeSession:
             counts[part.ep_name] += len(part.get_nodes())
         return counts[self._target] / max(1, counts.total())
 
-    def run(self, inputs: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
-        """Return the graph's only output; raises DeviceError where the engine fails."""
+    def run_all(self, inputs: Mapping[str, NDArray[Any]]) -> tuple[NDArray[np.float32], ...]:
+        """Return all outputs; raises DeviceError where the engine fails."""
         wanted = {entry.name for entry in self._session.get_inputs()}
         fed = {name: value for name, value in inputs.items() if name in wanted}
         try:
-            output: NDArray[np.float32] = self._session.run(None, fed)[0]
+            outputs = tuple(self._session.run(None, fed))
         except Exception as error:  # the library raises bare exceptions of several kinds
             raise device_error(
                 error,
@@ -137,7 +138,7 @@ class ONNXRuntimeSession:
         if self._profile is not None:
             self.share = self._share_in_profile()
             self._require_share(_CPU)
-        return output
+        return outputs
 
     def _share_in_profile(self) -> float:
         """Return the share of the nodes that ran there, and end the profile."""

@@ -13,11 +13,12 @@ from hummingbird_edge.runtime.compiled import Mapped, compiled_file, write_compi
 from hummingbird_edge.runtime.device import Device
 from hummingbird_edge.runtime.errors import DeviceError, device_error
 from hummingbird_edge.runtime.placement import Option
+from hummingbird_edge.runtime.session import Session
 
 __all__ = ["OpenVINOSession"]
 
 
-class OpenVINOSession:
+class OpenVINOSession(Session):
     """One compiled graph; implements `Session`."""
 
     share = 1.0  # OpenVINO puts a graph on one device, or refuses it
@@ -84,7 +85,7 @@ class OpenVINOSession:
             # Mapped, the stored weights would stay beside the bfloat16 ones.
             self._core.set_property({"ENABLE_MMAP": False})
         model = self._core.read_model(str(graph))
-        if sizes and (self.option.precision == "fp32" or _has_long_sequences(sizes)):
+        if sizes and (self.option.precision == "fp32" or _has_long_sequences(model, sizes)):
             model.reshape({port.any_name: _shape(port, sizes) for port in model.inputs})
         if on_cpu_in_bf16:
             in_bfloat16(model)
@@ -102,19 +103,19 @@ class OpenVINOSession:
             properties.hint.performance_mode(): properties.hint.PerformanceMode.LATENCY,
         }
 
-    def run(self, inputs: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
-        """Return the graph's only output; raises DeviceError where the engine fails."""
+    def run_all(self, inputs: Mapping[str, NDArray[Any]]) -> tuple[NDArray[np.float32], ...]:
+        """Return all outputs; raises DeviceError where the engine fails."""
         device = self.option.device
         fed = {name: value for name, value in inputs.items() if name in self._inputs}
         try:
-            output: NDArray[np.float32] = self._model(fed)[0]
+            found = self._model(fed)
         except (RuntimeError, MemoryError) as error:
             raise device_error(
                 error,
                 f"{device.name} failed while computing ({last_line(error)}): "
                 f"try --device cpu, fewer frames or a smaller size",
             ) from error
-        return output
+        return tuple(found[index] for index in range(len(self._model.outputs)))
 
 
 def _core_with(device: Device) -> Any:
@@ -136,7 +137,7 @@ def _core_with(device: Device) -> Any:
     return core
 
 
-_FORM = 1
+_FORM = 2
 """Counts changes of how graphs are prepared: what was compiled in another form is not taken."""
 _TYPES = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}
 _FREE_AXES = {
@@ -145,20 +146,24 @@ _FREE_AXES = {
     5: ("", "", "frames", "height", "width"),
 }
 """By rank, the names of an input's axes: OpenVINO forgets those that the graph gave them."""
+_CLIP_RANK = 5
 
 
 _SHORT = 8
 
 
-def _has_long_sequences(sizes: Mapping[str, int]) -> bool:
+def _has_long_sequences(model: Any, sizes: Mapping[str, int]) -> bool:
     """Tell whether fixed sizes are safe below fp32.
 
     With sizes known OpenVINO fuses attention, and in bfloat16 its fused form is wrong for a handful
     of tokens: 16 dB against fp32 with 2 frames of 4 x 4 latents, even NaN, where the unfused one
-    has 35 (OpenVINO 2026.4). Sequences are frames, and pixels eight times coarser than latents.
+    has 35 (OpenVINO 2026.4). A clip's sequences are its frames, and pixels eight times coarser than
+    latents; a picture's, where frames are a batch, are its latents.
     """
-    pixels = sizes.get("height", 64) * sizes.get("width", 64) // 64
-    return min(sizes.get("frames", _SHORT), pixels) >= _SHORT
+    pixels = sizes.get("height", _SHORT) * sizes.get("width", _SHORT)
+    if any(len(port.partial_shape) == _CLIP_RANK for port in model.inputs):
+        return min(sizes.get("frames", _SHORT), pixels // 64) >= _SHORT
+    return pixels >= _SHORT
 
 
 def _shape(port: Any, sizes: Mapping[str, int]) -> list[int]:

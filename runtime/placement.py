@@ -92,9 +92,12 @@ class Placed:
     """Share of the graph's nodes that the device took, in [0, 1]."""
     why: str
     """`asked for`, `measured` or `first that works`."""
+    tiles: int = 1
+    """Into how many a decoder cuts a frame."""
 
     def __str__(self) -> str:
-        return f"{self.option} ({self.why}, {100 * self.share:.0f} % of the nodes there)"
+        tiles = f", in {self.tiles} tiles" if self.tiles > 1 else ""
+        return f"{self.option} ({self.why}, {100 * self.share:.0f} % of the nodes there{tiles})"
 
     def facts(self) -> dict[str, object]:
         """Return plain values for JSON."""
@@ -103,4 +106,5 @@ class Placed:
             "precision": self.option.precision,
             "share_on_device": round(self.share, 4),
             "why": self.why,
+            "tiles": self.tiles,
         }

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from hummingbird_edge.runtime.placement import Option
+from hummingbird_edge.runtime.tiles import Tiles
 
 __all__ = ["Sizes", "Way", "fitting", "least_bytes", "smaller"]
 
@@ -22,6 +23,15 @@ class Way:
     """`asked for`, `measured` or `first that works`."""
     sizes: Sizes
     """Of one run: a decoder may take fewer frames than the video has."""
+    tiles: Tiles | None = None
+    """How a decoder cuts a frame, at first into one tile; None where it cannot."""
+
+    def graphs(self) -> list[tuple[str, Sizes]]:
+        """Return what is loaded: names of graphs in the bundle, and sizes in latent pixels."""
+        if self.tiles is None or len(self.tiles) == 1:
+            return [(self.stage, self.sizes)]
+        tile = {"height": self.tiles.tile_height, "width": self.tiles.tile_width}
+        return [(f"{self.stage}_head", self.sizes), (f"{self.stage}_tail", {**self.sizes, **tile})]
 
 
 Need = Callable[[Way], int]
@@ -45,10 +55,16 @@ def least_bytes(ways: Iterable[Way], need: Need) -> int:
 
 
 def smaller(way: Way) -> Way | None:
-    """Return the way with half the frames of a decoder at once; None where there is no less."""
-    if not way.stage.endswith("decoder") or way.sizes["frames"] == 1:
+    """Return the way with half as much of a decoder's work at once; None where there is no less.
+
+    Fewer frames cost nothing; smaller tiles of a single frame are run twice.
+    """
+    if not way.stage.endswith("decoder"):
         return None
-    return replace(way, sizes={**way.sizes, "frames": way.sizes["frames"] // 2})
+    if way.sizes["frames"] > 1:
+        return replace(way, sizes={**way.sizes, "frames": way.sizes["frames"] // 2})
+    tiles = way.tiles and way.tiles.finer()
+    return replace(way, tiles=tiles) if tiles else None
 
 
 def _ever_smaller(way: Way) -> Iterator[Way]:

@@ -14,6 +14,7 @@ from hummingbird_edge.runtime.errors import DeviceError, OutOfMemoryError
 from hummingbird_edge.runtime.placement import Placed
 from hummingbird_edge.runtime.plan import Sizes, Way, smaller
 from hummingbird_edge.runtime.session import Session, open_session
+from hummingbird_edge.runtime.tiled_session import TiledSession
 
 __all__ = ["Runner"]
 
@@ -45,7 +46,9 @@ class Runner:
     @property
     def placed(self) -> Placed:
         """Where and how it runs."""
-        return Placed(self._way.option, self._session.share, self._way.why)
+        return Placed(
+            self._way.option, self._session.share, self._way.why, len(self._way.tiles or "1")
+        )
 
     def run(self, inputs: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
         """Return the graph's only output; raises DeviceError where no way is left.
@@ -100,13 +103,18 @@ class Runner:
         device = way.option.device
         if way.why == "first that works" and device.needs_proof:
             _require_works(device.name)
+        if len(way.tiles or ()) > 1:
+            return TiledSession(self._bundle, way, self._cache, self._notify)
         graph = self._bundle.graph(self.stage, device.family)
         return open_session(graph, way.option, way.sizes, self._cache, self._notify)
 
 
 def _at_once(way: Way) -> str:
     frames = way.sizes.get("frames")
-    return "" if frames is None else f", {frames} frames at once"
+    if frames is None:
+        return ""
+    tiles = len(way.tiles or ())
+    return f", {frames} frames at once" + (f", each in {tiles} tiles" if tiles > 1 else "")
 
 
 def _require_works(name: str) -> None:

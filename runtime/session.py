@@ -27,7 +27,11 @@ class Session(Protocol):
     """Share of its nodes that the device took, in [0, 1]."""
 
     def run(self, inputs: Mapping[str, Array]) -> NDArray[np.float32]:
-        """Return the graph's only output; raises DeviceError where the engine fails."""
+        """Return the graph's first output; raises DeviceError where the engine fails."""
+        return self.run_all(inputs)[0]
+
+    def run_all(self, inputs: Mapping[str, Array]) -> tuple[NDArray[np.float32], ...]:
+        """Return all outputs in their order; raises DeviceError where the engine fails."""
         ...
 
 

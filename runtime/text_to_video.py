@@ -27,6 +27,7 @@ from hummingbird_edge.runtime.request import Request
 from hummingbird_edge.runtime.result import Timings, Video, check_frames, check_latents
 from hummingbird_edge.runtime.runner import Runner
 from hummingbird_edge.runtime.sampler import Step, guidance_embedding
+from hummingbird_edge.runtime.tiles import Tiles
 from hummingbird_edge.runtime.tokenizer import Tokenizer, Tokens
 from hummingbird_edge.runtime.tuning import Measured, recall
 
@@ -370,8 +371,7 @@ class TextToVideo:
         return plan
 
     def _need(self, way: Way) -> int:
-        entry = self.bundle.manifest.stages[way.stage]
-        return stage_bytes(entry, way.stage, way.option, way.sizes)
+        return stage_bytes(way, self.bundle.manifest.stages)
 
     def _ways(self, stage: str, sizes: Sizes) -> Iterator[Way]:
         """Yield the ways to try for `stage`, the best first.
@@ -381,14 +381,21 @@ class TextToVideo:
         """
         decides = "vae_decoder" if stage == "tiny_decoder" else stage
         measured = self._measured.get(stage)
-        known = self._options[decides]
+        known, tiles = self._options[decides], self._one_tile(stage, sizes)
         if decides in self._asked:
-            yield from (Way(stage, option, "asked for", sizes) for option in known)
+            yield from (Way(stage, option, "asked for", sizes, tiles) for option in known)
             return
         precision = self._precisions[decides]
         if measured is not None and precision in ("auto", measured.precision):
-            yield Way(stage, measured.option, "measured", sizes)
-        yield from (Way(stage, option, "first that works", sizes) for option in known)
+            yield Way(stage, measured.option, "measured", sizes, tiles)
+        yield from (Way(stage, option, "first that works", sizes, tiles) for option in known)
+
+    def _one_tile(self, stage: str, sizes: Sizes) -> Tiles | None:
+        """Return a frame as one tile where the bundle can decode by tiles."""
+        if f"{stage}_tail" not in self.bundle.manifest.stages:
+            return None
+        height, width = sizes["height"], sizes["width"]
+        return Tiles(height, width, height, width)
 
     def _runner(self, stage: str, ways: list[Way], clock: _Clock) -> Runner:
         """Return `stage` loaded: kept from the last video where the plan is the same."""

@@ -36,6 +36,9 @@ from hummingbird_edge.runtime.session import open_session
 NANO = Path(__file__).parent / "data" / "nano_07b_merged_all.pt"
 STAGES = ["text_encoder", "unet", "vae_decoder", "vae_encoder"]
 
+HALVES = ["vae_decoder_head", "vae_decoder_tail"]
+"""Graphs of a decoder that is run by tiles."""
+
 FUSED_STAGES = {"unet": 26, "vae_decoder": 1, "vae_encoder": 1}
 """Stages with attention that has no mask, and how often."""
 
@@ -206,6 +209,7 @@ def test_bundle_has_the_layout_of_diffusers(nano_bundle: Path) -> None:
     found = {p.relative_to(nano_bundle).as_posix() for p in nano_bundle.rglob("*") if p.is_file()}
     graphs = {f"{stage}/model.onnx{suffix}" for stage in STAGES for suffix in ("", "_data")}
     graphs |= {f"{stage}/{name}" for stage in FUSED_STAGES for name in ("fused.onnx", "dml.onnx")}
+    graphs |= {f"vae_decoder/{name}.onnx" for name in ("head", "head_fused", "head_dml", "tail")}
     assert found == graphs | {
         "hummingbird.json",
         "model_index.json",
@@ -224,7 +228,7 @@ def test_bundle_has_the_layout_of_diffusers(nano_bundle: Path) -> None:
 def test_manifest_tells_what_was_built(nano_bundle: Path) -> None:
     manifest = Bundle.open(nano_bundle).manifest
     assert manifest.name == "nano_07b_merged_all"
-    assert list(manifest.stages) == STAGES
+    assert list(manifest.stages) == [*STAGES[:3], *HALVES, *STAGES[3:]]
     assert manifest.stages["unet"]["parameters"] == 1_441_668
     assert manifest.stages["unet"]["variants"] == [
         {
@@ -293,7 +297,7 @@ def test_graphs_give_the_recorded_output(
 def test_random_weights_make_a_bundle(tiny_bundle: Path, tiny_config: Path) -> None:
     bundle = Bundle.open(tiny_bundle, verify=True)
     manifest = bundle.manifest
-    assert (manifest.name, list(manifest.stages)) == ("tiny", STAGES[:3])
+    assert (manifest.name, list(manifest.stages)) == ("tiny", [*STAGES[:3], *HALVES])
     assert manifest.model.guidance_width is None
     assert manifest.sampler.prediction_type == "v_prediction"
     assert manifest.defaults.width == 16
@@ -304,7 +308,7 @@ def test_random_weights_make_a_bundle(tiny_bundle: Path, tiny_config: Path) -> N
         variant = entry["variants"][0]
         assert (variant["storage"], variant["opset"]) == ("float16", 20)
         assert 0 < entry["largest_rounding_of_a_weight"] < 1e-2
-        model = onnx.load(tiny_bundle / stage / "model.onnx", load_external_data=False)
+        model = onnx.load(bundle.graph(stage), load_external_data=False)
         assert [o.version for o in model.opset_import if o.domain == ""] == [20]
         large = [i for i in model.graph.initializer if np.prod(i.dims) >= 256]
         assert large

@@ -22,6 +22,7 @@ from hummingbird_edge.runtime.plan import Way, fitting, least_bytes, smaller
 from hummingbird_edge.runtime.runner import Runner
 from hummingbird_edge.runtime.session import open_session
 from hummingbird_edge.runtime.text_to_video import TextToVideo
+from hummingbird_edge.runtime.tiles import Tiles
 
 CAP = 600_000_000
 CPU = Option(Device.parse("cpu"))
@@ -57,14 +58,15 @@ def test_a_printed_figure_suffices() -> None:
 
 
 def test_a_need_grows_with_weights_and_sizes() -> None:
+    way = Way("unet", CPU, "asked for", SIZES)
     entry = {"parameters": 10**8}
-    small = stage_bytes(entry, "unet", CPU, SIZES)
-    assert stage_bytes(entry, "unet", CPU, {**SIZES, "frames": 800}) > small
-    assert stage_bytes({"parameters": 10**9}, "unet", CPU, SIZES) > 5 * small
+    small = stage_bytes(way, {"unet": entry})
+    assert stage_bytes(replace(way, sizes={**SIZES, "frames": 800}), {"unet": entry}) > small
+    assert stage_bytes(way, {"unet": {"parameters": 10**9}}) > 5 * small
     bf16 = Option(Device.parse("openvino"), "bf16")
-    assert stage_bytes(entry, "unet", bf16, SIZES) < small
+    assert stage_bytes(replace(way, option=bf16), {"unet": entry}) < small
     # A bundle from elsewhere may say anything.
-    assert stage_bytes({"parameters": "many", "live_values": -3}, "unet", CPU, SIZES) > 0
+    assert stage_bytes(way, {"unet": {"parameters": "many", "live_values": -3}}) > 0
 
 
 def test_less_at_once_until_it_fits() -> None:
@@ -78,18 +80,29 @@ def test_less_at_once_until_it_fits() -> None:
     assert smaller(replace(DECODER, stage="unet")) is None
 
 
+def test_a_frame_is_cut_when_there_is_no_other_way() -> None:
+    way: Way | None = replace(DECODER, sizes={**SIZES, "frames": 2}, tiles=Tiles(24, 40, 24, 40))
+    seen = []
+    while way is not None:
+        assert way.tiles is not None
+        seen.append((way.sizes["frames"], len(way.tiles)))
+        way = smaller(way)
+    assert seen[:5] == [(2, 1), (1, 1), (1, 2), (1, 4), (1, 8)]
+    assert seen == sorted(seen, key=lambda each: (-each[0], each[1]))
+
+
 def test_a_capped_video_is_the_same_and_stays_below() -> None:
     """The real thing: a process of its own, whose peak memory is looked at."""
     program = (
-        "import resource, sys; from hummingbird_edge.runtime.text_to_video import TextToVideo;"
+        "import sys; from hummingbird_edge.runtime.text_to_video import TextToVideo;"
         "cap = int(sys.argv[1]) or None;"
         "p = TextToVideo.from_bundle(device='cpu', max_memory=cap);"
         "v = p('a red circle moving right', frames=16, width=256, height=256, steps=1);"
-        "print(int(v.frames.astype(int).sum()), p._runners.keys(),"
-        " resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)"
+        "print(int(v.frames.astype(int).sum()),"
+        " open('/proc/self/status').read().split('VmHWM:')[1].split()[0])"
     )
     if sys.platform != "linux":
-        pytest.skip("peak memory is read from Linux's resource usage")
+        pytest.skip("peak memory is read from Linux's /proc")
     peaks, sums = [], set[str]()
     for cap in (0, CAP):
         done = subprocess.run(
@@ -97,10 +110,22 @@ def test_a_capped_video_is_the_same_and_stays_below() -> None:
         )
         words = done.stdout.split()
         sums.add(words[0])
-        peaks.append(int(words[-1]))
+        peaks.append(int(words[-1]) << 10)
     assert len(sums) == 1
     assert peaks[1] < CAP
     assert peaks[1] < peaks[0]
+
+
+def test_a_frame_decoded_by_tiles_is_45_db_from_the_whole() -> None:
+    frames, tiles = [], []
+    for cap in (None, 520_000_000):
+        pipeline = TextToVideo.from_bundle(device="cpu", max_memory=cap)
+        video = pipeline("a red circle moving right", frames=1, width=768, height=768, steps=1)
+        frames.append(video.frames.astype(float))
+        tiles.append(pipeline.placed["vae_decoder"].tiles)
+    assert tiles == [1, 4]
+    error = np.square(frames[0] - frames[1]).mean()
+    assert 0 < error < 255**2 / 10**4.5
 
 
 def test_a_cap_that_is_too_small_names_one_that_would_do() -> None:

@@ -3,6 +3,8 @@
 Parameters are named as published. Source: Rombach et al. 2022 (arXiv:2112.10752), `kl-f8`.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import nn
 from torch.nn import functional
@@ -10,7 +12,19 @@ from torch.nn import functional
 from hummingbird_edge.export.models.config import VAEConfig
 from hummingbird_edge.kernels.attention import attention
 
-__all__ = ["VAE", "AttnBlock", "VAEDecoder", "VAEEncoder"]
+__all__ = ["VAE", "AttnBlock", "VAEDecoder", "VAEDecoderHead", "VAEDecoderTail", "VAEEncoder"]
+
+Normalize = Callable[[nn.GroupNorm, torch.Tensor], torch.Tensor]
+"""How a block applies one of its normalizations to features (N, C, h, w)."""
+
+_FINE_LEVELS = 2
+"""Levels of the decoder that are run by tiles: 4/5 of its memory, and no attention."""
+
+
+def _whole(norm: nn.GroupNorm, x: torch.Tensor) -> torch.Tensor:
+    """Normalize by the statistics of all of `x`, as published."""
+    out: torch.Tensor = norm(x)
+    return out
 
 
 def _norm(channels: int, groups: int) -> nn.GroupNorm:
@@ -30,9 +44,9 @@ class ResnetBlock(nn.Module):
             self.nin_shortcut = nn.Conv2d(channels, out_channels, 1)
         self.has_shortcut = channels != out_channels
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        h = self.conv1(functional.silu(self.norm1(x)))
-        h = self.conv2(functional.silu(self.norm2(h)))
+    def forward(self, x: torch.Tensor, normalize: Normalize = _whole) -> torch.Tensor:
+        h = self.conv1(functional.silu(normalize(self.norm1, x)))
+        h = self.conv2(functional.silu(normalize(self.norm2, h)))
         return (self.nin_shortcut(x) if self.has_shortcut else x) + h
 
 
@@ -87,9 +101,14 @@ class Level(nn.Module):
         super().__init__()
         self.block = nn.ModuleList(blocks)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def blocks(self, x: torch.Tensor, normalize: Normalize = _whole) -> torch.Tensor:
+        """Run the blocks alone."""
         for block in self.block:
-            x = block(x)
+            x = block(x, normalize)
+        return x
+
+    def forward(self, x: torch.Tensor, normalize: Normalize = _whole) -> torch.Tensor:
+        x = self.blocks(x, normalize)
         for name in ("downsample", "upsample"):
             if hasattr(self, name):
                 x = getattr(self, name)(x)
@@ -163,12 +182,32 @@ class Decoder(nn.Module):
         self.norm_out = _norm(channels, config.groups)
         self.conv_out = nn.Conv2d(channels, 3, 3, padding=1)
 
-    def forward(self, z: torch.Tensor) -> torch.Tensor:
+    @property
+    def fine_norms(self) -> int:
+        """How many normalizations `fine` applies."""
+        levels = self.up[:_FINE_LEVELS]
+        return 1 + sum(isinstance(m, nn.GroupNorm) for m in levels.modules())
+
+    def coarse(self, z: torch.Tensor) -> torch.Tensor:
+        """Run all that comes before the fine levels and the way up to them."""
         h = self.mid(self.conv_in(z))
-        for level in reversed(self.up):
-            h = level(h)
-        out: torch.Tensor = self.conv_out(functional.silu(self.norm_out(h)))
+        for index in reversed(range(_FINE_LEVELS, len(self.up))):
+            h = self.up[index].blocks(h)
+            if index > _FINE_LEVELS:
+                h = self.up[index].upsample(h)
+        return h
+
+    def fine(self, h: torch.Tensor, normalize: Normalize = _whole) -> torch.Tensor:
+        """Run what `coarse` leaves: a pixel hangs on features no more than 6 away."""
+        if len(self.up) > _FINE_LEVELS:
+            h = self.up[_FINE_LEVELS].upsample(h)
+        for level in reversed(self.up[:_FINE_LEVELS]):
+            h = level(h, normalize)
+        out: torch.Tensor = self.conv_out(functional.silu(normalize(self.norm_out, h)))
         return out
+
+    def forward(self, z: torch.Tensor) -> torch.Tensor:
+        return self.fine(self.coarse(z))
 
 
 class VAE(nn.Module):
@@ -216,3 +255,92 @@ class VAEDecoder(nn.Module):
     def forward(self, latent_sample: torch.Tensor) -> torch.Tensor:
         out: torch.Tensor = self.decoder(self.post_quant_conv(latent_sample))
         return out
+
+
+class VAEDecoderHead(nn.Module):
+    """What a tiled decoder runs on the whole picture: `latent_sample` -> `features`.
+
+    Features are (N, C, k * h, k * w) for latents (N, 4, h, w); k is 2 for the published network.
+    """
+
+    def __init__(self, vae: VAE) -> None:
+        super().__init__()
+        self.decoder, self.post_quant_conv = vae.decoder, vae.post_quant_conv
+
+    def forward(self, latent_sample: torch.Tensor) -> torch.Tensor:
+        out: torch.Tensor = self.decoder.coarse(self.post_quant_conv(latent_sample))
+        return out
+
+
+class VAEDecoderTail(nn.Module):
+    """What a tiled decoder runs tile by tile, its normalizations those of the whole picture.
+
+    (`features`, `row_weights`, `column_weights`, `statistics`) -> (`sample`, `own_statistics`)
+    """
+
+    def __init__(self, vae: VAE) -> None:
+        super().__init__()
+        self.decoder = vae.decoder
+
+    def forward(
+        self,
+        features: torch.Tensor,
+        row_weights: torch.Tensor,
+        column_weights: torch.Tensor,
+        statistics: torch.Tensor,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Map a tile of features (N, C, h, w) to RGB and to its own statistics.
+
+        `row_weights` (1, 1, h, 1) times `column_weights` (1, 1, 1, w), in [0, 1], say how much a
+        feature counts in these. `statistics` (N, layers, 2, groups) hold mean and variance to
+        normalize by, in the order in which the normalizations run; a negative variance asks for
+        the tile's own.
+        """
+        normalize = _ByStatistics(row_weights, column_weights, statistics)
+        sample = self.decoder.fine(features, normalize)
+        return sample, torch.stack(normalize.own, dim=1)
+
+
+class _ByStatistics:
+    """Normalizes one tile by given statistics, gathering its own.
+
+        y = (x - mean) / sqrt(var + eps) * g + b
+
+    The own variance is taken around the mean in use, which is near: in bfloat16 the difference of
+    two large moments would be noise. Averages are products with two vectors of weights, which need
+    no weighted copy of the features.
+    """
+
+    def __init__(
+        self, row_weights: torch.Tensor, column_weights: torch.Tensor, statistics: torch.Tensor
+    ) -> None:
+        self.row_weights, self.column_weights = row_weights, column_weights
+        self.statistics = statistics
+        self.own: list[torch.Tensor] = []
+
+    def __call__(self, norm: nn.GroupNorm, x: torch.Tensor) -> torch.Tensor:
+        given_mean, given_var = self.statistics[:, len(self.own)].unbind(1)
+        is_given = given_var >= 0
+        height, width = x.shape[2:]
+        rows = functional.interpolate(self.row_weights, size=(height, 1))
+        columns = functional.interpolate(self.column_weights, size=(1, width))
+        down, right = (rows / rows.sum()).transpose(2, 3), (columns / columns.sum()).transpose(2, 3)
+
+        def average(values: torch.Tensor) -> torch.Tensor:
+            """Weigh (N, C, h, w) to (N, groups)."""
+            by_channel = (down @ (values @ right)).flatten(1)
+            return by_channel.unflatten(1, (norm.num_groups, -1)).mean(2)
+
+        def spread(values: torch.Tensor) -> torch.Tensor:
+            """Give every channel, (N, C, 1, 1), the value of its group, (N, groups)."""
+            each = x.shape[1] // norm.num_groups
+            return values[:, :, None].expand(-1, -1, each).flatten(1)[:, :, None, None]
+
+        own_mean = average(x)
+        mean = torch.where(is_given, given_mean, own_mean)
+        centred = x - spread(mean)
+        own_var = (average(centred * centred) - (own_mean - mean).square()).clamp(min=0)
+        self.own.append(torch.stack((own_mean, own_var), dim=1))
+        var = torch.where(is_given, given_var, own_var)
+        scale = spread((var + norm.eps).rsqrt()) * norm.weight[:, None, None]
+        return centred * scale + norm.bias[:, None, None]

@@ -1,0 +1,45 @@
+"""A decoder run by tiles: the bundle's head and tail, loaded as one session."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hummingbird_edge.runtime.bundle import Bundle
+from hummingbird_edge.runtime.plan import Way
+from hummingbird_edge.runtime.session import Session, open_session
+from hummingbird_edge.runtime.tiles import decode_tiled
+
+__all__ = ["TiledSession"]
+
+
+class TiledSession(Session):
+    """Takes latents (frames, C, h, w), returns RGB (frames, 3, H, W), as the whole decoder does."""
+
+    def __init__(
+        self, bundle: Bundle, way: Way, cache: Path | None, notify: Callable[[str], None]
+    ) -> None:
+        """Load both halves for `way`, which has tiles; raises DeviceError or BundleError."""
+        assert way.tiles is not None
+        self.option, self._tiles = way.option, way.tiles
+        self._facts = bundle.manifest.tail()
+        scale = self._facts.scale
+        (head, whole), (tail, tile) = way.graphs()
+        tile = {**tile, "height": tile["height"] * scale, "width": tile["width"] * scale}
+        self._head, self._tail = (
+            open_session(bundle.graph(stage, self.option.device.family), self.option, sizes, *rest)
+            for stage, sizes, *rest in ((head, whole, cache, notify), (tail, tile, cache, notify))
+        )
+        self.share = min(self._head.share, self._tail.share)
+
+    def run_all(self, inputs: Mapping[str, NDArray[Any]]) -> tuple[NDArray[np.float32], ...]:
+        """Decode `latent_sample`; raises DeviceError where the engine fails."""
+        latents = inputs["latent_sample"]
+        layers, groups = self._facts.layers, self._facts.groups
+        frames = decode_tiled(
+            latents, self._tiles, self._head.run, self._tail.run_all, layers, groups
+        )
+        self.share = min(self._head.share, self._tail.share)
+        return (frames,)
