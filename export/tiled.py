@@ -92,7 +92,7 @@ def save_tiled(
         "column_weights": torch.ones(1, 1, 1, features.shape[3]),
         "statistics": torch.full((3, layers, 2, groups), -1.0),
     }
-    sizes = []
+    sizes: list[int] = []
     for module, stage, given, file in ((head, _HEAD, latents, HEAD), (tail, _TAIL, inputs, TAIL)):
         model = export_graph(module, stage, given, opset)
         if storage == "float16":
@@ -107,7 +107,7 @@ def save_tiled(
         if not devices or "cpu" in devices:
             agreement = _check(expected, config, layers, folder / file)
     scale = features.shape[2] // latents["latent_sample"].shape[2]
-    return TiledGraphs(heads, TAIL, *sizes, scale, layers, groups, agreement)
+    return TiledGraphs(heads, TAIL, sizes[0], sizes[1], scale, layers, groups, agreement)
 
 
 def _share_weights(model: onnx_ir.Model, source: Path) -> int:
@@ -139,7 +139,7 @@ def _share_weights(model: onnx_ir.Model, source: Path) -> int:
             stored.offset,
             stored.length,
             weight.dtype,
-            shape=weight.shape,
+            shape=onnx_ir.Shape(weight.shape.numpy()),
             name=str(value.name),
             base_dir=stored.base_dir,
         )

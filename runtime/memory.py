@@ -1,6 +1,6 @@
 """How much memory a stage takes, told before it is loaded, and the cap that a user sets.
 
-    need = base + max(load copies of the weights, run copies + values alive at once)
+    need = base + max(load copies of the weights, run copies + alive + held)
 
 The copies are engines' habits, measured on a U-Net of 772 million weights and a VAE of 49 million
 (OpenVINO 2026.4, ONNX Runtime 1.32, Linux): stored weights are read, widened or narrowed, and
@@ -33,12 +33,12 @@ class _Habit:
     """Copies of the weights at most while it loads."""
     run: float
     """Copies it holds while it computes."""
-    live: Mapping[str, float]
-    """By stage, its values alive at once for one of the bundle's."""
+    held: int
+    """Bytes at most that the allocator keeps of what a U-Net freed: it gives back large blocks."""
 
 
-_OPENVINO = _Habit(2.6, 2.1, {})
-_ONNXRUNTIME = _Habit(1.75, 1.35, {"unet": 3.0})
+_OPENVINO = _Habit(2.6, 2.1, 0)
+_ONNXRUNTIME = _Habit(1.75, 1.05, 400 << 20)
 
 
 def stage_bytes(way: Way, stages: Mapping[str, Any]) -> int:
@@ -55,8 +55,10 @@ def stage_bytes(way: Way, stages: Mapping[str, Any]) -> int:
         latents = sizes.get("frames", 1) * sizes.get("height", 0) * sizes.get("width", 0)
         each = _number(entry.get("live_values")) or _LIVE_VALUES.get(name, 0)
         weights += _number(entry.get("parameters")) * item
-        alive += latents * each * item * habit.live.get(name, 1.0)
-    return int(_BASE + max(habit.load * weights, habit.run * weights + alive))
+        alive += latents * each * item
+    held = min(2 * alive, habit.held) if way.stage == "unet" else 0
+    running = habit.run * weights + alive + held
+    return int(_BASE + max(habit.load * weights, running))
 
 
 def _number(entry: object) -> int:

@@ -23,6 +23,7 @@ class Session(Protocol):
 
     option: Option
     """Where and in which precision it runs."""
+
     share: float
     """Share of its nodes that the device took, in [0, 1]."""
 

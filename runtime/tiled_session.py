@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hummingbird_edge.runtime.bundle import Bundle
-from hummingbird_edge.runtime.plan import Way
+from hummingbird_edge.runtime.plan import Sizes, Way
 from hummingbird_edge.runtime.session import Session, open_session
 from hummingbird_edge.runtime.tiles import decode_tiled
 
@@ -28,10 +28,12 @@ class TiledSession(Session):
         scale = self._facts.scale
         (head, whole), (tail, tile) = way.graphs()
         tile = {**tile, "height": tile["height"] * scale, "width": tile["width"] * scale}
-        self._head, self._tail = (
-            open_session(bundle.graph(stage, self.option.device.family), self.option, sizes, *rest)
-            for stage, sizes, *rest in ((head, whole, cache, notify), (tail, tile, cache, notify))
-        )
+
+        def opened(stage: str, sizes: Sizes) -> Session:
+            graph = bundle.graph(stage, way.option.device.family)
+            return open_session(graph, way.option, sizes, cache, notify)
+
+        self._head, self._tail = opened(head, whole), opened(tail, tile)
         self.share = min(self._head.share, self._tail.share)
 
     def run_all(self, inputs: Mapping[str, NDArray[Any]]) -> tuple[NDArray[np.float32], ...]:
@@ -41,5 +43,5 @@ class TiledSession(Session):
         frames = decode_tiled(
             latents, self._tiles, self._head.run, self._tail.run_all, layers, groups
         )
-        self.share = min(self._head.share, self._tail.share)
+        self.share = min(self._head.share, self._tail.share)  # some know it only after a run
         return (frames,)

@@ -19,7 +19,7 @@ def test_rounding_is_to_nearest_even() -> None:
     numbers[0, :4] = [1 + 2**-8, 1 + 3 * 2**-8, -0.0, 1e-40]  # ties, a zero, a subnormal
     truth = torch.from_numpy(numbers).bfloat16().view(torch.int16).numpy().view(np.uint16)
     np.testing.assert_array_equal(upper_halves(numbers), truth)
-    assert upper_halves(np.float32([[2.0]])).shape == (1, 1)
+    assert upper_halves(np.array([[2.0]], np.float32)).shape == (1, 1)
 
 
 @pytest.mark.parametrize("stage", ["unet", "vae_decoder", "text_encoder"])

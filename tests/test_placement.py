@@ -94,6 +94,7 @@ def test_stages_run_where_they_are_asked_to(hb: Command, nano_bundle: Path, tmp_
         "precision": "fp32",
         "share_on_device": 1.0,
         "why": "asked for",
+        "tiles": 1,
     }
     assert "unet: cpu fp32 (asked for, 100 % of the nodes there)" in done.stderr
 

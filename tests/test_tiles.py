@@ -104,7 +104,7 @@ def test_a_pointwise_decoder_is_exact(height: int, width: int, rows: int, column
     tiles, seen = Tiles.grid(height, width, rows, columns), []
 
     def head(inputs: Inputs) -> Floats:
-        return np.kron(inputs["latent_sample"], np.ones((1, 1, 2, 2), np.float32))
+        return inputs["latent_sample"].repeat(2, axis=2).repeat(2, axis=3)
 
     def tail(inputs: Inputs) -> tuple[Floats, Floats]:
         x, weights = inputs["features"], inputs["row_weights"] * inputs["column_weights"]
@@ -112,7 +112,7 @@ def test_a_pointwise_decoder_is_exact(height: int, width: int, rows: int, column
         own = statistics(x, weights)
         mean, var = np.where(seen[-1][:, :, 1:] < 0, own, seen[-1])[:, 0].transpose(1, 0, 2)
         y = (x - mean[..., None, None]) / np.sqrt(var[..., None, None])
-        return np.kron(y, np.ones((1, 1, 4, 4), np.float32)), own
+        return y.repeat(4, axis=2).repeat(4, axis=3), own
 
     found = decode_tiled(z, tiles, head, tail, layers=1, groups=1)
     over = (1, 2, 3)
@@ -200,8 +200,10 @@ def trained_vae() -> tuple[VAE, ModelConfig]:
             (step,) = value.consumers()
             assert step.op_type == operator
             if kind:
-                tensors[f"{name}.{kind}"] = stored[str(step.inputs[1].name)].flatten()
-            value = step.outputs[0]
+                given = step.inputs[1]
+                assert given is not None
+                tensors[f"{name}.{kind}"] = stored[str(given.name)].flatten()
+            (value,) = step.outputs
     state = vae.state_dict()
     decoder = {name: tensors[name] for name in state if not name.startswith(("encoder.", "quant"))}
     vae.load_state_dict(state | decoder)

@@ -101,16 +101,13 @@ class Level(nn.Module):
         super().__init__()
         self.block = nn.ModuleList(blocks)
 
-    def blocks(self, x: torch.Tensor, normalize: Normalize = _whole) -> torch.Tensor:
-        """Run the blocks alone."""
+    def forward(
+        self, x: torch.Tensor, normalize: Normalize = _whole, resize: bool = True
+    ) -> torch.Tensor:
         for block in self.block:
             x = block(x, normalize)
-        return x
-
-    def forward(self, x: torch.Tensor, normalize: Normalize = _whole) -> torch.Tensor:
-        x = self.blocks(x, normalize)
         for name in ("downsample", "upsample"):
-            if hasattr(self, name):
+            if resize and hasattr(self, name):
                 x = getattr(self, name)(x)
         return x
 
@@ -192,15 +189,13 @@ class Decoder(nn.Module):
         """Run all that comes before the fine levels and the way up to them."""
         h = self.mid(self.conv_in(z))
         for index in reversed(range(_FINE_LEVELS, len(self.up))):
-            h = self.up[index].blocks(h)
-            if index > _FINE_LEVELS:
-                h = self.up[index].upsample(h)
+            h = self.up[index](h, resize=index > _FINE_LEVELS)
         return h
 
     def fine(self, h: torch.Tensor, normalize: Normalize = _whole) -> torch.Tensor:
         """Run what `coarse` leaves: a pixel hangs on features no more than 6 away."""
         if len(self.up) > _FINE_LEVELS:
-            h = self.up[_FINE_LEVELS].upsample(h)
+            h = self.up[_FINE_LEVELS].get_submodule("upsample")(h)
         for level in reversed(self.up[:_FINE_LEVELS]):
             h = level(h, normalize)
         out: torch.Tensor = self.conv_out(functional.silu(normalize(self.norm_out, h)))
