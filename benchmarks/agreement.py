@@ -24,9 +24,9 @@ from hummingbird_edge.export.models.config import ModelConfig
 from hummingbird_edge.export.weights import CheckpointWeights
 from hummingbird_edge.quantize.storage import round_to_float16
 from hummingbird_edge.runtime.bundle import BUILTIN, Bundle
-from hummingbird_edge.runtime.device import Device, known_devices
+from hummingbird_edge.runtime.device import Device
 from hummingbird_edge.runtime.noise import gaussian_noise
-from hummingbird_edge.runtime.probe import probe
+from hummingbird_edge.runtime.probe import known_devices, probe
 from hummingbird_edge.runtime.request import Request
 from hummingbird_edge.runtime.sampler import guidance_embedding
 from hummingbird_edge.runtime.text_to_video import TextToVideo

@@ -37,10 +37,10 @@ from hummingbird_edge.kernels.attention import attention
 from hummingbird_edge.kernels.feed_forward import GEGLU
 from hummingbird_edge.kernels.group_norm import GroupNormSiLU
 from hummingbird_edge.kernels.temporal_conv import TemporalConv
-from hummingbird_edge.runtime.device import Device, known_devices
+from hummingbird_edge.runtime.device import Device
 from hummingbird_edge.runtime.errors import DeviceError
 from hummingbird_edge.runtime.placement import Option
-from hummingbird_edge.runtime.probe import probe
+from hummingbird_edge.runtime.probe import known_devices, probe
 from hummingbird_edge.runtime.session import open_session
 from hummingbird_edge.runtime.trial import snr_db
 

@@ -257,7 +257,8 @@ def _tune(pipeline: "TextToVideo", asked: dict[str, Any], as_json: bool) -> None
         _say(f"{measured.stage} on {measured.device} {measured.precision}: {time}")
 
     request = Request.for_model(pipeline.bundle.manifest, "", **asked)
-    best = tune(pipeline.bundle, pipeline.stage_sizes(request), report)
+    sizes = pipeline.stage_sizes(request)
+    best = tune(pipeline.bundle, sizes, report, _note, pipeline.max_memory)
     if as_json:
         print(json.dumps({stage: asdict(measured) for stage, measured in best.items()}))
         return

@@ -47,9 +47,10 @@ def write_compiled(path: Path, export: Callable[[io.BytesIO], None]) -> None:
             export(_Streamed(file))
         partial.replace(path)
     except (OSError, RuntimeError):
-        # A cache that cannot be written costs a second compilation, nothing else.
+        pass  # a cache that cannot be written costs a second compilation, nothing else
+    finally:
         with contextlib.suppress(OSError):
-            partial.unlink()
+            partial.unlink(missing_ok=True)
 
 
 class _Streamed(io.BytesIO):

@@ -16,7 +16,7 @@ from importlib.util import find_spec
 from hummingbird_edge.runtime.errors import DeviceError, RequestError
 from hummingbird_edge.runtime.plugin import has_plugin
 
-__all__ = ["Device", "candidates", "known_devices"]
+__all__ = ["Device", "candidates", "names_of_providers"]
 
 _PROVIDERS = {
     "cpu": "CPUExecutionProvider",
@@ -121,18 +121,9 @@ def _openvino_precisions(target: str) -> tuple[str, ...]:
     return (*(name for name, has in fast.items() if has), "fp32")
 
 
-def known_devices() -> list[str]:
-    """Return the name of every device there could be, OpenVINO's as it lists them."""
-    names = [*_PROVIDERS, "openvino"]
-    if find_spec("openvino") is not None:
-        try:
-            import openvino
-
-            targets = openvino.Core().available_devices
-        except (ImportError, OSError, RuntimeError):
-            return names  # probing will say what is wrong
-        names += [f"openvino:{target}" for target in targets if target != "CPU"]
-    return names
+def names_of_providers() -> list[str]:
+    """Return the names of ONNX Runtime's devices, and OpenVINO's plain one."""
+    return [*_PROVIDERS, "openvino"]
 
 
 def candidates(name: str) -> list[Device]:

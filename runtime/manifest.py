@@ -34,6 +34,8 @@ __all__ = [
 MANIFEST = "hummingbird.json"
 FORMAT = "hummingbird-edge"
 FORMAT_VERSION = 1
+_MOST = 4096
+"""Of anything that a decoder for tiles counts."""
 
 Facts = TypeVar("Facts")
 
@@ -109,6 +111,8 @@ class Manifest:
     """Relative POSIX path to what is there."""
     provenance: Mapping[str, Any]
     licence: str
+    tail: TailFacts | None = None
+    """Of a decoder that can be run by tiles."""
 
     @classmethod
     def read(cls, folder: Path) -> "Manifest":
@@ -143,6 +147,7 @@ class Manifest:
                 files={_safe(k): _facts(FileFacts, v) for k, v in entries["files"].items()},
                 provenance=dict(entries["provenance"]),
                 licence=str(entries["licence"]),
+                tail=_tail(entries["stages"]),
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise BundleError(
@@ -155,20 +160,10 @@ class Manifest:
         rows = self.stages.get("vae_decoder", {}).get("latent_to_rgb")
         try:
             matrix = np.array(rows, np.float32)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             return None
         shape = (self.model.latent_channels + 1, 3)
         return matrix if matrix.shape == shape and np.isfinite(matrix).all() else None
-
-    def tail(self) -> TailFacts:
-        """Return the facts of a decoder that can be run by tiles; raises BundleError."""
-        try:
-            return _facts(TailFacts, self.stages["vae_decoder_tail"]["tiled"])
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise BundleError(
-                f"bundle {self.name} has no decoder for tiles "
-                f"({type(error).__name__}: {error}): build it again"
-            ) from error
 
     def graph(self, stage: str, device: str | None = None) -> str:
         """Return the relative path of the graph that runs `stage` on `device`.
@@ -233,6 +228,18 @@ def _stage(entries: Mapping[str, Any]) -> dict[str, Any]:
     if not variants:
         raise ValueError("a stage without variants")
     return {**entries, "variants": variants}
+
+
+def _tail(stages: Mapping[str, Any]) -> TailFacts | None:
+    """Return the facts of a decoder in two halves, where there are two."""
+    if "vae_decoder_tail" not in stages:
+        return None
+    if "vae_decoder_head" not in stages:
+        raise ValueError("vae_decoder_tail without vae_decoder_head")
+    facts = _facts(TailFacts, stages["vae_decoder_tail"]["tiled"])
+    if max(facts.scale, facts.layers, facts.groups) > _MOST:
+        raise ValueError(f"tiled is {facts}")
+    return facts
 
 
 def _safe(name: str) -> str:

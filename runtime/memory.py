@@ -20,6 +20,7 @@ __all__ = ["parse_memory", "readable", "stage_bytes"]
 
 _BASE = 200 << 20
 """The interpreter, NumPy and an engine, before any weight."""
+_MOST = 10**15
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "ki": 2**10, "mi": 2**20, "gi": 2**30}
 _LIVE_VALUES = {"unet": 6400, "vae_decoder": 75_000, "tiny_decoder": 12_500}
 _ITEM_BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
@@ -63,7 +64,7 @@ def stage_bytes(way: Way, stages: Mapping[str, Any]) -> int:
 
 def _number(entry: object) -> int:
     """Return a count from a manifest; whatever else stands there counts as nothing."""
-    return entry if isinstance(entry, int) and entry > 0 else 0
+    return entry if isinstance(entry, int) and 0 < entry < _MOST else 0
 
 
 def parse_memory(text: str) -> int:

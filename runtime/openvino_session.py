@@ -32,6 +32,7 @@ class OpenVINOSession(Session):
         notify: Callable[[str], None],
     ) -> None:
         self.option, device = option, option.device
+        self._mapped: Mapped | None = None
         self._core = _core_with(device)
         try:
             self._model = self._load(graph, sizes, cache, notify)
@@ -64,6 +65,7 @@ class OpenVINOSession(Session):
         )
         with contextlib.suppress(OSError, ValueError, RuntimeError):  # none yet, or damaged
             return self._import(path)
+        self._mapped = None  # Windows replaces no file that is open
         notify(f"compiling {graph.parent.name} for {self.option}, once for this size")
         compiled = self._core.compile_model(self._read(graph, sizes), target, self._config)
         write_compiled(path, compiled.export_model)
@@ -73,19 +75,20 @@ class OpenVINOSession(Session):
         """Load what `write_compiled` wrote; the engine packs weights, then the file's pages go."""
         from openvino import Tensor
 
-        self._mapped = Mapped(path)  # must outlive the model, which reads from it
-        blob = Tensor(np.frombuffer(self._mapped.memory, np.uint8), shared_memory=True)
+        self._mapped = mapped = Mapped(path)  # must outlive the model, which reads from it
+        blob = Tensor(np.frombuffer(mapped.memory, np.uint8), shared_memory=True)
         compiled = self._core.import_model(blob, self.option.device.target, self._config)
-        self._mapped.release()
+        mapped.release()
         return compiled
 
     def _read(self, graph: Path, sizes: Mapping[str, int]) -> Any:
-        on_cpu_in_bf16 = self.option.precision == "bf16" and self.option.device.target == "CPU"
+        is_cpu = self.option.device.target == "CPU"
+        on_cpu_in_bf16 = self.option.precision == "bf16" and is_cpu
         if on_cpu_in_bf16:
             # Mapped, the stored weights would stay beside the bfloat16 ones.
             self._core.set_property({"ENABLE_MMAP": False})
         model = self._core.read_model(str(graph))
-        if sizes and (self.option.precision == "fp32" or _has_long_sequences(model, sizes)):
+        if sizes and (not on_cpu_in_bf16 or _has_long_sequences(model, sizes)):
             model.reshape({port.any_name: _shape(port, sizes) for port in model.inputs})
         if on_cpu_in_bf16:
             in_bfloat16(model)
@@ -129,7 +132,10 @@ def _core_with(device: Device) -> Any:
             f"OpenVINO is installed and does not start ({last_line(error)}): "
             f"install it again, or choose --device cpu"
         ) from error
-    if device.target.split(".")[0] not in {d.split(".")[0] for d in core.available_devices}:
+    # Listing devices loads every driver there is: not for the CPU's sake.
+    if device.target != "CPU" and device.target.split(".")[0] not in {
+        known.split(".")[0] for known in core.available_devices
+    }:
         raise DeviceError(
             f"{device.name} was asked for and OpenVINO has {', '.join(core.available_devices)}"
             f": check the driver, or choose one of those"
@@ -153,7 +159,7 @@ _SHORT = 8
 
 
 def _has_long_sequences(model: Any, sizes: Mapping[str, int]) -> bool:
-    """Tell whether fixed sizes are safe below fp32.
+    """Tell whether fixed sizes are safe on a CPU in bfloat16.
 
     With sizes known OpenVINO fuses attention, and in bfloat16 its fused form is wrong for a handful
     of tokens: 16 dB against fp32 with 2 frames of 4 x 4 latents, even NaN, where the unfused one

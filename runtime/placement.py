@@ -10,10 +10,12 @@ from dataclasses import dataclass
 from hummingbird_edge.runtime.device import Device, candidates
 from hummingbird_edge.runtime.errors import DeviceError, RequestError
 
-__all__ = ["PRECISIONS", "STAGE_NAMES", "Option", "Placed", "by_stage", "options"]
+__all__ = ["LEAST_SHARE", "PRECISIONS", "STAGE_NAMES", "Option", "Placed", "by_stage", "options"]
 
 STAGE_NAMES: Mapping[str, str] = {"text": "text_encoder", "unet": "unet", "vae": "vae_decoder"}
 """What a user calls the stages; `vae` is whatever decodes."""
+LEAST_SHARE = 0.5
+"""Of a graph's nodes that a device should take to be worth its name."""
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 
 

@@ -5,32 +5,34 @@ built-in U-Net runs one small step there and is compared with the CPU:
 
     python -m hummingbird_edge.runtime.probe openvino:GPU        {"works": false, "reason": ...}
 
-Verdicts are remembered until a package, the system or its driver changes.
+Verdicts are remembered until a package, the system or its driver changes; `hb-run --list-devices`
+tries everything anew.
 """
 
 import json
 import math
 import os
 import platform
-import subprocess
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import cache
 from hashlib import sha256
 from importlib.metadata import distributions
+from importlib.util import find_spec
 from pathlib import Path
+from subprocess import CompletedProcess, TimeoutExpired, run
 
 from hummingbird_edge.runtime.bundle import BUILTIN, Bundle
-from hummingbird_edge.runtime.device import Device, known_devices
+from hummingbird_edge.runtime.device import Device, names_of_providers
 from hummingbird_edge.runtime.errors import DeviceError
-from hummingbird_edge.runtime.placement import Option
+from hummingbird_edge.runtime.placement import LEAST_SHARE, Option
 from hummingbird_edge.runtime.trial import LEAST_SNR_DB, run_trial, snr_db
 
-__all__ = ["Verdict", "environment", "probe", "probe_all"]
+__all__ = ["Verdict", "environment", "known_devices", "probe", "probe_all"]
 
 TIMEOUT_S = 120
-LEAST_SHARE = 0.5
 _SIZES = {"frames": 2, "height": 4, "width": 4}
 
 
@@ -49,9 +51,21 @@ class Verdict:
     """Of its outputs against the CPU's."""
 
 
-def probe_all(fresh: bool = False) -> list[Verdict]:
-    """Return what is known of every device, trying out those that are not remembered."""
-    return [probe(name, fresh) for name in known_devices()]
+def probe_all() -> list[Verdict]:
+    """Try out every device there could be."""
+    return [probe(name, fresh=True) for name in known_devices()]
+
+
+def known_devices() -> list[str]:
+    """Return the name of every device there could be, OpenVINO's as it lists them."""
+    names = names_of_providers()
+    if find_spec("openvino") is None:
+        return names
+    # Listing loads every driver, and one may end the process.
+    with suppress(TimeoutExpired, IndexError, ValueError, TypeError):
+        targets = json.loads(_apart("targets").stdout.strip().splitlines()[-1])
+        names += [f"openvino:{target}" for target in targets if target != "CPU"]
+    return names
 
 
 def probe(name: str, fresh: bool = False) -> Verdict:
@@ -72,11 +86,17 @@ def probe(name: str, fresh: bool = False) -> Verdict:
     return verdict
 
 
+def _apart(argument: str) -> CompletedProcess[str]:
+    """Run this module in a process of its own; raises TimeoutExpired."""
+    command = [sys.executable, "-m", "hummingbird_edge.runtime.probe", argument]
+    # Python looks for modules in the current folder first: in one that has none.
+    return run(command, capture_output=True, text=True, timeout=TIMEOUT_S, cwd=BUILTIN)
+
+
 def _try_out(name: str) -> Verdict:
-    command = [sys.executable, "-m", "hummingbird_edge.runtime.probe", name]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S)
-    except subprocess.TimeoutExpired:
+        done = _apart(name)
+    except TimeoutExpired:
         return Verdict(name, False, f"no answer within {TIMEOUT_S} s: check the driver")
     try:
         return Verdict(**json.loads(done.stdout.strip().splitlines()[-1]))
@@ -88,10 +108,11 @@ def _try_out(name: str) -> Verdict:
 
 def examine(name: str) -> Verdict:
     """Run one small U-Net step on the device and on the CPU, in this process."""
-    bundle = Bundle.open(BUILTIN)
+    bundle, device = Bundle.open(BUILTIN), Device.parse(name)
     truth = run_trial(bundle, "unet", Option(Device.parse("cpu")), _SIZES, runs=0).output
     try:
-        trial = run_trial(bundle, "unet", Option(Device.parse(name)), _SIZES, runs=0)
+        option = Option(device, device.precisions()[0])
+        trial = run_trial(bundle, "unet", option, _SIZES, runs=0)
     except DeviceError as error:
         return Verdict(name, False, str(error))
     snr, share = snr_db(trial.output, truth), trial.share
@@ -121,13 +142,16 @@ def environment() -> Mapping[str, str]:
 
 
 def _drivers() -> str:
-    """Return a text that changes with the graphics drivers, as far as the system tells."""
-    folders = [Path("/sys/module/amdgpu/version"), Path("/opt/rocm/.info/version")]
-    folders += sorted(Path("/usr/share/vulkan/icd.d").glob("*.json"))
+    """Return a text that changes with graphics cards and their drivers, as far as systems tell."""
+    told = [Path("/sys/module/amdgpu/version"), Path("/opt/rocm/.info/version")]
+    for name in ("vendor", "device"):
+        told += sorted(Path("/sys/class/drm").glob(f"card?/device/{name}"))
+    files = sorted(Path("/usr/share/vulkan/icd.d").glob("*.json"))
     if os.name == "nt":
-        folders += sorted(Path(os.environ.get("SYSTEMROOT", "C:/Windows")).glob("System32/d3d12*"))
-    stamps = [f"{path.name}:{path.stat().st_mtime_ns}" for path in folders if path.exists()]
-    return sha256(" ".join(stamps).encode()).hexdigest()[:12]
+        files += sorted(Path(os.environ.get("SYSTEMROOT", "C:/Windows")).glob("System32/d3d12*"))
+    texts = [f"{path}:{path.read_text(errors='replace')}" for path in told if path.is_file()]
+    stamps = [f"{path.name}:{path.stat().st_mtime_ns}" for path in files if path.exists()]
+    return sha256(" ".join([*texts, *stamps]).encode()).hexdigest()[:12]
 
 
 def _record() -> Path:
@@ -157,5 +181,13 @@ def _remember(verdict: Verdict) -> None:
         return  # a cache that cannot be written costs a second probe, nothing else
 
 
+def _targets() -> list[str]:
+    """Return OpenVINO's devices, in this process."""
+    import openvino
+
+    return list(openvino.Core().available_devices)
+
+
 if __name__ == "__main__":
-    print(json.dumps(asdict(examine(sys.argv[1]))))
+    asked = sys.argv[1]
+    print(json.dumps(_targets() if asked == "targets" else asdict(examine(asked))))

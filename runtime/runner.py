@@ -31,11 +31,12 @@ class Runner:
         notify: Callable[[str], None],
     ) -> None:
         """Load `stage` in the first of `ways` that works; raises DeviceError where none does."""
-        self.stage, self.load_s = stage, 0.0
+        self.stage, self._load_s = stage, 0.0
         self.refusals: list[str] = []
         """Why ways before the present one were passed over."""
         self._bundle, self._cache, self._notify = bundle, cache, notify
         self._left = deque(ways)
+        self._session: Session | None
         self._session, self._way = self._open_next()
 
     @property
@@ -46,29 +47,48 @@ class Runner:
     @property
     def placed(self) -> Placed:
         """Where and how it runs."""
+        assert self._session is not None
         return Placed(
             self._way.option, self._session.share, self._way.why, len(self._way.tiles or "1")
         )
 
+    @property
+    def is_open(self) -> bool:
+        """Whether a session is loaded: none is after the last way failed."""
+        return self._session is not None
+
     def run(self, inputs: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
-        """Return the graph's only output; raises DeviceError where no way is left.
+        """Return the graph's first output; raises DeviceError where no way is left.
 
         A way that fails is left for the next one, for good, where that takes the same sizes.
         """
-        while True:
-            try:
-                return self._session.run(inputs)
-            except DeviceError as error:
-                self.fall_back(error)
+        while (output := self.try_run(inputs)) is None:
+            pass
+        return output
 
-    def run_once(self, inputs: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
-        """Return the graph's only output; whoever asks calls `fall_back` after a DeviceError."""
-        return self._session.run(inputs)
+    def try_run(self, inputs: Mapping[str, NDArray[Any]]) -> NDArray[np.float32] | None:
+        """Return the graph's first output, or None where it failed and another way is loaded now.
 
-    def fall_back(self, error: DeviceError) -> None:
+        That way may take less at once: see `sizes`. Raises DeviceError where no way is left.
+        """
+        assert self._session is not None
+        try:
+            return self._session.run(inputs)
+        except DeviceError as error:
+            failure = error
+            # They hold the frames of the failed session, whose memory is needed.
+            error.__traceback__ = error.__cause__ = error.__context__ = None
+        self._fall_back(failure)
+        return None
+
+    def take_load_s(self) -> float:
+        """Return the seconds spent loading since this was asked last."""
+        seconds, self._load_s = self._load_s, 0.0
+        return seconds
+
+    def _fall_back(self, error: DeviceError) -> None:
         """Load less at once after an out of memory, else the next way; raises `error` if none."""
-        failed = self._way
-        del self._session  # its memory is needed
+        failed, self._session = self._way, None
         self._put_smaller_first(failed, error)
         if not self._left:
             raise error
@@ -93,7 +113,7 @@ class Runner:
                 self._put_smaller_first(way, error)
                 self.refusals.append(str(error))
                 continue
-            self.load_s += time.perf_counter() - started
+            self._load_s += time.perf_counter() - started
             return session, way
         if len(self.refusals) == 1:
             raise DeviceError(self.refusals[0])

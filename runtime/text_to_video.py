@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 
 from hummingbird_edge.runtime.bundle import BUILTIN, Bundle
 from hummingbird_edge.runtime.compiled import compiled_folder
-from hummingbird_edge.runtime.errors import DeviceError, RequestError
+from hummingbird_edge.runtime.errors import RequestError
 from hummingbird_edge.runtime.memory import readable, stage_bytes
 from hummingbird_edge.runtime.noise import gaussian_noise
-from hummingbird_edge.runtime.placement import Placed, by_stage, options
+from hummingbird_edge.runtime.placement import LEAST_SHARE, Placed, by_stage, options
 from hummingbird_edge.runtime.plan import Sizes, Way, fitting, least_bytes
 from hummingbird_edge.runtime.preview import linear_preview
 from hummingbird_edge.runtime.request import Request
@@ -65,9 +65,16 @@ class _Clock:
     load_s: dict[str, float] = field(default_factory=dict)
     stage_s: dict[str, list[float]] = field(default_factory=dict)
 
-    def add(self, stage: str, started: float) -> float:
-        seconds = time.perf_counter() - started
+    def add(self, stage: str, started: float, runner: Runner) -> float:
+        """Return the seconds since `started`, less those in which `runner` was loading."""
+        seconds = time.perf_counter() - started - self.add_load(stage, runner)
         self.stage_s.setdefault(stage, []).append(seconds)
+        return seconds
+
+    def add_load(self, stage: str, runner: Runner) -> float:
+        """Return the seconds in which `runner` was loading since it was asked last."""
+        seconds = runner.take_load_s()
+        self.load_s[stage] = self.load_s.get(stage, 0.0) + seconds
         return seconds
 
     def timings(self) -> Timings:
@@ -108,6 +115,7 @@ class TextToVideo:
         self._asked = {stage for stage, name in devices.items() if name != "auto"}
         self._precisions = precisions
         self._measured: dict[str, Measured] = {}
+        self._too_large: dict[str, list[str]] = {}
         self._resident = False
         self._runners: dict[str, tuple[list[Way], Runner]] = {}
 
@@ -232,7 +240,7 @@ class TextToVideo:
         runner = self._runner("text_encoder", ways, clock)
         started = time.perf_counter()
         contexts = [runner.run({"input_ids": row}) for row in ids]
-        seconds = clock.add("text_encoder", started)
+        seconds = clock.add("text_encoder", started, runner)
         self._settle("text_encoder", runner)
         return contexts, seconds
 
@@ -259,7 +267,7 @@ class TextToVideo:
             )
             x_t, denoised = step(x_t, output, noise)
             check_latents(denoised, step.index + 1)
-            seconds = clock.add("unet", started)
+            seconds = clock.add("unet", started, runner)
             self._settle("unet", runner)
             yield Progress("unet", step.index + 1, step.count, seconds, denoised)
 
@@ -294,21 +302,19 @@ class TextToVideo:
         if stage == "vae_decoder":  # the tiny one takes the latents of diffusion as they are
             z = z / np.float32(self.facts.scaling_factor)
         runner = self._runner(stage, ways, clock)
-        start, count = 0, len(z)
+        start, count, started = 0, len(z), time.perf_counter()
         while start < count:
-            started, chunk = time.perf_counter(), runner.sizes["frames"]
+            chunk = runner.sizes["frames"]
             # A session has one size: the last chunk repeats its last frame.
             rows = np.minimum(np.arange(start, start + chunk), count - 1)
-            try:
-                part = runner.run_once({"latent_sample": np.ascontiguousarray(z[rows])})
-            except DeviceError as error:
-                runner.fall_back(error)
+            part = runner.try_run({"latent_sample": np.ascontiguousarray(z[rows])})
+            if part is None:
                 continue
-            seconds = clock.add(stage, started)
+            seconds = clock.add(stage, started, runner)
             self._settle(stage, runner)
             done = min(start + chunk, count)
             yield part[: done - start], Progress(stage, done, count, seconds)
-            start = done
+            start, started = done, time.perf_counter()
 
     def stage_sizes(self, request: Request) -> dict[str, dict[str, int]]:
         """Return the sizes of each stage's free axes, for the stages that `request` runs."""
@@ -361,13 +367,23 @@ class TextToVideo:
         ways = {stage: list(self._ways(stage, axes)) for stage, axes in sizes.items()}
         cap = self.max_memory
         plan = {stage: fitting(known, self._need, cap) for stage, known in ways.items()}
-        if cap is not None and not all(plan.values()):
+        if cap is None:
+            return plan
+        if not all(plan.values()):
             names = ", ".join(stage for stage, fit in plan.items() if not fit)
             least = max(least_bytes(known, self._need) for stage, known in ways.items())
             raise RequestError(
-                f"{names} cannot run within {readable(cap)}: give --max-memory {readable(least)} "
+                f"{names} cannot run within {cap / 1e9:g}GB: give --max-memory {readable(least)} "
                 f"or more, fewer frames or a smaller size"
             )
+        for stage, known in ways.items():
+            taken = {way.option for way in plan[stage]}
+            self._too_large[stage] = [
+                f"{way.option} needs {readable(least_bytes([way], self._need))}, more than "
+                f"--max-memory"
+                for way in known
+                if way.option not in taken
+            ]
         return plan
 
     def _need(self, way: Way) -> int:
@@ -392,7 +408,7 @@ class TextToVideo:
 
     def _one_tile(self, stage: str, sizes: Sizes) -> Tiles | None:
         """Return a frame as one tile where the bundle can decode by tiles."""
-        if f"{stage}_tail" not in self.bundle.manifest.stages:
+        if stage != "vae_decoder" or self.bundle.manifest.tail is None:
             return None
         height, width = sizes["height"], sizes["width"]
         return Tiles(height, width, height, width)
@@ -400,12 +416,12 @@ class TextToVideo:
     def _runner(self, stage: str, ways: list[Way], clock: _Clock) -> Runner:
         """Return `stage` loaded: kept from the last video where the plan is the same."""
         known, runner = self._runners.pop(stage, ([], None))
-        if runner is None or known != ways:
+        if runner is None or known != ways or not runner.is_open:
             del runner  # before the next is loaded
             if not self._resident:
                 self._runners.clear()
             runner = Runner(self.bundle, stage, ways, self._cache, self._notify)
-            clock.load_s[stage] = runner.load_s
+            clock.add_load(stage, runner)
         self._settle(stage, runner)
         if self._resident:
             self._runners[stage] = ways, runner
@@ -413,7 +429,14 @@ class TextToVideo:
 
     def _settle(self, stage: str, runner: Runner) -> None:
         """Remember how a stage ran: some engines know it only after a run."""
-        self.placed[stage], self.refusals[stage] = runner.placed, runner.refusals
+        before, now = self.placed.get(stage), runner.placed
+        self.placed[stage] = now
+        self.refusals[stage] = [*self._too_large.get(stage, ()), *runner.refusals]
+        if now.share < LEAST_SHARE and now != before:
+            self._notify(
+                f"only {100 * now.share:.0f} % of {stage} ran on {now.option.device.name}, "
+                f"the rest on the CPU"
+            )
 
     def _provenance(self) -> dict[str, object]:
         from importlib.metadata import version

@@ -24,8 +24,9 @@ class TiledSession(Session):
         """Load both halves for `way`, which has tiles; raises DeviceError or BundleError."""
         assert way.tiles is not None
         self.option, self._tiles = way.option, way.tiles
-        self._facts = bundle.manifest.tail()
-        scale = self._facts.scale
+        facts = bundle.manifest.tail
+        assert facts is not None  # else there are no tiles
+        self._facts, scale = facts, facts.scale
         (head, whole), (tail, tile) = way.graphs()
         tile = {**tile, "height": tile["height"] * scale, "width": tile["width"] * scale}
 

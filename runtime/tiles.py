@@ -33,7 +33,9 @@ OVERLAP = 4
 PASSES = 3
 """On the built-in model's smallest pictures two leave 43 dB to the whole decoder, three 48."""
 _LEAST = 2 * OVERLAP
-"""Smallest side of a tile, in latent pixels: less is mostly overlap."""
+"""Smallest side of a tile, in latent pixels."""
+_FINEST = 16
+"""Smallest side that is planned."""
 
 Floats = NDArray[np.float32]
 Head = Callable[[Mapping[str, NDArray[Any]]], Floats]
@@ -90,7 +92,10 @@ class Tiles:
         return cls(height, width, *sides)
 
     def finer(self) -> "Tiles | None":
-        """Return twice as many tiles, cut across the longer side; None where they are too small."""
+        """Return twice as many tiles, cut across the longer side; None where they are too small.
+
+        Finer than this they were not held to the whole picture, and would be mostly overlap.
+        """
         rows, columns = len(self.tops), len(self.lefts)
         if self.tile_height > self.tile_width:
             rows *= 2
@@ -98,7 +103,8 @@ class Tiles:
             columns *= 2
         with suppress(RequestError):
             found = Tiles.grid(self.height, self.width, rows, columns)
-            return found if len(found) > len(self) else None
+            fine = min(found.tile_height, found.tile_width) >= _FINEST
+            return found if fine and len(found) > len(self) else None
         return None
 
     @property

@@ -3,7 +3,7 @@
 import math
 import statistics
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -72,6 +72,7 @@ def run_trial(
     cache: Path | None = None,
     runs: int = _MOST_RUNS,
     enough_s: float = 2.0,
+    notify: Callable[[str], None] = lambda _: None,
 ) -> Trial:
     """Load the stage, run it once to warm up, then `runs` times or for `enough_s` seconds.
 
@@ -80,7 +81,7 @@ def run_trial(
     inputs = example_inputs(bundle.manifest.model, stage, sizes)
     started = time.perf_counter()
     graph = bundle.graph(stage, option.device.family)
-    session = open_session(graph, option, sizes, cache)
+    session = open_session(graph, option, sizes, cache, notify)
     load_s = time.perf_counter() - started
     output, seconds = session.run(inputs), list[float]()
     while len(seconds) < runs and sum(seconds) < enough_s:

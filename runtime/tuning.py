@@ -16,14 +16,17 @@ from pathlib import Path
 
 from hummingbird_edge.runtime.bundle import Bundle
 from hummingbird_edge.runtime.compiled import compiled_folder
-from hummingbird_edge.runtime.device import Device, known_devices
+from hummingbird_edge.runtime.device import Device
 from hummingbird_edge.runtime.errors import DeviceError
+from hummingbird_edge.runtime.memory import readable, stage_bytes
 from hummingbird_edge.runtime.placement import Option
-from hummingbird_edge.runtime.probe import environment, probe
+from hummingbird_edge.runtime.plan import Way
+from hummingbird_edge.runtime.probe import environment, known_devices, probe
 from hummingbird_edge.runtime.trial import LEAST_SNR_DB, run_trial, snr_db
 
 __all__ = ["Measured", "recall", "tune"]
 
+_TRUTH = Option(Device.parse("cpu"))
 Sizes = Mapping[str, Mapping[str, int]]
 """Stage name to the sizes of its free axes."""
 
@@ -49,18 +52,26 @@ class Measured:
 
 
 def tune(
-    bundle: Bundle, sizes: Sizes, report: Callable[[Measured], None] = lambda _: None
+    bundle: Bundle,
+    sizes: Sizes,
+    report: Callable[[Measured], None] = lambda _: None,
+    notify: Callable[[str], None] = lambda _: None,
+    max_memory: int | None = None,
 ) -> dict[str, Measured]:
-    """Time every usable device and precision of every stage; returns and remembers the winners."""
+    """Time every usable device and precision of every stage; returns and remembers the winners.
+
+    `report` hears each measurement, `notify` what takes long. Ways that need more than `max_memory`
+    bytes are left out. Stages are remembered one by one: what is done when it is stopped counts.
+    """
     best: dict[str, Measured] = {}
     for stage, axes in sizes.items():
-        for measured in _measure(bundle, stage, axes):
+        for measured in _measure(bundle, stage, axes, notify, max_memory):
             report(measured)
             if measured.failure:
                 continue
             if stage not in best or measured.median_s < best[stage].median_s:
                 best[stage] = measured
-    _remember(bundle, sizes, best)
+        _remember(bundle, sizes, best)
     return best
 
 
@@ -73,26 +84,39 @@ def recall(bundle: Bundle, sizes: Sizes) -> dict[str, Measured]:
         return {}
 
 
-def _measure(bundle: Bundle, stage: str, axes: Mapping[str, int]) -> Iterator[Measured]:
+def _measure(
+    bundle: Bundle,
+    stage: str,
+    axes: Mapping[str, int],
+    notify: Callable[[str], None],
+    max_memory: int | None,
+) -> Iterator[Measured]:
     """Time each way; the CPU in fp32 comes first, the others are held to its numbers."""
     cache = compiled_folder(bundle.digest)
     truth = None
     for option in _ways():
         names = stage, option.device.name, option.precision
+        need = stage_bytes(Way(stage, option, "measured", axes), bundle.manifest.stages)
+        if max_memory is not None and need > max_memory:
+            reason = f"it needs {readable(need)}, more than --max-memory"
+            yield Measured(*names, 0.0, 0.0, 0.0, reason)
+            continue
         try:
-            trial = run_trial(bundle, stage, option, axes, cache)
+            trial = run_trial(bundle, stage, option, axes, cache, notify=notify)
         except DeviceError as error:
             yield Measured(*names, 0.0, 0.0, 0.0, str(error))
             continue
-        truth = trial.output if truth is None else truth
-        snr = snr_db(trial.output, truth)
+        truth = trial.output if option == _TRUTH else truth
+        snr = 0.0 if truth is None else snr_db(trial.output, truth)
         wrong = "" if snr >= LEAST_SNR_DB else f"wrong numbers: {snr:.0f} dB against the CPU"
+        if truth is None:
+            wrong = "there is nothing to hold its numbers to: the CPU has none"
         yield Measured(*names, round(trial.median_s, 5), round(trial.load_s, 3), snr, wrong)
 
 
 def _ways() -> Iterator[Option]:
     """Yield every device that works with every precision it has, the CPU in fp32 first."""
-    yield Option(Device.parse("cpu"))
+    yield _TRUTH
     for name in known_devices():
         if name != "cpu" and probe(name).works:
             device = Device.parse(name)

@@ -309,6 +309,7 @@ def test_links_within_the_bundle_and_to_it_are_fine(folder: Path, tmp_path: Path
         ("stages.unet.variants", [{"precision": "float32"}]),
         ("stages.unet.variants", [{"graph": 3}]),
         ("stages.unet.variants", [{"graph": "unet/model.onnx", "devices": "cpu"}]),
+        ("stages.vae_decoder_tail", {"variants": [{"graph": "unet/model.onnx"}]}),
         ("files", ["unet/model.onnx"]),
         ("files.a", {"bytes": "5", "sha256": ""}),
         ("files.a", {"bytes": 5}),
@@ -325,6 +326,21 @@ def test_wrong_types_are_refused(folder: Path, place: str, value: Any) -> None:
     part[last] = value
     with pytest.raises(BundleError, match=r"does not state what a bundle needs \(.*build"):
         Manifest.from_dict(entries, folder / MANIFEST)
+
+
+@pytest.mark.parametrize(
+    "tiled", [None, {}, {"scale": 2, "layers": 10**9, "groups": 2}, {"scale": 0, "layers": 1}]
+)
+def test_a_decoder_for_tiles_is_checked(folder: Path, tiled: Any) -> None:
+    entries = read(folder)
+    graph = {"variants": [{"graph": "unet/model.onnx"}]}
+    entries["stages"] |= {"vae_decoder_head": graph, "vae_decoder_tail": {**graph, "tiled": tiled}}
+    with pytest.raises(BundleError, match="does not state what a bundle needs"):
+        Manifest.from_dict(entries, folder / MANIFEST)
+    entries["stages"]["vae_decoder_tail"]["tiled"] = {"scale": 2, "layers": 13, "groups": 32}
+    facts = Manifest.from_dict(entries, folder / MANIFEST).tail
+    assert facts is not None
+    assert facts.layers == 13
 
 
 @pytest.mark.parametrize("name", sorted(set(ENTRIES) - {"format", "format_version"}))

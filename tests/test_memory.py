@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import weakref
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -170,6 +171,35 @@ def test_a_decoder_out_of_memory_takes_fewer_frames(monkeypatch: pytest.MonkeyPa
         "4 frames at once",
         "2 frames at once",
     ]
+
+
+def test_a_failed_session_is_gone_before_the_next_opens(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its memory is needed: not even the error's traceback may hold it."""
+    opened: list[weakref.ref[_Fails]] = []
+    alive: list[int] = []
+
+    def open_watched(graph: Path, *args: Any, **kwargs: Any) -> _Fails:
+        alive.append(sum(known() is not None for known in opened))
+        errors: list[DeviceError] = [OutOfMemoryError("full")] if not opened else []
+        session = _Fails(open_session(graph, *args, **kwargs), errors)
+        opened.append(weakref.ref(session))
+        return session
+
+    monkeypatch.setattr(runner_module, "open_session", open_watched)
+    runner = Runner(Bundle.open(BUILTIN), "vae_decoder", [DECODER], None, print)
+    latents = np.zeros((8, 4, 8, 8), np.float32)
+    assert runner.try_run({"latent_sample": latents}) is None
+    assert runner.sizes["frames"] == 4
+    assert runner.run({"latent_sample": latents[:4]}).shape == (4, 3, 64, 64)
+    assert alive == [0, 0]
+
+
+def test_a_pipeline_goes_on_after_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    _failing(monkeypatch, {"unet": [DeviceError("the driver was reset")]})
+    pipeline = TextToVideo.from_bundle(device="cpu")
+    with pytest.raises(DeviceError, match="the driver was reset"):
+        pipeline("a red circle", steps=1)
+    assert pipeline("a red circle", steps=1).frames.shape == (8, 64, 64, 3)
 
 
 def test_a_device_that_fails_while_running_is_left(monkeypatch: pytest.MonkeyPatch) -> None:

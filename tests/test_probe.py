@@ -10,10 +10,10 @@ import pytest
 
 from hummingbird_edge.runtime import probe as probing
 from hummingbird_edge.runtime.bundle import BUILTIN, Bundle
-from hummingbird_edge.runtime.device import Device, known_devices
+from hummingbird_edge.runtime.device import Device
 from hummingbird_edge.runtime.errors import DeviceError, RequestError
 from hummingbird_edge.runtime.placement import Option
-from hummingbird_edge.runtime.probe import Verdict, probe
+from hummingbird_edge.runtime.probe import Verdict, known_devices, probe
 from hummingbird_edge.runtime.text_to_video import TextToVideo
 from hummingbird_edge.runtime.trial import Trial, run_trial, snr_db
 from hummingbird_edge.runtime.tuning import Measured, recall, tune

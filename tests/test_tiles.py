@@ -244,7 +244,8 @@ def test_the_graphs_of_a_bundle_decode_by_tiles(nano_bundle: Path) -> None:
     import onnxruntime
 
     bundle = Bundle.open(nano_bundle)
-    facts = bundle.manifest.tail()
+    facts = bundle.manifest.tail
+    assert facts is not None
     layers, groups = facts.layers, facts.groups
 
     def opened(stage: str) -> Any:
