@@ -74,7 +74,8 @@ class _Clock:
     def add_load(self, stage: str, runner: Runner) -> float:
         """Return the seconds in which `runner` was loading since it was asked last."""
         seconds = runner.take_load_s()
-        self.load_s[stage] = self.load_s.get(stage, 0.0) + seconds
+        if seconds:
+            self.load_s[stage] = self.load_s.get(stage, 0.0) + seconds
         return seconds
 
     def timings(self) -> Timings:
