@@ -43,7 +43,8 @@ def run_command(app: typer.Typer, name: str, left: str = "nothing half-written i
         print(f"{name}: the system refused a file or its output ({error})", file=sys.stderr)
         status = 1
     except _UsageError as error:
-        print(f"{name}: {error.format_message()} See {name} --help.", file=sys.stderr)  # type: ignore[attr-defined]
+        message = error.format_message().rstrip(".")  # type: ignore[attr-defined]
+        print(f"{name}: {message}: see {name} --help", file=sys.stderr)
         status = 2
     sys.exit(status if isinstance(status, int) else 0)
 

@@ -9,6 +9,7 @@ webgpu      any GPU with Vulkan, D3D12 or Metal
 openvino    native OpenVINO, `openvino:CPU`, `openvino:GPU`, `openvino:NPU`
 """
 
+import re
 from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
@@ -54,7 +55,7 @@ class Device:
     def parse(cls, name: str) -> "Device":
         """Return the device called `name`; raises RequestError for a name that is none."""
         engine, _, target = name.partition(":")
-        if engine == "openvino":
+        if engine == "openvino" and re.fullmatch(r"|CPU|(GPU|NPU)(\.[0-9]+)?", target):
             return cls(name, "openvino", target or "CPU")
         if engine == "dml" and target.isascii() and target.isdigit():
             return cls(name, "onnxruntime", _PROVIDERS["dml"], int(target))

@@ -16,12 +16,12 @@ from typing import Any
 from hummingbird_edge.runtime.errors import RequestError
 from hummingbird_edge.runtime.plan import Way
 
-__all__ = ["parse_memory", "readable", "stage_bytes"]
+__all__ = ["machine_bytes", "parse_memory", "readable", "stage_bytes"]
 
 _BASE = 200 << 20
 """The interpreter, NumPy and an engine, before any weight."""
 _MOST = 10**15
-_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "ki": 2**10, "mi": 2**20, "gi": 2**30}
+_UNITS = {"k": 10**3, "m": 10**6, "g": 10**9, "ki": 2**10, "mi": 2**20, "gi": 2**30}
 _LIVE_VALUES = {"unet": 6400, "vae_decoder": 75_000, "tiny_decoder": 12_500}
 _ITEM_BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
 
@@ -69,12 +69,21 @@ def _number(entry: object) -> int:
 
 def parse_memory(text: str) -> int:
     """Return the bytes of `4GB`, `3.5GiB` or `900M`; raises RequestError for anything else."""
-    match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)\s*([kmg]?i?)b?", text.strip().lower())
-    if match is None or match[2] not in _UNITS or not 0 < float(match[1]) < 1e15:
+    match = re.fullmatch(r"([0-9]*\.?[0-9]+)\s*([kmg]i?)b?", text.strip().lower())
+    if match is None or not 0 < float(match[1]) < 1e9:
         raise RequestError(f"--max-memory is {text!r}: write a size such as 4GB or 3500MB")
     return int(float(match[1]) * _UNITS[match[2]])
 
 
 def readable(count: float) -> str:
     """Return bytes as a user writes them, rounded up so that the figure suffices."""
+    if count < 10**9:
+        return f"{-(-int(count) // 10**7) * 10}MB"
     return f"{-(-int(count) // 10**8) / 10:.1f}GB"
+
+
+def machine_bytes() -> int:
+    """Return the memory that this machine has."""
+    import psutil
+
+    return psutil.virtual_memory().total

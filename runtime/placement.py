@@ -38,7 +38,7 @@ def by_stage(option: str, text: str) -> dict[str, str]:
     """
     if "=" not in text:
         return dict.fromkeys(STAGE_NAMES.values(), text)
-    found = dict.fromkeys(STAGE_NAMES.values(), "auto")
+    found, named = dict.fromkeys(STAGE_NAMES.values(), "auto"), set[str]()
     for part in text.split(","):
         stage, equals, name = (piece.strip() for piece in part.partition("="))
         if not equals or not name or stage not in STAGE_NAMES:
@@ -46,6 +46,9 @@ def by_stage(option: str, text: str) -> dict[str, str]:
                 f"--{option} has {part.strip()!r}: write NAME, or STAGE=NAME,... "
                 f"for the stages {', '.join(STAGE_NAMES)}"
             )
+        if STAGE_NAMES[stage] in named:
+            raise RequestError(f"--{option} names {stage} twice: name it once")
+        named.add(STAGE_NAMES[stage])
         found[STAGE_NAMES[stage]] = name
     return found
 

@@ -38,13 +38,8 @@ Need = Callable[[Way], int]
 """Bytes that a way takes."""
 
 
-def fitting(ways: Iterable[Way], need: Need, cap: int | None) -> list[Way]:
-    """Return the ways that stay within `cap` bytes, with less of the work at once where that helps.
-
-    Without a cap, all of them.
-    """
-    if cap is None:
-        return list(ways)
+def fitting(ways: Iterable[Way], need: Need, cap: int) -> list[Way]:
+    """Return the ways that stay within `cap` bytes, with less of the work at once if need be."""
     tried = ([w for w in _ever_smaller(way) if need(w) <= cap] for way in ways)
     return [fit[0] for fit in tried if fit]
 

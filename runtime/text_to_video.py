@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from hummingbird_edge.runtime.bundle import BUILTIN, Bundle
 from hummingbird_edge.runtime.compiled import compiled_folder
 from hummingbird_edge.runtime.errors import RequestError
-from hummingbird_edge.runtime.memory import readable, stage_bytes
+from hummingbird_edge.runtime.memory import machine_bytes, readable, stage_bytes
 from hummingbird_edge.runtime.noise import gaussian_noise
 from hummingbird_edge.runtime.placement import LEAST_SHARE, Placed, by_stage, options
 from hummingbird_edge.runtime.plan import Sizes, Way, fitting, least_bytes
@@ -366,22 +366,20 @@ class TextToVideo:
         Raises RequestError with the least that would do.
         """
         ways = {stage: list(self._ways(stage, axes)) for stage, axes in sizes.items()}
-        cap = self.max_memory
+        cap = self.max_memory or machine_bytes()
         plan = {stage: fitting(known, self._need, cap) for stage, known in ways.items()}
-        if cap is None:
-            return plan
         if not all(plan.values()):
             names = ", ".join(stage for stage, fit in plan.items() if not fit)
             least = max(least_bytes(known, self._need) for stage, known in ways.items())
+            had = readable(cap) if self.max_memory else f"the {readable(cap)} of this machine"
             raise RequestError(
-                f"{names} cannot run within {cap / 1e9:g}GB: give --max-memory {readable(least)} "
-                f"or more, fewer frames or a smaller size"
+                f"{names} cannot run within {had}: give --max-memory {readable(least)} or more, "
+                f"fewer frames or a smaller size"
             )
         for stage, known in ways.items():
             taken = {way.option for way in plan[stage]}
             self._too_large[stage] = [
-                f"{way.option} needs {readable(least_bytes([way], self._need))}, more than "
-                f"--max-memory"
+                f"{way.option} needs {readable(least_bytes([way], self._need))}, of {readable(cap)}"
                 for way in known
                 if way.option not in taken
             ]

@@ -1,6 +1,7 @@
 """Imports run one way, and the runtime never brings PyTorch."""
 
 import ast
+import os
 import pkgutil
 import subprocess
 import sys
@@ -65,6 +66,22 @@ def test_importing_the_runtime_loads_no_toolchain() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert (done.returncode, done.stdout.strip(), done.stderr) == (0, "[]", "")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="the home folder is found by HOME")
+def test_engines_report_to_nobody(tmp_path: Path) -> None:
+    """Their telemetry leaves an identity in the home folder when it starts."""
+    pytest.importorskip("openvino")
+    program = (
+        "from hummingbird_edge.runtime import TextToVideo\n"
+        "for device in ('cpu', 'openvino'):\n"
+        "    TextToVideo.from_bundle(device=device)('a red circle', steps=1)\n"
+    )
+    home = {k: v for k, v in os.environ.items() if not k.startswith("XDG_")}
+    home |= {"HOME": str(tmp_path)}
+    subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, env=home)
+    found = {path.relative_to(tmp_path).parts[:2] for path in tmp_path.rglob("*")}
+    assert found == {(".cache",), (".cache", "hummingbird-edge")}
 
 
 @pytest.mark.parametrize("command", ["runtime", "export", "distill"])

@@ -362,8 +362,8 @@ def test_auto_takes_what_is_installed(nano_bundle: Path) -> None:
 
 def test_an_openvino_device_that_is_not_there_is_refused(nano_bundle: Path) -> None:
     pytest.importorskip("openvino")
-    pipeline = TextToVideo.from_bundle(nano_bundle, "openvino:ABACUS")
-    with pytest.raises(DeviceError, match=r"openvino:ABACUS was asked for and OpenVINO has .*CPU"):
+    pipeline = TextToVideo.from_bundle(nano_bundle, "openvino:GPU.7")
+    with pytest.raises(DeviceError, match=r"openvino:GPU.7 was asked for and OpenVINO has .*CPU"):
         make(pipeline, steps=1)
 
 
