@@ -8,6 +8,9 @@ rounding to float32 hides what mathematical libraries disagree on, but for a rar
 import math
 
 import numpy as np
+
+# By name: NumPy would load its generators at first use, while a Ctrl-C is dropped by them.
+from numpy.random import Philox, SeedSequence
 from numpy.typing import NDArray
 
 __all__ = ["gaussian_noise"]
@@ -21,7 +24,7 @@ def gaussian_noise(shape: tuple[int, ...], seed: int, draw: int) -> NDArray[np.f
     """
     count = math.prod(shape)
     pairs = (count + 1) // 2
-    bits = np.random.Philox(np.random.SeedSequence([seed, draw])).random_raw(2 * pairs)
+    bits = Philox(SeedSequence([seed, draw])).random_raw(2 * pairs)
     # 53 bits make a float64 in (0, 1]; the logarithm never sees 0.
     uniform = ((bits >> np.uint64(11)) + np.uint64(1)) * 2.0**-53
     radius = np.sqrt(-2.0 * np.log(uniform[:pairs]))
