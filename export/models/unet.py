@@ -179,13 +179,15 @@ class TemporalTransformer(nn.Module):
         )
 
     def forward(self, x: torch.Tensor, frames: int) -> torch.Tensor:
-        clip = _unfold(x, frames)
-        batch, _, _, height, width = clip.shape
-        h = self.norm(clip).permute(0, 3, 4, 2, 1).flatten(0, 2)
+        height, width = x.shape[2:]
+        h = self.norm(_unfold(x, frames)).flatten(2).transpose(1, 2)
+        # (B, T, H * W, C) -> (B * H * W, T, C) moves whole rows of channels: engines shuffle single
+        # numbers where channels and time change places at once, a tenth of a step.
+        h = h.unflatten(1, (frames, height * width)).transpose(1, 2).flatten(0, 1)
         h = _project(self.proj_in, h)
         h = _project(self.proj_out, self.transformer_blocks[0](h))
-        h = h.unflatten(0, (batch, height, width)).permute(0, 3, 4, 1, 2)
-        return h.flatten(0, 1) + x
+        h = h.unflatten(0, (-1, height * width)).transpose(1, 2).flatten(0, 1)
+        return h.transpose(1, 2).unflatten(2, (height, width)) + x
 
 
 def _project(layer: nn.Module, x: torch.Tensor) -> torch.Tensor:
