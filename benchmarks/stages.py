@@ -73,7 +73,7 @@ def child(arguments: argparse.Namespace) -> None:
 
 def request_of(bundle: Bundle, arguments: argparse.Namespace, stage: str) -> Request:
     """Return the request whose shapes are measured."""
-    from hummingbird_edge.runtime.cli import parse_size
+    from hummingbird_edge.runtime.request import parse_size
 
     width, height = parse_size(arguments.size)
     decoder = "tiny" if stage == "tiny_decoder" else "full"

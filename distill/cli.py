@@ -69,7 +69,7 @@ def clips(
         _train("clips", run, seed)
         return
     from hummingbird_edge.distill.curate import encode_curated
-    from hummingbird_edge.runtime.cli import parse_size
+    from hummingbird_edge.runtime.request import parse_size
 
     output = run / "clips.safetensors"
     if output.exists():

@@ -1,12 +1,9 @@
 """Build a bundle: graphs, tokenizer and manifest, made beside the target and renamed."""
 
 import importlib.metadata
-import json
 import shutil
 import time
-import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +11,7 @@ from typing import Any
 import torch
 
 from hummingbird_edge.export.agreement import Agreement, compare, reference_outputs
+from hummingbird_edge.export.bundle_folder import beside, files_of, require_free, write_json
 from hummingbird_edge.export.graph import GRAPH, export_graph, save_graph
 from hummingbird_edge.export.models.config import ModelConfig
 from hummingbird_edge.export.models.vae import VAE
@@ -24,12 +22,11 @@ from hummingbird_edge.export.variant import VARIANTS, Variant, save_variant
 from hummingbird_edge.export.vocabulary import Vocabulary
 from hummingbird_edge.export.weights import Weights
 from hummingbird_edge.quantize.storage import round_to_float16, store_as_float16
-from hummingbird_edge.runtime.bundle import sha256_of
-from hummingbird_edge.runtime.errors import OutputError, RequestError
+from hummingbird_edge.runtime.errors import RequestError
 from hummingbird_edge.runtime.manifest import FORMAT, FORMAT_VERSION, MANIFEST, Manifest
 from hummingbird_edge.runtime.tokenizer import Tokenizer
 
-__all__ = ["BundlePlan", "require_free", "write_bundle"]
+__all__ = ["BundlePlan", "write_bundle"]
 
 DIFFUSERS_CLASSES = {
     "text_encoder": ["diffusers", "OnnxRuntimeModel"],
@@ -72,54 +69,16 @@ def write_bundle(
             f"{len(Vocabulary.clip().tokens)}: give the model's own with --tokenizer"
         )
     require_free(out, force)
-    with _beside(out) as folder:
+    with beside(out) as folder:
         _write_tokenizer(plan, folder)
         _write_scheduler(plan, folder)
         stages: dict[str, Any] = {}
         for name in plan.stages:
             stages |= _write_stage(plan, STAGES[name], weights, folder, report)
-        _write_json(folder / "model_index.json", _model_index(plan))
-        _write_json(folder / MANIFEST, _manifest(plan, weights, stages, folder))
+        write_json(folder / "model_index.json", _model_index(plan))
+        write_json(folder / MANIFEST, _manifest(plan, weights, stages, folder))
         # What the runtime would refuse must not take the target's place.
         Manifest.read(folder)
-
-
-@contextmanager
-def _beside(out: Path) -> Iterator[Path]:
-    """Yield a folder beside `out` that takes its place when all went well."""
-    partial = out.parent / f".{out.name}.partial-{uuid.uuid4().hex[:8]}"
-    try:
-        partial.mkdir(parents=True)
-        yield partial
-        if out.exists():
-            _replace(out, partial)
-        else:
-            partial.rename(out)
-    except OSError as error:
-        raise OutputError(
-            f"{out} cannot be written ({error.strerror or error}): check the folder and its space"
-        ) from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-
-
-def _replace(out: Path, partial: Path) -> None:
-    """Put `partial` in the place of `out`, which comes back where that fails."""
-    old = out.parent / f".{out.name}.old-{uuid.uuid4().hex[:8]}"
-    out.rename(old)
-    try:
-        partial.rename(out)
-    except BaseException:
-        old.rename(out)
-        raise
-    shutil.rmtree(old, ignore_errors=True)
-
-
-def require_free(out: Path, force: bool) -> None:
-    """Raise OutputError where `out` is there already and is no bundle to be replaced."""
-    if out.exists() and not (force and (out / MANIFEST).is_file()):
-        advice = "choose another folder" + ("" if force else ", or replace a bundle with --force")
-        raise OutputError(f"{out} is there already: {advice}")
 
 
 def _write_stage(
@@ -252,7 +211,7 @@ def _write_scheduler(plan: BundlePlan, folder: Path) -> None:
     if sampler.method == "lcm":
         facts["original_inference_steps"] = sampler.grid_steps
         facts["timestep_scaling"] = sampler.timestep_scaling
-    _write_json(folder / "scheduler" / "scheduler_config.json", facts)
+    write_json(folder / "scheduler" / "scheduler_config.json", facts)
 
 
 def _model_index(plan: BundlePlan) -> dict[str, Any]:
@@ -265,14 +224,6 @@ def _manifest(
     plan: BundlePlan, weights: Weights, stages: dict[str, Any], folder: Path
 ) -> dict[str, Any]:
     config = plan.config
-    files = {
-        path.relative_to(folder).as_posix(): {
-            "bytes": path.stat().st_size,
-            "sha256": sha256_of(path),
-        }
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
-    }
     return {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
@@ -289,7 +240,7 @@ def _manifest(
         "sampler": asdict(config.sampler()),
         "defaults": asdict(config.defaults),
         "stages": stages,
-        "files": files,
+        "files": files_of(folder),
         "provenance": {
             **weights.provenance(),
             "config": config.to_dict(),
@@ -298,7 +249,3 @@ def _manifest(
         },
         "licence": plan.licence,
     }
-
-
-def _write_json(path: Path, entries: dict[str, Any]) -> None:
-    path.write_text(json.dumps(entries, indent=2) + "\n", encoding="utf-8", newline="\n")

@@ -67,7 +67,8 @@ def build(
 ) -> None:
     """Turn a checkpoint into a bundle that hb-run can use."""
     require_modules("hb-export build", "export", "torch", "onnx", "onnxscript")
-    from hummingbird_edge.export.bundle_writer import BundlePlan, require_free, write_bundle
+    from hummingbird_edge.export.bundle_folder import require_free
+    from hummingbird_edge.export.bundle_writer import BundlePlan, write_bundle
     from hummingbird_edge.export.graph import OPSETS
     from hummingbird_edge.export.models.config import ModelConfig
     from hummingbird_edge.export.weights import CheckpointWeights, RandomWeights, Weights
@@ -153,6 +154,54 @@ def _read_config_file(config: Path) -> Any:
     if not isinstance(entries, dict):
         raise RequestError(f"the configuration {config} is not a JSON object: see the README")
     return ModelConfig.from_dict(entries)
+
+
+@app.command(name="quantize")
+def quantize_(
+    bundle: Annotated[Path, typer.Argument(help="A bundle in float32, as hb-export build makes.")],
+    out: Annotated[Path, typer.Argument(help="The new bundle's folder.")],
+    precision: Annotated[
+        str,
+        typer.Option(
+            help="int8, fp32+int8 for both beside each other, or a stage's: unet=int8,vae=fp32."
+        ),
+    ] = "int8",
+    prompts: Annotated[
+        Path | None,
+        typer.Option(help="A text file, a prompt a line: the first ones calibrate, others judge."),
+    ] = None,
+    calibration: Annotated[int, typer.Option(help="Trajectories to calibrate on.")] = 8,
+    held_out: Annotated[
+        int, typer.Option(help="Videos to compare with float32; 0 for none, and no search.")
+    ] = 4,
+    min_psnr: Annotated[
+        float, typer.Option(help="Of these videos, in dB: layers stay in float32 until it is met.")
+    ] = 36.0,
+    frames: Annotated[int | None, typer.Option(help="Of the videos calibrated on.")] = None,
+    size: Annotated[str | None, typer.Option(help="Of these videos, as 512x320.")] = None,
+    seed: Annotated[int, typer.Option(help="Of the first trajectory's noise.")] = 0,
+    force: Annotated[bool, typer.Option("--force", help="Replace a bundle at OUT.")] = False,
+) -> None:
+    """Write a bundle in smaller numbers: calibrate, measure every layer, keep what is sensitive."""
+    require_modules("hb-export quantize", "quantize", "onnx", "onnx_ir", "skimage", "matplotlib")
+    from hummingbird_edge.export.precision import graphs_for
+    from hummingbird_edge.export.quantized import QuantizationPlan, quantize_bundle
+    from hummingbird_edge.quantize.calibration import PROMPTS
+    from hummingbird_edge.runtime.prompts import read_prompts
+    from hummingbird_edge.runtime.request import parse_size
+
+    width, height = parse_size(size)
+    plan = QuantizationPlan(
+        graphs_for(precision),
+        read_prompts(prompts or PROMPTS),
+        calibration,
+        held_out,
+        min_psnr,
+        {"frames": frames, "width": width, "height": height},
+        seed,
+    )
+    quantize_bundle(bundle, out, plan, typer.echo, force)
+    typer.echo(out)
 
 
 @app.command()

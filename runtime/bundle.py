@@ -57,9 +57,9 @@ class Bundle:
             )
         return path
 
-    def graph(self, stage: str, device: str | None = None) -> Path:
-        """Return the path of the graph that runs `stage` on `device`, which must be listed."""
-        name = self.manifest.graph(stage, device)
+    def graph(self, stage: str, device: str | None = None, precision: str = "float32") -> Path:
+        """Return the path of the graph of `stage` for `device`, which must be listed."""
+        name = self.manifest.graph(stage, device, precision)
         if name not in self.manifest.files:
             raise BundleError(
                 f"{self.folder / MANIFEST} gives no digest for {name}: build the bundle again"

@@ -93,6 +93,8 @@ def run(
         _print_devices(as_json)
         return
     jobs = [] if tune else _jobs(prompt, prompts, output)
+    from hummingbird_edge.runtime.request import parse_size
+
     width, height = parse_size(size)
     asked = {
         "frames": frames,
@@ -123,28 +125,15 @@ def _jobs(prompt: str | None, prompts: Path | None, output: Path) -> list[tuple[
     if prompts is None:
         assert prompt is not None
         return [(prompt, output)]
+    from hummingbird_edge.runtime.prompts import read_prompts
+
     if not output.name:
         raise RequestError(f"--output is {str(output)!r}: name a file or a new folder")
-    try:
-        lines = prompts.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise RequestError(f"the prompts in {prompts} cannot be read: {error}") from error
-    texts = [line.strip() for line in lines if line.strip()]
-    if not texts:
-        raise RequestError(f"{prompts} holds no prompt: write one a line")
+    texts = read_prompts(prompts)
     return [
         (text, output.with_name(f"{output.stem}-{number:03d}{output.suffix}"))
         for number, text in enumerate(texts, start=1)
     ]
-
-
-def parse_size(size: str | None) -> tuple[int | None, int | None]:
-    if size is None:
-        return None, None
-    width, _, height = size.lower().partition("x")
-    if not (width.isascii() and width.isdigit() and height.isascii() and height.isdigit()):
-        raise RequestError(f"--size is {size!r}: write WIDTHxHEIGHT, such as 512x320")
-    return int(width), int(height)
 
 
 def _make_all(

@@ -81,6 +81,11 @@ class Device:
         """
         return _openvino_precisions(self.target) if self.engine == "openvino" else ("fp32",)
 
+    @property
+    def has_int8(self) -> bool:
+        """Whether it computes products of 8-bit integers: RDNA 3 gains nothing by them."""
+        return self.target == "CPUExecutionProvider" or self.engine == "openvino"
+
     def require_installed(self) -> None:
         """Raise DeviceError where the engine or its provider is not installed."""
         if self.engine == "openvino":

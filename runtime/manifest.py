@@ -9,6 +9,7 @@ What the model is stands here; what the user asks for is a `Request`.
 """
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path, PurePosixPath, PureWindowsPath
@@ -23,6 +24,7 @@ from hummingbird_edge.runtime.sampler import Sampler
 __all__ = [
     "FORMAT",
     "FORMAT_VERSION",
+    "LEAST_PSNR_DB",
     "MANIFEST",
     "Defaults",
     "FileFacts",
@@ -34,6 +36,8 @@ __all__ = [
 MANIFEST = "hummingbird.json"
 FORMAT = "hummingbird-edge"
 FORMAT_VERSION = 1
+LEAST_PSNR_DB = 30.0
+"""Of the frames of a quantized model against those in float32, for `auto` to take it."""
 _MOST = 4096
 """Of anything that a decoder for tiles counts."""
 
@@ -165,8 +169,30 @@ class Manifest:
         shape = (self.model.latent_channels + 1, 3)
         return matrix if matrix.shape == shape and np.isfinite(matrix).all() else None
 
-    def graph(self, stage: str, device: str | None = None) -> str:
-        """Return the relative path of the graph that runs `stage` on `device`.
+    def precisions(self, stage: str) -> tuple[str, ...]:
+        """Return the precisions of the graphs of `stage`: `float32`, `float16`, `int8`."""
+        variants = self.stages.get(stage, {}).get("variants", ())
+        return tuple(dict.fromkeys(str(v.get("precision", "float32")) for v in variants))
+
+    def psnr_db(self, stage: str) -> float:
+        """Return how near to float32 the frames are where `stage` is quantized, as measured then.
+
+        Minus infinity where the bundle does not say.
+        """
+        variants = self.stages.get(stage, {}).get("variants", ())
+        known = [v.get("psnr_db") for v in variants if v.get("precision") == "int8"]
+        return min((float(p) for p in known if isinstance(p, int | float)), default=-math.inf)
+
+    def trusted(self, stage: str) -> tuple[str, ...]:
+        """Return the precisions that `auto` may take: all there are, but for a quantized graph
+        that is too far from a float32 one beside it."""
+        known = self.precisions(stage)
+        if len(known) < 2 or self.psnr_db(stage) >= LEAST_PSNR_DB:
+            return known
+        return tuple(precision for precision in known if precision != "int8")
+
+    def graph(self, stage: str, device: str | None = None, precision: str = "float32") -> str:
+        """Return the relative path of the graph of `stage` in `precision` for `device`.
 
         A variant that lists the device goes before one for all. Raises BundleError.
         """
@@ -175,12 +201,15 @@ class Manifest:
                 f"bundle {self.name} has no {stage}, only {', '.join(self.stages)}: "
                 f"build it again with that stage"
             )
-        variants = self.stages[stage]["variants"]
+        variants = [
+            v for v in self.stages[stage]["variants"] if v.get("precision", "float32") == precision
+        ]
         own = [v for v in variants if device is not None and device in v.get("devices", ())]
         common = [v for v in variants if "devices" not in v]
         if not own and not common:
             raise BundleError(
-                f"bundle {self.name} has no graph of {stage} for {device}: build it again"
+                f"bundle {self.name} has no {precision} graph of {stage} for {device}: "
+                f"choose another --precision, or build it again"
             )
         return str([*own, *common][0]["graph"])
 

@@ -24,6 +24,7 @@ _MOST = 10**15
 _UNITS = {"k": 10**3, "m": 10**6, "g": 10**9, "ki": 2**10, "mi": 2**20, "gi": 2**30}
 _LIVE_VALUES = {"unet": 6400, "vae_decoder": 75_000, "tiny_decoder": 12_500}
 _ITEM_BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
+_WEIGHT_BYTES = {**_ITEM_BYTES, "int8": 1}
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,13 +50,15 @@ def stage_bytes(way: Way, stages: Mapping[str, Any]) -> int:
     """
     option = way.option
     habit = _OPENVINO if option.device.engine == "openvino" else _ONNXRUNTIME
-    item = _ITEM_BYTES[option.precision]
+    # What is between quantized products is in the device's own precision.
+    kind = option.device.precisions()[0] if option.precision == "int8" else option.precision
+    item = _ITEM_BYTES[kind]
     weights = alive = 0.0
     for name, sizes in way.graphs():
         entry = stages.get(name, {})
         latents = sizes.get("frames", 1) * sizes.get("height", 0) * sizes.get("width", 0)
         each = _number(entry.get("live_values")) or _LIVE_VALUES.get(name, 0)
-        weights += _number(entry.get("parameters")) * item
+        weights += _number(entry.get("parameters")) * _WEIGHT_BYTES[option.precision]
         alive += latents * each * item
     held = min(2 * alive, habit.held) if way.stage == "unet" else 0
     running = habit.run * weights + alive + held

@@ -83,16 +83,22 @@ class OpenVINOSession(Session):
 
     def _read(self, graph: Path, sizes: Mapping[str, int]) -> Any:
         is_cpu = self.option.device.target == "CPU"
-        on_cpu_in_bf16 = self.option.precision == "bf16" and is_cpu
+        on_cpu_in_bf16 = self._arithmetic == "bf16" and is_cpu
         if on_cpu_in_bf16:
-            # Mapped, the stored weights would stay beside the bfloat16 ones.
+            # Mapped, the stored weights would stay beside the packed ones.
             self._core.set_property({"ENABLE_MMAP": False})
         model = self._core.read_model(str(graph))
         if sizes and (not on_cpu_in_bf16 or _has_long_sequences(model, sizes)):
             model.reshape({port.any_name: _shape(port, sizes) for port in model.inputs})
-        if on_cpu_in_bf16:
+        if on_cpu_in_bf16 and self.option.precision == "bf16":
             in_bfloat16(model)
         return model
+
+    @property
+    def _arithmetic(self) -> str:
+        """The precision of all that is not quantized."""
+        option = self.option
+        return option.device.precisions()[0] if option.precision == "int8" else option.precision
 
     @property
     def _config(self) -> dict[str, Any]:
@@ -100,7 +106,7 @@ class OpenVINOSession(Session):
         from openvino import properties
 
         # Left alone it picks bfloat16 where the CPU has it, which the bundle did not ask for.
-        precision = getattr(openvino.Type, _TYPES[self.option.precision])
+        precision = getattr(openvino.Type, _TYPES[self._arithmetic])
         return {
             properties.hint.inference_precision(): precision,
             properties.hint.performance_mode(): properties.hint.PerformanceMode.LATENCY,

@@ -4,19 +4,28 @@
 --device unet=dml,vae=cpu         an answer a stage; the others are `auto`
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from hummingbird_edge.runtime.device import Device, candidates
 from hummingbird_edge.runtime.errors import DeviceError, RequestError
 
-__all__ = ["LEAST_SHARE", "PRECISIONS", "STAGE_NAMES", "Option", "Placed", "by_stage", "options"]
+__all__ = [
+    "LEAST_SHARE",
+    "PRECISIONS",
+    "STAGE_NAMES",
+    "Option",
+    "Placed",
+    "by_stage",
+    "options",
+    "precisions_of",
+]
 
 STAGE_NAMES: Mapping[str, str] = {"text": "text_encoder", "unet": "unet", "vae": "vae_decoder"}
 """What a user calls the stages; `vae` is whatever decodes."""
 LEAST_SHARE = 0.5
 """Of a graph's nodes that a device should take to be worth its name."""
-PRECISIONS = ("auto", "fp32", "bf16", "fp16")
+PRECISIONS = ("auto", "fp32", "bf16", "fp16", "int8")
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,20 +34,28 @@ class Option:
 
     device: Device
     precision: str = "fp32"
-    """Of the arithmetic: `fp32`, `bf16` or `fp16`."""
+    """Of the arithmetic: `fp32`, `bf16`, `fp16`, or `int8` for a quantized graph's products."""
 
     def __str__(self) -> str:
         return f"{self.device.name} {self.precision}"
 
+    @property
+    def graph(self) -> str:
+        """The precision of the graph that it runs: OpenVINO narrows a float32 one itself."""
+        if self.precision == "int8":
+            return "int8"
+        narrow = self.precision == "fp16" and self.device.engine == "onnxruntime"
+        return "float16" if narrow else "float32"
 
-def by_stage(option: str, text: str) -> dict[str, str]:
+
+def by_stage(option: str, text: str, others: str = "auto") -> dict[str, str]:
     """Read `NAME` or `STAGE=NAME,...` of the command's `--option`: stage to name.
 
-    Stages that are not named are `auto`. Raises RequestError.
+    Stages that are not named are what `others` says. Raises RequestError.
     """
     if "=" not in text:
         return dict.fromkeys(STAGE_NAMES.values(), text)
-    found, named = dict.fromkeys(STAGE_NAMES.values(), "auto"), set[str]()
+    found, named = dict.fromkeys(STAGE_NAMES.values(), others), set[str]()
     for part in text.split(","):
         stage, equals, name = (piece.strip() for piece in part.partition("="))
         if not equals or not name or stage not in STAGE_NAMES:
@@ -53,9 +70,12 @@ def by_stage(option: str, text: str) -> dict[str, str]:
     return found
 
 
-def options(stage: str, device: str, precision: str) -> list[Option]:
+def options(
+    stage: str, device: str, precision: str, graphs: Collection[str] = ("float32",)
+) -> list[Option]:
     """Return the ways to try for a stage, the best first.
 
+    `graphs` are the precisions of the bundle's graphs of this stage that may be taken.
     Raises RequestError for names that are none, DeviceError where a device asked for is not
     installed or no device computes in the precision asked for.
     """
@@ -67,24 +87,30 @@ def options(stage: str, device: str, precision: str) -> list[Option]:
     found = [
         Option(known, kind)
         for known in devices
-        for kind in _precisions(stage, known)[: 1 if precision == "auto" else None]
+        for kind in precisions_of(stage, known, graphs)[: 1 if precision == "auto" else None]
         if precision in ("auto", kind)
     ]
     if not found:
         names = ", ".join(known.name for known in devices)
+        has = ", ".join(sorted({str(graph) for graph in graphs}))
         raise DeviceError(
-            f"{names} cannot compute {stage} in {precision}: choose another --precision or --device"
+            f"{names} cannot compute {stage} in {precision}, the bundle has {has} graphs of it: "
+            f"choose another --precision or --device, or see hb-export quantize --help"
         )
     return found
 
 
-def _precisions(stage: str, device: Device) -> tuple[str, ...]:
-    """Return what a device can compute a stage in, what `auto` takes first.
+def precisions_of(stage: str, device: Device, graphs: Collection[str]) -> tuple[str, ...]:
+    """Return what a device can compute a stage in with these graphs, what `auto` takes first.
 
     The text encoder is a fiftieth of the work and its first token's activations are large: it
-    stays in fp32 unless asked otherwise.
+    stays in fp32 where there is such a graph, unless asked otherwise.
     """
-    known = device.precisions()
+    own = device.precisions() if "float32" in graphs else ()
+    if "float16" in graphs and "fp16" not in own and device.engine == "onnxruntime":
+        # The processor computes most of it in float32 all the same, and casts.
+        own = (*own, "fp16") if device.target == "CPUExecutionProvider" else ("fp16", *own)
+    known = (*(["int8"] if "int8" in graphs and device.has_int8 else []), *own)
     return tuple(reversed(known)) if stage == "text_encoder" else known
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from hummingbird_edge.runtime.errors import RequestError
 from hummingbird_edge.runtime.manifest import Manifest
 
-__all__ = ["Request"]
+__all__ = ["Request", "parse_size"]
 
 _MOST = {"frames": 10_000, "width": 16_384, "height": 16_384, "fps": 240}
 """Beyond these no machine or player follows, and arithmetic overflows."""
@@ -104,3 +104,12 @@ class Request:
     def settings(self) -> dict[str, object]:
         """Return plain values for JSON."""
         return asdict(self)
+
+
+def parse_size(size: str | None) -> tuple[int | None, int | None]:
+    if size is None:
+        return None, None
+    width, _, height = size.lower().partition("x")
+    if not (width.isascii() and width.isdigit() and height.isascii() and height.isdigit()):
+        raise RequestError(f"--size is {size!r}: write WIDTHxHEIGHT, such as 512x320")
+    return int(width), int(height)

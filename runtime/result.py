@@ -11,7 +11,7 @@ from hummingbird_edge.runtime.errors import GenerationError
 from hummingbird_edge.runtime.request import Request
 from hummingbird_edge.runtime.video import check_output, write_video
 
-__all__ = ["Timings", "Video", "check_frames", "check_latents"]
+__all__ = ["Timings", "Video", "check_frames", "check_latents", "to_pixels"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,3 +84,9 @@ def check_frames(frames: NDArray[np.float32]) -> None:
         raise GenerationError(
             "the decoder gave black or constant frames: try --device cpu, or build the bundle again"
         )
+
+
+def to_pixels(frames: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """Turn RGB (T, 3, H, W) in about [-1, 1] into (T, H, W, 3) uint8."""
+    pixels = np.clip(np.rint((frames + 1) * 127.5), 0, 255).astype(np.uint8)
+    return np.ascontiguousarray(pixels.transpose(0, 2, 3, 1))

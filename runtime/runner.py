@@ -125,7 +125,7 @@ class Runner:
             _require_works(device.name)
         if len(way.tiles or ()) > 1:
             return TiledSession(self._bundle, way, self._cache, self._notify)
-        graph = self._bundle.graph(self.stage, device.family)
+        graph = self._bundle.graph(self.stage, device.family, way.option.graph)
         return open_session(graph, way.option, way.sizes, self._cache, self._notify)
 
 

@@ -10,23 +10,22 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hummingbird_edge.runtime.bundle import BUILTIN, Bundle
 from hummingbird_edge.runtime.compiled import compiled_folder
+from hummingbird_edge.runtime.denoiser import Denoiser
 from hummingbird_edge.runtime.errors import RequestError
 from hummingbird_edge.runtime.memory import machine_bytes, readable, stage_bytes
 from hummingbird_edge.runtime.noise import gaussian_noise
-from hummingbird_edge.runtime.placement import LEAST_SHARE, Placed, by_stage, options
+from hummingbird_edge.runtime.placement import LEAST_SHARE, Option, Placed, by_stage, options
 from hummingbird_edge.runtime.plan import Sizes, Way, fitting, least_bytes
 from hummingbird_edge.runtime.preview import linear_preview
 from hummingbird_edge.runtime.request import Request
-from hummingbird_edge.runtime.result import Timings, Video, check_frames, check_latents
+from hummingbird_edge.runtime.result import Timings, Video, check_frames, check_latents, to_pixels
 from hummingbird_edge.runtime.runner import Runner
-from hummingbird_edge.runtime.sampler import Step, guidance_embedding
 from hummingbird_edge.runtime.tiles import Tiles
 from hummingbird_edge.runtime.tokenizer import Tokenizer, Tokens
 from hummingbird_edge.runtime.tuning import Measured, recall
@@ -109,12 +108,11 @@ class TextToVideo:
         """Stage name to how it was run last."""
         self.refusals: dict[str, list[str]] = {}
         """Stage name to why `auto` passed over better devices."""
-        devices, precisions = by_stage("device", device), by_stage("precision", precision)
-        self._options = {
-            stage: options(stage, devices[stage], precisions[stage]) for stage in devices
-        }
-        self._asked = {stage for stage, name in devices.items() if name != "auto"}
-        self._precisions = precisions
+        self._devices = by_stage("device", device)
+        self._precisions = by_stage("precision", precision)
+        self._options: dict[str, list[Option]] = {}
+        for stage in self._devices:  # what cannot be had is refused at once
+            self._options_of(stage)
         self._measured: dict[str, Measured] = {}
         self._too_large: dict[str, list[str]] = {}
         self._resident = False
@@ -144,6 +142,15 @@ class TextToVideo:
     def _cache(self) -> Path | None:
         """Where engines keep what they compile; looked after once, not for every stage."""
         return compiled_folder(self.bundle.digest)
+
+    def _options_of(self, stage: str) -> list[Option]:
+        """Return the ways that were asked for; a tiny decoder runs where the VAE was to run."""
+        if stage not in self._options:
+            decides = "vae_decoder" if stage == "tiny_decoder" else stage
+            precision, manifest = self._precisions[decides], self.bundle.manifest
+            graphs = (manifest.trusted if precision == "auto" else manifest.precisions)(stage)
+            self._options[stage] = options(stage, self._devices[decides], precision, graphs)
+        return self._options[stage]
 
     @property
     def devices(self) -> dict[str, str]:
@@ -224,7 +231,7 @@ class TextToVideo:
             yield progress
         pixels = np.concatenate(parts)
         check_frames(pixels)
-        frames = _to_pixels(pixels)
+        frames = to_pixels(pixels)
         settings = {**request.settings(), **self._provenance()}
         if initial_noise is not None or step_noise is not None:
             settings["noise"] = "given"
@@ -258,9 +265,12 @@ class TextToVideo:
         shape = request.latent_shape(self.bundle.manifest)
         x_t = gaussian_noise(shape, request.seed, 0) if initial_noise is None else initial_noise
         runner = self._runner("unet", ways, clock)
+        denoiser = Denoiser(
+            runner.run, context, request.guidance, self.facts.guidance_width, request.fps
+        )
         for step in self.bundle.manifest.sampler.steps(request.steps):
             started = time.perf_counter()
-            output = self._predict(runner, request, context, x_t, step)
+            output = denoiser(x_t, step.t)
             noise = (
                 gaussian_noise(shape, request.seed, 1 + step.index)
                 if step_noise is None
@@ -271,29 +281,6 @@ class TextToVideo:
             seconds = clock.add("unet", started, runner)
             self._settle("unet", runner)
             yield Progress("unet", step.index + 1, step.count, seconds, denoised)
-
-    def _predict(
-        self,
-        runner: Runner,
-        request: Request,
-        context: list[NDArray[np.float32]],
-        x_t: Latents,
-        step: Step,
-    ) -> Latents:
-        """Run the U-Net once, or twice for a model without a guidance embedding."""
-        inputs: dict[str, NDArray[Any]] = {
-            "sample": x_t,
-            "timestep": np.array([step.t], np.int64),
-            "fps": np.array([request.fps], np.int64),
-        }
-        if self.facts.guidance_width is not None:
-            embedding = guidance_embedding(request.guidance, self.facts.guidance_width)
-            inputs["timestep_cond"] = embedding
-            return runner.run({**inputs, "encoder_hidden_states": context[0]})
-        conditional, unconditional = (
-            runner.run({**inputs, "encoder_hidden_states": hidden}) for hidden in context
-        )
-        return unconditional + np.float32(request.guidance) * (conditional - unconditional)
 
     def _decode(
         self, latents: Latents, stage: str, ways: list[Way], clock: _Clock
@@ -351,7 +338,7 @@ class TextToVideo:
             ways = self._plan({stage: self._decoder_sizes(latents.shape)})[stage]
             decoded = self._decode(latents, stage, ways, _Clock())
             parts = [part for part, _ in decoded]
-            return _to_pixels(np.concatenate(parts))
+            return to_pixels(np.concatenate(parts))
         matrix = self.bundle.manifest.latent_to_rgb()
         if matrix is None:
             raise RequestError(
@@ -391,23 +378,26 @@ class TextToVideo:
     def _ways(self, stage: str, sizes: Sizes) -> Iterator[Way]:
         """Yield the ways to try for `stage`, the best first.
 
-        A measurement counts where it is among the ways that were asked for. A tiny decoder runs
-        where the VAE was asked to run.
+        A measurement counts where it is among the ways that were asked for.
         """
         decides = "vae_decoder" if stage == "tiny_decoder" else stage
-        measured = self._measured.get(stage)
-        known, tiles = self._options[decides], self._one_tile(stage, sizes)
-        if decides in self._asked:
-            yield from (Way(stage, option, "asked for", sizes, tiles) for option in known)
-            return
-        precision = self._precisions[decides]
-        if measured is not None and precision in ("auto", measured.precision):
-            yield Way(stage, measured.option, "measured", sizes, tiles)
-        yield from (Way(stage, option, "first that works", sizes, tiles) for option in known)
+        known, measured = self._options_of(stage), self._measured.get(stage)
 
-    def _one_tile(self, stage: str, sizes: Sizes) -> Tiles | None:
+        def way(option: Option, why: str) -> Way:
+            return Way(stage, option, why, sizes, self._one_tile(stage, option, sizes))
+
+        if self._devices[decides] != "auto":
+            yield from (way(option, "asked for") for option in known)
+            return
+        if measured is not None and self._precisions[decides] in ("auto", measured.precision):
+            yield way(measured.option, "measured")
+        yield from (way(option, "first that works") for option in known)
+
+    def _one_tile(self, stage: str, option: Option, sizes: Sizes) -> Tiles | None:
         """Return a frame as one tile where the bundle can decode by tiles."""
-        if stage != "vae_decoder" or self.bundle.manifest.tail is None:
+        manifest = self.bundle.manifest
+        has_halves = option.graph in manifest.precisions("vae_decoder_tail")
+        if stage != "vae_decoder" or manifest.tail is None or not has_halves:
             return None
         height, width = sizes["height"], sizes["width"]
         return Tiles(height, width, height, width)
@@ -447,12 +437,6 @@ class TextToVideo:
             "precisions": {name: how.option.precision for name, how in self.placed.items()},
             "version": version("hummingbird-edge"),
         }
-
-
-def _to_pixels(frames: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """Turn RGB (T, 3, H, W) in about [-1, 1] into (T, H, W, 3) uint8."""
-    pixels = np.clip(np.rint((frames + 1) * 127.5), 0, 255).astype(np.uint8)
-    return np.ascontiguousarray(pixels.transpose(0, 2, 3, 1))
 
 
 def _require_shape(name: str, noise: Latents | None, shape: tuple[int, ...]) -> None:

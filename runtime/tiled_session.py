@@ -31,7 +31,7 @@ class TiledSession(Session):
         tile = {**tile, "height": tile["height"] * scale, "width": tile["width"] * scale}
 
         def opened(stage: str, sizes: Sizes) -> Session:
-            graph = bundle.graph(stage, way.option.device.family)
+            graph = bundle.graph(stage, way.option.device.family, way.option.graph)
             return open_session(graph, way.option, sizes, cache, notify)
 
         self._head, self._tail = opened(head, whole), opened(tail, tile)

@@ -80,7 +80,7 @@ def run_trial(
     """
     inputs = example_inputs(bundle.manifest.model, stage, sizes)
     started = time.perf_counter()
-    graph = bundle.graph(stage, option.device.family)
+    graph = bundle.graph(stage, option.device.family, option.graph)
     session = open_session(graph, option, sizes, cache, notify)
     load_s = time.perf_counter() - started
     output, seconds = session.run(inputs), list[float]()

@@ -19,7 +19,7 @@ from hummingbird_edge.runtime.compiled import compiled_folder
 from hummingbird_edge.runtime.device import Device
 from hummingbird_edge.runtime.errors import DeviceError
 from hummingbird_edge.runtime.memory import readable, stage_bytes
-from hummingbird_edge.runtime.placement import Option
+from hummingbird_edge.runtime.placement import Option, precisions_of
 from hummingbird_edge.runtime.plan import Way
 from hummingbird_edge.runtime.probe import environment, known_devices, probe
 from hummingbird_edge.runtime.trial import LEAST_SNR_DB, run_trial, snr_db
@@ -94,7 +94,7 @@ def _measure(
     """Time each way; the CPU in fp32 comes first, the others are held to its numbers."""
     cache = compiled_folder(bundle.digest)
     truth = None
-    for option in _ways():
+    for option in _ways(bundle, stage):
         names = stage, option.device.name, option.precision
         need = stage_bytes(Way(stage, option, "measured", axes), bundle.manifest.stages)
         if max_memory is not None and need > max_memory:
@@ -114,13 +114,16 @@ def _measure(
         yield Measured(*names, round(trial.median_s, 5), round(trial.load_s, 3), snr, wrong)
 
 
-def _ways() -> Iterator[Option]:
+def _ways(bundle: Bundle, stage: str) -> Iterator[Option]:
     """Yield every device that works with every precision it has, the CPU in fp32 first."""
     yield _TRUTH
     for name in known_devices():
-        if name != "cpu" and probe(name).works:
-            device = Device.parse(name)
-            yield from (Option(device, precision) for precision in device.precisions())
+        if name != "cpu" and not probe(name).works:
+            continue
+        device = Device.parse(name)
+        for precision in precisions_of(stage, device, bundle.manifest.trusted(stage)):
+            if (option := Option(device, precision)) != _TRUTH:
+                yield option
 
 
 def _record(bundle: Bundle, sizes: Sizes) -> Path:

@@ -1,0 +1,263 @@
+"""A bundle in smaller numbers, made from one in float32."""
+
+import json
+import math
+import shutil
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import onnx
+import onnx_ir as ir
+
+from hummingbird_edge.export.bundle_folder import beside, files_of, require_free, write_json
+from hummingbird_edge.export.graph import GRAPH
+from hummingbird_edge.export.variant import VARIANTS, save_variant
+from hummingbird_edge.quantize.calibration import Calibration, calibrate
+from hummingbird_edge.quantize.evaluation import Evaluation
+from hummingbird_edge.quantize.layers import find_layers
+from hummingbird_edge.quantize.quality import Quality
+from hummingbird_edge.quantize.report import LayerRow, Report
+from hummingbird_edge.quantize.search import Choice, search
+from hummingbird_edge.quantize.static import quantize
+from hummingbird_edge.quantize.trajectory import encode, trajectories
+from hummingbird_edge.quantize.weight_only import quantize_weights
+from hummingbird_edge.runtime.bundle import Bundle
+from hummingbird_edge.runtime.errors import RequestError
+from hummingbird_edge.runtime.manifest import MANIFEST, Manifest
+
+__all__ = ["QuantizationPlan", "quantize_bundle"]
+
+INT8 = "int8.onnx"
+_CALIBRATED = ("unet", "vae_decoder")
+_HALVES = ("vae_decoder_head", "vae_decoder_tail")
+_FUSED = {"MultiHeadAttention": "attentions", "Gelu": "gelus"}
+
+
+@dataclass(frozen=True, slots=True)
+class QuantizationPlan:
+    """What is to be done."""
+
+    precisions: Mapping[str, tuple[str, ...]]
+    """Of the graphs that `text_encoder`, `unet` and `vae_decoder` shall have: `float32`, `int8`."""
+    prompts: Sequence[str]
+    """For calibration first, then those held out."""
+    calibration: int
+    """How many trajectories to calibrate on."""
+    held_out: int
+    """How many videos to compare."""
+    least_psnr_db: float
+    size: Mapping[str, int | None]
+    """`frames`, `width`, `height`; None for the bundle's default."""
+    seed: int
+
+    def __post_init__(self) -> None:
+        if self.calibration < 1 or self.held_out < 0 or self.seed < 0:
+            raise RequestError(
+                f"{self.calibration} trajectories, {self.held_out} held out, seed {self.seed}: "
+                f"give 1 or more trajectories, 0 or more of the others"
+            )
+        if not math.isfinite(self.least_psnr_db):
+            raise RequestError(f"--min-psnr is {self.least_psnr_db}: give a number of decibels")
+
+    @property
+    def calibrated(self) -> list[str]:
+        """Stages whose activations are quantized."""
+        return [stage for stage in _CALIBRATED if "int8" in self.precisions[stage]]
+
+
+def quantize_bundle(
+    source: Path, out: Path, plan: QuantizationPlan, report: Callable[[str], None], force: bool
+) -> None:
+    """Write the bundle `out` from the one at `source`, which stays as it is.
+
+    `report` hears what is done. Raises BundleError, RequestError or OutputError; `out` then is as
+    it was.
+    """
+    bundle = Bundle.open(source)
+    _require_float32(bundle, plan)
+    require_free(out, force)
+    with beside(out) as folder:
+        shutil.copytree(source, folder, dirs_exist_ok=True)
+        found = _Quantization(bundle, folder, plan, report).run()
+        entries = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        before = _megabytes(bundle.folder, plan.precisions)
+        _list_variants(entries, folder, plan, found.quality)
+        found.report(bundle.manifest.name, before, _megabytes(folder, plan.precisions)).write(
+            folder
+        )
+        entries["files"] = files_of(folder)
+        write_json(folder / MANIFEST, entries)
+        # What the runtime would refuse must not take the target's place.
+        Manifest.read(folder)
+
+
+def _require_float32(bundle: Bundle, plan: QuantizationPlan) -> None:
+    for stage in plan.precisions:
+        if "float32" not in bundle.manifest.precisions(stage):
+            raise RequestError(
+                f"{bundle.folder} has no float32 graph of {stage}: quantize the bundle that it was "
+                f"made from"
+            )
+
+
+@dataclass
+class _Found:
+    """What quantization came to."""
+
+    plan: QuantizationPlan
+    rows: tuple[LayerRow, ...] = ()
+    choice: Choice | None = None
+    quality: Quality | None = None
+
+    def report(self, name: str, before: Mapping[str, float], after: Mapping[str, float]) -> Report:
+        plan = self.plan
+        return Report(
+            name,
+            plan.precisions,
+            {stage: {"before": before[stage], "after": after[stage]} for stage in before},
+            plan.calibration if self.rows else 0,
+            plan.held_out,
+            plan.least_psnr_db,
+            self.choice.tried if self.choice else (),
+            self.quality,
+            self.rows,
+        )
+
+
+class _Quantization:
+    """One bundle's way into 8 bits, in `folder`, which holds a copy of it."""
+
+    def __init__(
+        self, bundle: Bundle, folder: Path, plan: QuantizationPlan, report: Callable[[str], None]
+    ) -> None:
+        self.bundle, self.folder, self.plan, self.report = bundle, folder, plan, report
+
+    def run(self) -> _Found:
+        found = _Found(self.plan)
+        if "int8" in self.plan.precisions["text_encoder"]:
+            self._text_encoder()
+        if self.plan.calibrated:
+            self._calibrated(found)
+        return found
+
+    def _text_encoder(self) -> None:
+        model = ir.load(self.folder / "text_encoder" / GRAPH)
+        count = quantize_weights(model)
+        self._save(model, "text_encoder")
+        self.report(f"text_encoder: {count} weights in 8 bits")
+
+    def _calibrated(self, found: _Found) -> None:
+        plan, prompts = self.plan, self._prompts()
+        walks = trajectories(self.bundle, prompts, plan.seed, plan.size)
+        contexts = encode(self.bundle, prompts)
+        seen, held_out = walks[: plan.calibration], walks[plan.calibration :]
+        calibration = calibrate(
+            self.bundle, self.folder, seen, contexts, plan.calibrated, self.report
+        )
+        rows = {f"{row.stage}/{row.name}": row for row in self._rows(calibration)}
+        evaluation = Evaluation(self.bundle, held_out, contexts) if held_out else None
+        qualities: dict[frozenset[str], Quality] = {}
+
+        def measure(keep: Collection[str]) -> float:
+            graphs = self._write(calibration, keep)
+            if evaluation is None:
+                return float("inf")
+            quality = evaluation.measure(graphs.get("unet"), graphs.get("vae_decoder"))
+            qualities[frozenset(keep)] = quality
+            self.report(f"{len(keep)} of {len(rows)} layers kept: {quality.median_db:.1f} dB")
+            return quality.median_db
+
+        choice = search(
+            {name: row.snr_db for name, row in rows.items()},
+            {name: row.work for name, row in rows.items()},
+            measure,
+            plan.least_psnr_db,
+        )
+        if choice.tried[-1][0] != len(choice.keep):
+            self._write(calibration, choice.keep)
+        found.choice, found.quality = choice, qualities.get(frozenset(choice.keep))
+        found.rows = tuple(replace(row, kept=name in choice.keep) for name, row in rows.items())
+
+    def _prompts(self) -> list[str]:
+        """Return a prompt a trajectory; held-out ones differ as far as there are enough."""
+        given, count = self.plan.prompts, self.plan.calibration + self.plan.held_out
+        return [given[index % len(given)] for index in range(count)]
+
+    def _rows(self, calibration: Calibration) -> list[LayerRow]:
+        rows = []
+        for stage, noise in calibration.noise.items():
+            snr, outputs = noise.snr_db(), noise.outputs()
+            for layer in find_layers(ir.load(self.folder / stage / GRAPH)):
+                weight = layer.weight()
+                work = outputs[layer.name] * weight.size / weight.shape[layer.out_axis]
+                rows.append(
+                    LayerRow(
+                        stage, layer.name, layer.kind, weight.shape, work, snr[layer.name], False
+                    )
+                )
+        return rows
+
+    def _write(self, calibration: Calibration, keep: Collection[str]) -> dict[str, Path]:
+        """Write the graphs with all but `keep` in 8 bits; returns those of the CPU by stage."""
+        graphs = {}
+        for stage, ranges in calibration.ranges.items():
+            model = ir.load(self.folder / stage / GRAPH)
+            prefix = f"{stage}/"
+            quantize(model, ranges, {n.removeprefix(prefix) for n in keep if n.startswith(prefix)})
+            graphs[stage] = self._save(model, stage)
+        return graphs
+
+    def _save(self, model: ir.Model, stage: str) -> Path:
+        """Write a graph with a file of weights of its own, and its variant for the CPU."""
+        folder = self.folder / stage
+        path = folder / INT8
+        ir.save(model, path, external_data=f"{INT8}_data", size_threshold_bytes=256)
+        onnx.checker.check_model(str(path), full_check=False)
+        cpu = next(variant for variant in VARIANTS if "cpu" in variant.devices)
+        if not (folder / cpu.file).is_file():
+            return path
+        nodes = Counter(node.op_type for node in ir.load(folder / cpu.file).graph)
+        kernels = {kernel: nodes[kind] for kind, kernel in _FUSED.items()}
+        return folder / save_variant(folder, cpu, kernels, INT8)
+
+
+def _list_variants(
+    entries: dict[str, Any], folder: Path, plan: QuantizationPlan, quality: Quality | None
+) -> None:
+    """List the new graphs in the manifest's `entries`, and drop those that nobody asked for."""
+    for stage, precisions in plan.precisions.items():
+        variants = entries["stages"][stage]["variants"]
+        if "int8" in precisions:
+            new = {**variants[0], "graph": f"{stage}/{INT8}", "precision": "int8"}
+            if quality is not None and stage in _CALIBRATED:
+                new["psnr_db"] = round(quality.median_db, 2)
+            fused = f"{stage}/{Path(INT8).stem}_fused.onnx"
+            own = (
+                [{**new, "graph": fused, "devices": ["cpu"]}] if (folder / fused).is_file() else []
+            )
+            variants += [new, *own]
+        if "float32" not in precisions:
+            _drop_float32(entries["stages"], stage, folder)
+
+
+def _drop_float32(stages: dict[str, Any], stage: str, folder: Path) -> None:
+    """Remove the float32 graphs of a stage with their weights, and halves that share these."""
+    for name in [stage, *(_HALVES if stage == "vae_decoder" else ())]:
+        for variant in stages.get(name, {}).get("variants", ()):
+            if variant["precision"] == "float32":
+                (folder / variant["graph"]).unlink(missing_ok=True)
+        if name in _HALVES:
+            stages.pop(name, None)
+    kept = [v for v in stages[stage]["variants"] if v["precision"] != "float32"]
+    stages[stage]["variants"] = kept
+    (folder / stage / f"{GRAPH}_data").unlink(missing_ok=True)
+
+
+def _megabytes(folder: Path, stages: Collection[str]) -> dict[str, float]:
+    return {
+        stage: sum(f.stat().st_size for f in (folder / stage).iterdir() if f.is_file()) / 1e6
+        for stage in stages
+    }

@@ -1,0 +1,190 @@
+"""Calibration: what the networks' activations are like on real trajectories.
+
+Two passes over trajectories, each a run of the whole sampler: the first takes the ranges of all
+activations, the second, over the first trajectory alone, the loss of every layer. Nothing of a run
+is kept but sums and extremes. What is done is recorded after every trajectory: a calibration that
+was stopped goes on where it was.
+"""
+
+import hashlib
+import json
+import os
+import zipfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from hummingbird_edge.quantize.layers import find_layers
+from hummingbird_edge.quantize.ranges import Ranges, observe
+from hummingbird_edge.quantize.sensitivity import Noise, add_twins
+from hummingbird_edge.quantize.trajectory import Run, Trajectory, decode, walk
+from hummingbird_edge.runtime.bundle import Bundle
+from hummingbird_edge.runtime.device import Device
+from hummingbird_edge.runtime.placement import Option
+from hummingbird_edge.runtime.session import open_session
+
+__all__ = ["PROMPTS", "Calibration", "calibrate"]
+
+PROMPTS = Path(__file__).parent / "prompts.txt"
+"""For a model of whatever a camera sees; others need their own."""
+
+_CPU = Option(Device.parse("cpu"))
+_ERRORS_ONLY = 3
+_FORM = 1
+"""Counts changes of what is recorded."""
+
+
+@dataclass
+class Calibration:
+    """What was found, by stage."""
+
+    ranges: dict[str, Ranges] = field(default_factory=dict)
+    noise: dict[str, Noise] = field(default_factory=dict)
+    done: int = 0
+    """Trajectories whose ranges are in."""
+
+    def save(self, path: Path) -> None:
+        """Write it to `path`, an .npz file, beside and renamed; raises OSError."""
+        arrays: dict[str, Any] = {"done": np.array(self.done)}
+        for stage, ranges in self.ranges.items():
+            arrays |= {f"ranges/{stage}/{n}": rows for n, rows in ranges.arrays().items()}
+        for stage, noise in self.noise.items():
+            arrays |= {f"noise/{stage}/{name}": sums for name, sums in noise.sums.items()}
+        partial = path.with_suffix(f".{os.getpid()}.npz")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        np.savez(partial, **arrays)
+        partial.replace(path)
+
+    @classmethod
+    def load(cls, path: Path) -> "Calibration":
+        """Read what `save` wrote; nothing where there is none, or where it is damaged."""
+        found = cls()
+        try:
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+                for key in arrays.files:
+                    if key == "done":
+                        found.done = int(arrays[key])
+                        continue
+                    kind, stage, name = key.split("/", 2)
+                    if kind == "ranges":
+                        extremes = found.ranges.setdefault(stage, Ranges()).extremes
+                        extremes[name] = arrays[key][0], arrays[key][1]
+                    else:
+                        found.noise.setdefault(stage, Noise()).sums[name] = arrays[key]
+        except (OSError, ValueError, KeyError, IndexError, EOFError, zipfile.BadZipFile):
+            return cls()
+        return found
+
+
+class _Collector(Protocol):
+    def add(self, names: Sequence[str], outputs: Sequence[NDArray[Any]]) -> None: ...
+
+
+class _Watched:
+    """A network on ONNX Runtime's CPU whose further outputs are collected.
+
+    Nodes run in the order in which they stand: what measures an activation stands beside it, and in
+    the default order would wait for the end of the graph, and all activations with it (at full size
+    more than 14 GB, in this order 7.4).
+    """
+
+    def __init__(self, graph: Path, names: Sequence[str], collector: _Collector) -> None:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.execution_order = onnxruntime.ExecutionOrder.PRIORITY_BASED
+        options.log_severity_level = _ERRORS_ONLY
+        options.enable_cpu_mem_arena = False
+        options.enable_mem_pattern = False
+        options.enable_mem_reuse = False
+        self._session = onnxruntime.InferenceSession(
+            str(graph), options, providers=["CPUExecutionProvider"]
+        )
+        self._wanted = {entry.name for entry in self._session.get_inputs()}
+        self._names, self._collector = names, collector
+
+    def __call__(self, inputs: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
+        fed = {name: value for name, value in inputs.items() if name in self._wanted}
+        first, *more = self._session.run(None, fed)
+        self._collector.add(self._names, more)
+        return np.asarray(first, np.float32)
+
+
+def calibrate(
+    bundle: Bundle,
+    folder: Path,
+    plan: Sequence[Trajectory],
+    contexts: Mapping[str, NDArray[np.float32]],
+    stages: Sequence[str],
+    report: Callable[[str], None],
+) -> Calibration:
+    """Observe `stages`, of `unet` and `vae_decoder`, on all of `plan`.
+
+    `folder` holds a copy of the bundle: graphs to be run are written beside its weights and removed
+    again. Raises RequestError for values that are not finite.
+    """
+    record = _record(bundle, plan, stages)
+    found = Calibration.load(record)
+    if found.done:
+        report(f"calibration: {found.done} of {len(plan)} trajectories are known from before")
+    if found.done < len(plan):
+        networks = {s: _with_ranges(folder, s, found) for s in stages}
+        for index in range(found.done, len(plan)):
+            _run(plan[index], bundle, contexts, networks)
+            found.done = index + 1
+            found.save(record)
+            report(f"calibration: {found.done} of {len(plan)} trajectories")
+        del networks
+    if set(found.noise) != set(stages):
+        found.noise = {}
+        _run(plan[0], bundle, contexts, {s: _with_twins(folder, s, found) for s in stages})
+        found.save(record)
+        report("calibration: the loss of every layer is measured")
+    return found
+
+
+def _run(
+    trajectory: Trajectory,
+    bundle: Bundle,
+    contexts: Mapping[str, NDArray[np.float32]],
+    networks: Mapping[str, Run],
+) -> None:
+    """Run one trajectory and decode its first, middle and last frame."""
+    unet = networks.get("unet") or open_session(bundle.graph("unet", "cpu"), _CPU).run
+    latents = walk(trajectory, bundle, contexts, unet)
+    if "vae_decoder" in networks:
+        frames = sorted({0, latents.shape[2] // 2, latents.shape[2] - 1})
+        for _ in decode(latents[:, :, frames], bundle, networks["vae_decoder"]):
+            pass
+
+
+def _with_ranges(folder: Path, stage: str, found: Calibration) -> Run:
+    model, path = ir.load(folder / stage / "model.onnx"), folder / stage / "observed.onnx"
+    names = observe(model, find_layers(model), path)
+    try:
+        return _Watched(path, names, found.ranges.setdefault(stage, Ranges()))
+    finally:
+        path.unlink()
+
+
+def _with_twins(folder: Path, stage: str, found: Calibration) -> Run:
+    model, path = ir.load(folder / stage / "model.onnx"), folder / stage / "twins.onnx"
+    names = add_twins(model, found.ranges[stage], path, "twins.onnx_data")
+    try:
+        return _Watched(path, names, found.noise.setdefault(stage, Noise()))
+    finally:
+        path.unlink()
+        path.with_name("twins.onnx_data").unlink()
+
+
+def _record(bundle: Bundle, plan: Sequence[Trajectory], stages: Sequence[str]) -> Path:
+    from platformdirs import user_cache_path
+
+    facts = [_FORM, bundle.digest, [asdict(trajectory) for trajectory in plan], list(stages)]
+    key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:24]
+    return user_cache_path("hummingbird-edge") / "calibration" / f"{key}.npz"

@@ -1,0 +1,65 @@
+"""Frames of a quantized model beside those in float32, for the same prompts and seeds."""
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hummingbird_edge.quantize.quality import Quality, compare
+from hummingbird_edge.quantize.trajectory import Trajectory, decode, walk
+from hummingbird_edge.runtime.bundle import Bundle
+from hummingbird_edge.runtime.device import Device
+from hummingbird_edge.runtime.placement import Option
+from hummingbird_edge.runtime.result import to_pixels
+from hummingbird_edge.runtime.session import Session, open_session
+
+__all__ = ["Evaluation"]
+
+_CPU = Option(Device.parse("cpu"))
+Frames = NDArray[np.uint8]
+
+
+class Evaluation:
+    """Makes the videos of `plan` on ONNX Runtime's CPU, which gives the same ones every time."""
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        plan: Sequence[Trajectory],
+        contexts: Mapping[str, NDArray[np.float32]],
+    ) -> None:
+        """`contexts` holds the encoded prompts; a float32 `bundle` gives the references."""
+        self._bundle, self._plan, self._contexts = bundle, plan, contexts
+
+    @cached_property
+    def references(self) -> list[Frames]:
+        """The videos in float32, (T, H, W, 3) uint8 each."""
+        return self._videos(self._bundle.graph("unet", "cpu"), self._vae)
+
+    @property
+    def _vae(self) -> Path:
+        return self._bundle.graph("vae_decoder", "cpu")
+
+    def measure(self, unet: Path | None, vae: Path | None) -> Quality:
+        """Compare the videos by these graphs, or float32 ones for None, with the references."""
+        references = self.references
+        return compare(self._videos(unet or self._bundle.graph("unet", "cpu"), vae), references)
+
+    def _videos(self, unet: Path, vae: Path | None) -> list[Frames]:
+        latents = self._latents(unet)  # the U-Net is gone before the decoder is loaded
+        network = self._open("vae_decoder", vae or self._vae)
+        return [
+            to_pixels(np.concatenate(list(decode(clip, self._bundle, network.run))))
+            for clip in latents
+        ]
+
+    def _latents(self, unet: Path) -> list[NDArray[np.float32]]:
+        network = self._open("unet", unet)
+        return [walk(each, self._bundle, self._contexts, network.run) for each in self._plan]
+
+    def _open(self, stage: str, graph: Path) -> Session:
+        frames, height, width = self._plan[0].shape[2:]
+        sizes = {"frames": frames if stage == "unet" else 1, "height": height, "width": width}
+        return open_session(graph, _CPU, sizes)

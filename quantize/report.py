@@ -1,0 +1,117 @@
+"""What quantization did to a model, for people (Markdown and a plot) and programs (JSON)."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from hummingbird_edge.quantize.quality import Quality
+from hummingbird_edge.quantize.search import LEAST_LAYER_DB
+
+__all__ = ["PLOT", "REPORT", "TABLE", "LayerRow", "Report"]
+
+REPORT, TABLE, PLOT = "quantization.json", "QUANTIZATION.md", "quantization.png"
+_WORST = 12
+
+
+@dataclass(frozen=True, slots=True)
+class LayerRow:
+    """One layer."""
+
+    stage: str
+    name: str
+    kind: str
+    weight: tuple[int, ...]
+    """Shape of its weight."""
+    work: float
+    """Multiplications in all measured runs."""
+    snr_db: float
+    """Of its output with only it quantized."""
+    kept: bool
+    """Whether it stays in higher precision."""
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """Everything that was found."""
+
+    name: str
+    precisions: Mapping[str, tuple[str, ...]]
+    """By stage."""
+    megabytes: Mapping[str, Mapping[str, float]]
+    """By stage, before and after."""
+    trajectories: int
+    held_out: int
+    least_psnr_db: float
+    tried: tuple[tuple[int, float], ...]
+    """Layers kept and the PSNR, in the order of the search."""
+    quality: Quality | None
+    """Of the decoded frames against float32; None where no held-out video was asked for."""
+    layers: tuple[LayerRow, ...]
+
+    def write(self, folder: Path) -> None:
+        """Write all three files into `folder`; raises OSError."""
+        text = json.dumps(asdict(self), indent=1)
+        (folder / REPORT).write_text(text + "\n", encoding="utf-8", newline="\n")
+        (folder / TABLE).write_text(self._markdown(), encoding="utf-8", newline="\n")
+        if self.layers:
+            self._plot(folder / PLOT)
+
+    def _markdown(self) -> str:
+        kept = [row for row in self.layers if row.kept]
+        lines = [
+            f"# {self.name}, quantized",
+            "",
+            "| stage | precisions | MB before | MB now |",
+            "|---|---|---|---|",
+        ]
+        for stage, names in self.precisions.items():
+            sizes = self.megabytes[stage]
+            lines.append(
+                f"| {stage} | {', '.join(names)} | {sizes['before']:.1f} | {sizes['after']:.1f} |"
+            )
+        if self.quality is not None:
+            lines += [
+                "",
+                f"Frames against float32, {self.held_out} videos that calibration did not see: "
+                f"median PSNR {self.quality.median_db:.1f} dB (lowest "
+                f"{min(self.quality.psnr_db):.1f}), median SSIM {self.quality.median_ssim:.4f}. "
+                f"Asked for: {self.least_psnr_db:g} dB.",
+            ]
+        if not self.layers:
+            return "\n".join([*lines, ""])
+        lines += [
+            "",
+            f"{len(self.layers) - len(kept)} of {len(self.layers)} layers are in 8 bits, from "
+            f"{self.trajectories} trajectories. A layer stays in higher precision where its own "
+            f"signal-to-noise ratio is below {LEAST_LAYER_DB:g} dB, or where the frames need it.",
+            "",
+            f"![Signal-to-noise ratio of every layer]({PLOT})",
+            "",
+            "| layer that loses most | weight | SNR, dB | |",
+            "|---|---|---|---|",
+        ]
+        worst = sorted(self.layers, key=lambda row: (not row.kept, row.snr_db))
+        for row in worst[: max(_WORST, len(kept))]:
+            shape, state = " x ".join(map(str, row.weight)), "kept" if row.kept else "8 bits"
+            lines.append(f"| {row.stage}/{row.name} | {shape} | {row.snr_db:.1f} | {state} |")
+        return "\n".join([*lines, ""])
+
+    def _plot(self, path: Path) -> None:
+        from matplotlib.figure import Figure
+
+        figure = Figure(figsize=(9, 3.2), layout="constrained")
+        axes = figure.subplots()
+        start = 0
+        for stage in dict.fromkeys(row.stage for row in self.layers):
+            rows = [row for row in self.layers if row.stage == stage]
+            places = range(start, start + len(rows))
+            axes.plot(places, [row.snr_db for row in rows], ".", label=f"{stage}, 8 bits")
+            kept = [(x, row.snr_db) for x, row in zip(places, rows, strict=True) if row.kept]
+            if kept:
+                axes.plot(*zip(*kept, strict=True), "kx", label=f"{stage}, kept")
+            start += len(rows)
+        axes.axhline(LEAST_LAYER_DB, color="grey", linewidth=0.8, linestyle="--")
+        axes.set(xlabel="layer, in the order of the graphs", ylabel="SNR in dB")
+        axes.legend(fontsize="small")
+        figure.savefig(path, dpi=110, metadata={"Software": None})

@@ -1,0 +1,66 @@
+"""Which layers stay in higher precision: as few as the picture needs.
+
+Layers are ranked by what they lose for the work they save; those whose own signal-to-noise ratio is
+below a gate are kept in any case. If frames then are too far from float32 ones, more are kept, from
+the top of the ranking, until they are near enough: the number is found by halving.
+"""
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+
+__all__ = ["LEAST_LAYER_DB", "Choice", "search"]
+
+LEAST_LAYER_DB = 20.0
+"""Of a layer's output by itself: below, a hundredth of its energy is noise."""
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What the search settled on."""
+
+    keep: tuple[str, ...]
+    """Layers that stay as they were."""
+    psnr_db: float
+    """Of the frames with all others quantized."""
+    tried: tuple[tuple[int, float], ...]
+    """How many layers were kept, and the PSNR, in the order of trying."""
+    met: bool
+    """Whether the target is reached."""
+
+
+def search(
+    snr_db: Mapping[str, float],
+    work: Mapping[str, float],
+    measure: Callable[[Collection[str]], float],
+    least_psnr_db: float,
+) -> Choice:
+    """Return the fewest layers to keep such that `measure` of them is at least `least_psnr_db`.
+
+    `snr_db` and `work` (multiplications) are by layer. Where no number does, all are kept, and
+    `met` is False.
+    """
+    gated = [name for name, snr in snr_db.items() if snr < LEAST_LAYER_DB]
+    ranked = sorted(snr_db, key=lambda name: (name not in gated, -_worth(snr_db[name], work[name])))
+    tried: dict[int, float] = {}
+
+    def reached(count: int) -> bool:
+        if count not in tried:
+            tried[count] = measure(ranked[:count])
+        return tried[count] >= least_psnr_db
+
+    low, high = len(gated), len(ranked)
+    if reached(low):
+        high = low
+    while low < high:
+        middle = (low + high) // 2
+        if reached(middle):
+            high = middle
+        else:
+            low = middle + 1
+    met = reached(high)
+    return Choice(tuple(ranked[:high]), tried[high], tuple(tried.items()), met)
+
+
+def _worth(snr_db: float, work: float) -> float:
+    """Return the noise that a layer adds for each multiplication that it saves."""
+    return float(10 ** (-snr_db / 10) / max(work, 1.0))

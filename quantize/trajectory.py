@@ -1,0 +1,93 @@
+"""Real runs of the few-step sampler: the inputs that the networks see in use.
+
+Prompts go through the text encoder, latents through all the steps from pure noise, and the guidance
+scale and the seed differ from one trajectory to the next. What the decoder sees is where they end.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hummingbird_edge.runtime.bundle import Bundle
+from hummingbird_edge.runtime.denoiser import Denoiser
+from hummingbird_edge.runtime.device import Device
+from hummingbird_edge.runtime.noise import gaussian_noise
+from hummingbird_edge.runtime.placement import Option
+from hummingbird_edge.runtime.request import Request
+from hummingbird_edge.runtime.session import open_session
+from hummingbird_edge.runtime.tokenizer import Tokenizer
+
+__all__ = ["Run", "Trajectory", "decode", "encode", "trajectories", "walk"]
+
+Latents = NDArray[np.float32]
+Run = Callable[[Mapping[str, NDArray[Any]]], NDArray[np.float32]]
+"""A network: inputs by name in, the first output out."""
+_GUIDANCE = (1.0, 2 / 3, 4 / 3)
+"""Of the bundle's default, in turn."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trajectory:
+    """One video to be made."""
+
+    prompt: str
+    guidance: float
+    seed: int
+    shape: tuple[int, ...]
+    """Of the latents, (1, C, T, h, w)."""
+    steps: int
+    fps: int
+
+
+def trajectories(
+    bundle: Bundle, prompts: Sequence[str], seed: int, size: Mapping[str, int | None]
+) -> list[Trajectory]:
+    """Return a trajectory a prompt, seeds from `seed` on, guidance over its range.
+
+    `size` may give `frames`, `width` and `height`, else they are the bundle's default. Raises
+    RequestError for sizes that the model does not take.
+    """
+    found = []
+    for index, prompt in enumerate(prompts):
+        request = Request.for_model(bundle.manifest, prompt, seed + index, "full", **size)
+        guidance = request.guidance * _GUIDANCE[index % len(_GUIDANCE)]
+        shape = request.latent_shape(bundle.manifest)
+        found.append(Trajectory(prompt, guidance, seed + index, shape, request.steps, request.fps))
+    return found
+
+
+def encode(bundle: Bundle, prompts: Iterable[str]) -> dict[str, NDArray[np.float32]]:
+    """Return the encoded prompts (1, 77, D) by their texts, the empty one among them."""
+    session = open_session(bundle.graph("text_encoder"), Option(Device.parse("cpu")))
+    tokenizer = Tokenizer(bundle.path("tokenizer"), bundle.manifest.model.context_length)
+    return {
+        prompt: session.run({"input_ids": tokenizer(prompt).ids[None, :]})
+        for prompt in dict.fromkeys(["", *prompts])
+    }
+
+
+def walk(
+    trajectory: Trajectory,
+    bundle: Bundle,
+    contexts: Mapping[str, NDArray[np.float32]],
+    unet: Run,
+) -> Latents:
+    """Take all the steps of one trajectory; returns its clean latents (1, C, T, h, w)."""
+    width = bundle.manifest.model.guidance_width
+    needed = [contexts[trajectory.prompt], contexts[""]]
+    denoiser = Denoiser(unet, needed, trajectory.guidance, width, trajectory.fps)
+    x_t = denoised = gaussian_noise(trajectory.shape, trajectory.seed, 0)
+    for step in bundle.manifest.sampler.steps(trajectory.steps):
+        noise = gaussian_noise(trajectory.shape, trajectory.seed, 1 + step.index)
+        x_t, denoised = step(x_t, denoiser(x_t, step.t), noise)
+    return denoised
+
+
+def decode(latents: Latents, bundle: Bundle, vae: Run) -> Iterator[NDArray[np.float32]]:
+    """Yield the frames of latents (1, C, T, h, w) one by one, (1, 3, H, W) in about [-1, 1]."""
+    z = latents[0].transpose(1, 0, 2, 3) / np.float32(bundle.manifest.model.scaling_factor)
+    for frame in z:
+        yield vae({"latent_sample": np.ascontiguousarray(frame[None])})

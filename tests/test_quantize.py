@@ -1,0 +1,397 @@
+"""Quantization: its numbers against NumPy, the search, and bundles in 8 bits through commands."""
+
+import json
+import shutil
+import subprocess
+from collections.abc import Callable, Collection
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import onnxruntime
+import pytest
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+from hummingbird_edge.quantize import calibration as calibrating
+from hummingbird_edge.quantize.calibration import calibrate
+from hummingbird_edge.quantize.layers import find_layers
+from hummingbird_edge.quantize.quality import compare
+from hummingbird_edge.quantize.ranges import Ranges, observe
+from hummingbird_edge.quantize.search import search
+from hummingbird_edge.quantize.sensitivity import Noise, add_twins
+from hummingbird_edge.quantize.static import quantize, quantize_weight
+from hummingbird_edge.quantize.trajectory import encode, trajectories
+from hummingbird_edge.quantize.weight_only import quantize_weights
+from hummingbird_edge.runtime.bundle import BUILTIN, Bundle
+from hummingbird_edge.runtime.errors import DeviceError, RequestError
+from hummingbird_edge.runtime.text_to_video import TextToVideo
+
+Command = Callable[..., "subprocess.CompletedProcess[str]"]
+Array = NDArray[Any]
+PROMPTS = [
+    "a red circle moving right",
+    "a blue square growing",
+    "a green triangle spinning",
+    "a yellow star moving up",
+    "a white ring moving left",
+    "a purple cross shrinking",
+]
+
+
+@pytest.fixture(scope="module")
+def prompts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("prompts") / "prompts.txt"
+    path.write_text("\n".join([*PROMPTS, "", "  "]), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="module")
+def int8_bundle(tmp_path_factory: pytest.TempPathFactory, prompts: Path) -> Path:
+    """The built-in model in 8 bits, with float32 beside it."""
+    out = tmp_path_factory.mktemp("int8") / "int8"
+    asked = ["--prompts", prompts, "--precision", "fp32+int8", "--calibration", 4, "--held-out", 2]
+    assert _quantize(BUILTIN, out, *asked) == 0
+    return out
+
+
+def _quantize(*arguments: object) -> object:
+    from tests.conftest import export
+
+    return export("quantize", *arguments)
+
+
+def _model(tmp_path: Path, seed: int = 0) -> tuple[Path, dict[str, Array]]:
+    """Write a convolution over a concatenation whose sides differ in range, then a product."""
+    rng = np.random.default_rng(seed)
+    w = rng.standard_normal((32, 24, 3, 3), np.float32)
+    v = rng.standard_normal((32, 64), np.float32)
+    nodes = [
+        helper.make_node("Concat", ["a", "b"], ["joined"], "join", axis=1),
+        helper.make_node("Conv", ["joined", "w", "bias"], ["y"], "conv", pads=[1, 1, 1, 1]),
+        helper.make_node("Transpose", ["y"], ["rows"], "move", perm=[0, 2, 3, 1]),
+        helper.make_node("MatMul", ["rows", "v"], ["z"], "product"),
+    ]
+    weights = {"w": w, "bias": rng.standard_normal(32, np.float32), "v": v}
+    shapes = {"a": [1, 16, 6, 5], "b": [1, 8, 6, 5]}
+    graph = helper.make_graph(
+        nodes,
+        "two layers",
+        [helper.make_tensor_value_info(n, TensorProto.FLOAT, s) for n, s in shapes.items()],
+        [helper.make_tensor_value_info("z", TensorProto.FLOAT, [1, 6, 5, 64])],
+        [numpy_helper.from_array(array, name) for name, array in weights.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    path = tmp_path / "model.onnx"
+    onnx.save(model, path)
+    inputs = {n: rng.standard_normal(s).astype(np.float32) for n, s in shapes.items()}
+    inputs["b"] *= 30
+    return path, inputs
+
+
+def _run(path: Path, inputs: dict[str, Array]) -> list[Array]:
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    return list(
+        onnxruntime.InferenceSession(path, options, ["CPUExecutionProvider"]).run(None, inputs)
+    )
+
+
+def _observed(tmp_path: Path) -> tuple[Path, dict[str, Array], Ranges]:
+    path, inputs = _model(tmp_path)
+    model, ranges = ir.load(path), Ranges()
+    names = observe(model, find_layers(model), tmp_path / "observed.onnx")
+    _, *more = _run(tmp_path / "observed.onnx", inputs)
+    ranges.add(names, more)
+    return path, inputs, ranges
+
+
+def _rounded(x: Array, scale: Array | float) -> Array:
+    return np.clip(np.rint(x / scale), -128, 127) * scale
+
+
+def _conv(x: Array, w: Array) -> Array:
+    padded = np.pad(x, ((0, 0), (0, 0), (1, 1), (1, 1)))
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (3, 3), axis=(2, 3))
+    return np.asarray(np.einsum("nchwij,ocij->nohw", windows, w))
+
+
+def test_a_weight_has_a_scale_for_every_output_channel() -> None:
+    w = np.random.default_rng(0).standard_normal((4, 3, 2)) * [[[1]], [[10]], [[100]], [[0]]]
+    q, scale = quantize_weight(w.astype(np.float32), 0)
+    assert (q.dtype, scale.shape) == (np.int8, (4,))
+    assert np.abs(q).max(axis=(1, 2)).tolist() == [127, 127, 127, 0]
+    assert (np.abs(q * scale[:, None, None] - w) <= scale[:, None, None] / 2 + 1e-6).all()
+
+
+def test_ranges_are_those_of_every_channel(tmp_path: Path) -> None:
+    _, inputs, ranges = _observed(tmp_path)
+    assert set(ranges.extremes) == {"a", "b", "rows"}
+    low, high = ranges.extremes["b"]
+    np.testing.assert_array_equal(low, inputs["b"].min(axis=(0, 2, 3)))
+    np.testing.assert_array_equal(high, inputs["b"].max(axis=(0, 2, 3)))
+    assert ranges.of("b") == (inputs["b"].min(), inputs["b"].max())
+    ranges.add(["b"], [np.full(8, -1e3), np.full(8, 0)])
+    assert ranges.of("b") == (-1e3, inputs["b"].max())
+
+
+def test_quantized_layers_compute_what_the_formula_says(tmp_path: Path) -> None:
+    path, inputs, ranges = _observed(tmp_path)
+    weights = {w.name: numpy_helper.to_array(w) for w in onnx.load(path).graph.initializer}
+    model = ir.load(path)
+    assert quantize(model, ranges) == 2
+    ir.save(model, tmp_path / "int8.onnx")
+    kinds = [node.op_type for node in model.graph]
+    assert kinds.count("QuantizeLinear") == 3
+    assert kinds.count("Conv") == 2  # a side each
+    assert "Concat" not in kinds
+
+    def scale(name: str) -> float:
+        return float(np.float32(np.abs(ranges.of(name)).max() / 127))
+
+    a_q, a_scale = quantize_weight(weights["w"][:, :16], 0)
+    b_q, b_scale = quantize_weight(weights["w"][:, 16:], 0)
+    y = _conv(_rounded(inputs["a"], scale("a")), a_q * a_scale[:, None, None, None])
+    y = y + _conv(_rounded(inputs["b"], scale("b")), b_q * b_scale[:, None, None, None])
+    rows = (y + weights["bias"][:, None, None]).transpose(0, 2, 3, 1)
+    v_q, v_scale = quantize_weight(weights["v"], 1)
+    expected = _rounded(rows, scale("rows")) @ (v_q * v_scale)
+    found = _run(tmp_path / "int8.onnx", inputs)[0]
+    # A number at the border of two steps may fall to either side.
+    assert np.abs(found - expected).mean() < 2e-3 * np.abs(expected).mean()
+
+
+def test_layers_that_are_kept_stay_as_they_were(tmp_path: Path) -> None:
+    path, inputs, ranges = _observed(tmp_path)
+    model = ir.load(path)
+    assert quantize(model, ranges, keep=["conv", "product"]) == 0
+    ir.save(model, tmp_path / "kept.onnx")
+    np.testing.assert_array_equal(_run(tmp_path / "kept.onnx", inputs)[0], _run(path, inputs)[0])
+
+
+def test_a_layer_is_measured_with_only_it_quantized(tmp_path: Path) -> None:
+    path, inputs, ranges = _observed(tmp_path)
+    twins, noise = tmp_path / "twins.onnx", Noise()
+    names = add_twins(ir.load(path), ranges, twins, "twins.onnx_data")
+    first, *more = _run(twins, inputs)
+    noise.add(names, more)
+    np.testing.assert_array_equal(first, _run(path, inputs)[0])  # a twin feeds nothing
+    for layer in ("conv", "product"):
+        model = ir.load(path)
+        other = ({"conv", "product"} - {layer}).pop()
+        quantize(model, ranges, keep=[other])
+        ir.save(model, tmp_path / "one.onnx")
+        if layer == "product":
+            truth, found = first, _run(tmp_path / "one.onnx", inputs)[0]
+            snr = 10 * np.log10(np.square(truth).sum() / np.square(truth - found).sum())
+            assert noise.snr_db()[layer] == pytest.approx(snr, abs=0.05)
+    assert noise.outputs() == {"conv": 32 * 30, "product": 64 * 30}
+
+
+def test_values_that_are_not_finite_stop_a_calibration() -> None:
+    with pytest.raises(RequestError, match="at x that are not finite"):
+        Ranges().add(["x"], [np.array([0.0]), np.array([np.nan])])
+
+
+@pytest.mark.parametrize("needed", [0, 1, 5, 8])
+def test_the_search_keeps_as_few_layers_as_do(needed: int) -> None:
+    snr = {f"layer {index}": 30.0 + index for index in range(8)}
+    tried: list[int] = []
+
+    def measure(keep: Collection[str]) -> float:
+        tried.append(len(keep))
+        return 40.0 if len(keep) >= needed else 20.0
+
+    choice = search(snr, dict.fromkeys(snr, 1.0), measure, 36.0)
+    assert choice.keep == tuple(snr)[:needed]  # what loses most
+    assert choice.met
+    assert len(tried) == len(set(tried)) <= 5
+
+
+def test_layers_below_the_gate_are_kept_in_any_case() -> None:
+    choice = search({"good": 40.0, "bad": 12.0}, {"good": 1.0, "bad": 1e9}, lambda _: 99.0, 36.0)
+    assert choice.keep == ("bad",)
+
+
+def test_equal_videos_and_noisy_ones() -> None:
+    video = np.random.default_rng(0).integers(0, 255, (3, 32, 48, 3), np.uint8)
+    same = compare([video], [video])
+    assert (same.median_db, same.median_ssim) == (100.0, 1.0)
+    other = video.astype(int) + np.where(np.arange(48)[:, None] % 2, 5, 0)
+    off = compare([np.clip(other, 0, 255).astype(np.uint8)], [video])
+    assert off.median_db == pytest.approx(10 * np.log10(255**2 / 12.5), abs=0.3)
+    assert off.median_ssim < 1
+
+
+def test_the_text_encoder_keeps_its_numbers(tmp_path: Path) -> None:
+    source = BUILTIN / "text_encoder" / "model.onnx"
+    model = ir.load(source)
+    layers = len(find_layers(model))
+    assert quantize_weights(model) == layers + 1  # the table of tokens
+    ir.save(model, tmp_path / "int8.onnx", external_data="data", size_threshold_bytes=256)
+    ids = {"input_ids": np.arange(77, dtype=np.int64)[None]}
+    truth, found = (_run(path, ids)[0] for path in (source, tmp_path / "int8.onnx"))
+    assert 10 * np.log10(np.square(truth).mean() / np.square(truth - found).mean()) > 30
+
+
+def test_a_stopped_calibration_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bundle, folder = Bundle.open(BUILTIN), tmp_path / "copy"
+    shutil.copytree(BUILTIN, folder)
+    plan = trajectories(bundle, PROMPTS[:3], 0, {})
+    contexts = encode(bundle, PROMPTS)
+
+    def run(home: str, report: Callable[[str], None] = lambda _: None) -> Any:
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / home))
+        return calibrate(bundle, folder, plan, contexts, ["unet", "vae_decoder"], report)
+
+    def stop(note: str) -> None:
+        if note.startswith("calibration: 2 of 3"):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run("stopped", stop)
+    notes: list[str] = []
+    found, whole = run("stopped", notes.append), run("whole")
+    assert notes[0] == "calibration: 2 of 3 trajectories are known from before"
+    for stage in ("unet", "vae_decoder"):
+        arrays = found.ranges[stage].arrays()
+        for name, rows in whole.ranges[stage].arrays().items():
+            np.testing.assert_array_equal(arrays[name], rows)
+        assert found.noise[stage].snr_db() == whole.noise[stage].snr_db()
+    assert sorted(p.name for p in (folder / "unet").iterdir()) == sorted(
+        p.name for p in (BUILTIN / "unet").iterdir()
+    )
+
+
+def test_a_damaged_record_is_not_taken(tmp_path: Path) -> None:
+    path = tmp_path / "record.npz"
+    path.write_bytes(b"PK\x03\x04 nothing")
+    assert calibrating.Calibration.load(path).done == 0
+
+
+@pytest.mark.parametrize("device", ["cpu", "openvino"])
+def test_an_int8_video_is_near_the_float32_one(int8_bundle: Path, device: str) -> None:
+    if device == "openvino":
+        pytest.importorskip("openvino")
+    exact = TextToVideo.from_bundle(BUILTIN, "cpu", precision="fp32")
+    small = TextToVideo.from_bundle(int8_bundle, device, precision="unet=int8,vae=int8,text=int8")
+    made = [
+        [pipeline(p, seed=40 + i).frames for i, p in enumerate(PROMPTS)]
+        for pipeline in (small, exact)
+    ]
+    quality = compare(*made)
+    assert quality.median_db >= 36
+    assert quality.median_db < 60  # it was not float32
+    assert {how.option.precision for how in small.placed.values()} == {"int8"}
+
+
+def test_the_bundle_says_what_was_done(int8_bundle: Path) -> None:
+    bundle = Bundle.open(int8_bundle, verify=True)
+    for stage in ("unet", "vae_decoder"):
+        assert bundle.manifest.precisions(stage) == ("float32", "int8")
+        assert bundle.manifest.psnr_db(stage) >= 36
+        assert bundle.graph(stage, "cpu", "int8").name == "int8_fused.onnx"
+        assert bundle.graph(stage, "openvino", "int8").name == "int8.onnx"
+    report = json.loads((int8_bundle / "quantization.json").read_text(encoding="utf-8"))
+    assert len(report["layers"]) == 177
+    assert min(row["snr_db"] for row in report["layers"]) > 20
+    assert report["quality"]["psnr_db"] == sorted(report["quality"]["psnr_db"], key=lambda _: 0)
+    table = (int8_bundle / "QUANTIZATION.md").read_text(encoding="utf-8")
+    assert "177 of 177 layers are in 8 bits" in table
+    assert (int8_bundle / "quantization.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_same_seed_gives_the_same_graphs(
+    int8_bundle: Path, prompts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))  # nothing is known from before
+    asked = ["--precision", "unet=int8", "--calibration", 4, "--held-out", 0]
+    assert _quantize(BUILTIN, tmp_path / "again", "--prompts", prompts, *asked) == 0
+    graph = Path("unet") / "int8.onnx_data"
+    assert (tmp_path / "again" / graph).read_bytes() == (int8_bundle / graph).read_bytes()
+
+
+def test_more_layers_stay_where_more_is_asked_for(prompts: Path, tmp_path: Path) -> None:
+    asked = ["--calibration", 2, "--held-out", 1, "--min-psnr", 60, "--precision", "vae=int8"]
+    assert _quantize(BUILTIN, tmp_path / "near", "--prompts", prompts, *asked) == 0
+    report = json.loads((tmp_path / "near" / "quantization.json").read_text(encoding="utf-8"))
+    kept = sum(row["kept"] for row in report["layers"])
+    assert 0 < kept < 30
+    assert report["quality"]["psnr_db"][0] >= 60
+    assert min(psnr for count, psnr in report["tried"] if count >= kept) >= 60
+
+
+def test_a_bundle_of_int8_alone_is_smaller_and_runs(
+    hb: Command, prompts: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "int8"
+    asked = ["--prompts", prompts, "--calibration", 2, "--held-out", 0]
+    done = hb("hb-export", "quantize", BUILTIN, out, *asked)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert not list(out.rglob("model.onnx_data")) or {
+        path.parent.name for path in out.rglob("model.onnx_data")
+    } == {"vae_encoder"}
+    encoder = sum(p.stat().st_size for p in (BUILTIN / "vae_encoder").iterdir())
+    sizes = [sum(p.stat().st_size for p in f.rglob("*") if p.is_file()) for f in (out, BUILTIN)]
+    assert sizes[0] - encoder < 0.62 * (sizes[1] - encoder)
+    done = hb("hb-run", PROMPTS[0], "--bundle", out, "--device", "cpu", "--verbose", cwd=tmp_path)
+    assert done.returncode == 0
+    assert "unet ran on cpu int8" in done.stderr or "cpu int8" in done.stderr
+    refused = hb("hb-run", "a", "--bundle", out, "--precision", "fp32", cwd=tmp_path)
+    assert refused.returncode == 1
+    assert "cannot compute" in refused.stderr
+    assert "int8 graphs" in refused.stderr
+    again = hb("hb-export", "quantize", out, tmp_path / "twice", "--prompts", prompts)
+    assert again.returncode == 2
+    assert "has no float32 graph of text_encoder" in again.stderr
+
+
+def test_auto_takes_int8_where_it_is_near(int8_bundle: Path, tmp_path: Path) -> None:
+    def chosen(bundle: Path) -> str:
+        pipeline = TextToVideo.from_bundle(bundle, "cpu")
+        pipeline(PROMPTS[0], steps=1)
+        return pipeline.placed["unet"].option.precision
+
+    assert chosen(int8_bundle) == "int8"
+    far = tmp_path / "far"
+    shutil.copytree(int8_bundle, far)
+    entries = json.loads((far / "hummingbird.json").read_text(encoding="utf-8"))
+    for variant in entries["stages"]["unet"]["variants"]:
+        if variant["precision"] == "int8":
+            variant["psnr_db"] = 25.0
+    (far / "hummingbird.json").write_text(json.dumps(entries), encoding="utf-8")
+    assert chosen(far) == "fp32"
+    with pytest.raises(DeviceError, match="float32 graphs"):
+        TextToVideo.from_bundle(BUILTIN, "cpu", precision="int8")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (("--prompts", "nowhere.txt"), 2, r"prompts in nowhere\.txt cannot be read"),
+        (("--prompts", "empty.txt"), 2, "holds no prompt"),
+        (("--precision", "int4"), 2, "--precision has 'int4': choose from fp32"),
+        (("--precision", "unet=int8,unet=fp32"), 2, "names unet twice"),
+        (("--calibration", "0"), 2, "give 1 or more trajectories"),
+        (("--min-psnr", "nan"), 2, "--min-psnr is nan"),
+        (("--size", "65x64"), 2, "width 65 does not divide"),
+        (("--force",), 1, "is there already: choose another folder"),
+    ],
+)
+def test_wrong_input_is_one_sentence(
+    hb: Command, tmp_path: Path, arguments: tuple[str, ...], code: int, message: str
+) -> None:
+    import re
+
+    (tmp_path / "empty.txt").write_text("\n \n", encoding="utf-8")
+    out = tmp_path / "out"
+    if arguments == ("--force",):
+        out.mkdir()
+    before = sorted(tmp_path.iterdir())
+    done = hb("hb-export", "quantize", BUILTIN, out, *arguments, cwd=tmp_path)
+    assert done.returncode == code, done.stderr
+    assert re.search(message, done.stderr)
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert sorted(tmp_path.iterdir()) == before
