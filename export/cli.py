@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated, Any
 
 import typer
@@ -46,6 +47,12 @@ def build(
     storage: Annotated[
         str, typer.Option(help="How weights are stored: float32, or float16 at half the size.")
     ] = "float32",
+    precision: Annotated[
+        str, typer.Option(help="Of the graphs; what hb-export quantize takes, with its defaults.")
+    ] = "fp32",
+    prompts: Annotated[
+        Path | None, typer.Option(help="For --precision: prompts to calibrate on, one a line.")
+    ] = None,
     tokenizer: Annotated[
         Path | None, typer.Option(help="A CLIP tokenizer's folder, in place of CLIP's own.")
     ] = None,
@@ -71,9 +78,14 @@ def build(
     from hummingbird_edge.export.bundle_writer import BundlePlan, write_bundle
     from hummingbird_edge.export.graph import OPSETS
     from hummingbird_edge.export.models.config import ModelConfig
+    from hummingbird_edge.export.precision import graphs_for
+    from hummingbird_edge.export.quantized import QuantizationPlan, quantize_bundle
     from hummingbird_edge.export.weights import CheckpointWeights, RandomWeights, Weights
+    from hummingbird_edge.quantize.calibration import PROMPTS
+    from hummingbird_edge.runtime.prompts import read_prompts
 
     source, out = _source_and_out(paths, random_weights)
+    quantization = QuantizationPlan(graphs_for(precision), read_prompts(prompts or PROMPTS))
     require_free(out, force)
     if opset not in OPSETS:
         raise RequestError(f"opset {opset} is not supported: choose {OPSETS[0]} to {OPSETS[-1]}")
@@ -111,7 +123,12 @@ def build(
     stages = ["text_encoder", "unet", "vae_decoder", *(["vae_encoder"] if vae_encoder else [])]
     stages += ["tiny_decoder"] if tiny_decoder is not None else []
     plan = BundlePlan(name or fallback, given, stages, opset, storage, tokenizer, licence or terms)
-    write_bundle(plan, weights, out, typer.echo, force)
+    if all(graphs == ("float32",) for graphs in quantization.precisions.values()):
+        write_bundle(plan, weights, out, typer.echo, force)
+    else:
+        with TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.float32-") as scratch:
+            write_bundle(plan, weights, Path(scratch, "bundle"), typer.echo, force)
+            quantize_bundle(Path(scratch, "bundle"), out, quantization, typer.echo, force)
     typer.echo(out)
 
 
@@ -170,7 +187,7 @@ def quantize_(
         Path | None,
         typer.Option(help="A text file, a prompt a line: the first ones calibrate, others judge."),
     ] = None,
-    calibration: Annotated[int, typer.Option(help="Trajectories to calibrate on.")] = 8,
+    calibration: Annotated[int, typer.Option(help="Trajectories to calibrate on.")] = 6,
     held_out: Annotated[
         int, typer.Option(help="Videos to compare with float32; 0 for none, and no search.")
     ] = 4,

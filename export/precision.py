@@ -1,4 +1,4 @@
-"""Which graphs a bundle gets, as users ask for them: `int8`, `fp32+int8`, `unet=int8,vae=fp32`."""
+"""Which graphs a bundle gets, as a user asks: `int8`, `fp16+int8`, `unet=int8,vae=fp16`."""
 
 from hummingbird_edge.runtime.errors import RequestError
 from hummingbird_edge.runtime.placement import by_stage
@@ -8,10 +8,11 @@ __all__ = ["graphs_for"]
 _GRAPHS = {
     "fp32": ("float32",),
     "bf16": ("float32",),
+    "fp16": ("float32", "float16"),
     "int8": ("int8",),
-    "auto": ("float32", "int8"),
+    "auto": ("float32", "float16", "int8"),
 }
-"""bfloat16 is how an engine runs a float32 graph."""
+"""bfloat16 is how an engine runs a float32 graph; a float16 one shares the weights of that."""
 
 
 def graphs_for(precision: str) -> dict[str, tuple[str, ...]]:

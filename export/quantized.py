@@ -5,8 +5,8 @@ import math
 import shutil
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass, field, replace
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import onnx
@@ -15,9 +15,11 @@ import onnx_ir as ir
 from hummingbird_edge.export.bundle_folder import beside, files_of, require_free, write_json
 from hummingbird_edge.export.graph import GRAPH
 from hummingbird_edge.export.variant import VARIANTS, save_variant
-from hummingbird_edge.quantize.calibration import Calibration, calibrate
+from hummingbird_edge.quantize.calibration import Calibration, calibrate, find_peaks
 from hummingbird_edge.quantize.evaluation import Evaluation
+from hummingbird_edge.quantize.half import to_float16
 from hummingbird_edge.quantize.layers import find_layers
+from hummingbird_edge.quantize.peaks import Peaks
 from hummingbird_edge.quantize.quality import Quality
 from hummingbird_edge.quantize.report import LayerRow, Report
 from hummingbird_edge.quantize.search import Choice, search
@@ -31,6 +33,8 @@ from hummingbird_edge.runtime.manifest import MANIFEST, Manifest
 __all__ = ["QuantizationPlan", "quantize_bundle"]
 
 INT8 = "int8.onnx"
+_INLINE_BYTES = 1 << 16
+"""Up to this size new constants lie in the graph itself."""
 _CALIBRATED = ("unet", "vae_decoder")
 _HALVES = ("vae_decoder_head", "vae_decoder_tail")
 _FUSED = {"MultiHeadAttention": "attentions", "Gelu": "gelus"}
@@ -41,17 +45,24 @@ class QuantizationPlan:
     """What is to be done."""
 
     precisions: Mapping[str, tuple[str, ...]]
-    """Of the graphs that `text_encoder`, `unet` and `vae_decoder` shall have: `float32`, `int8`."""
+    """Of the graphs that `text_encoder`, `unet` and `vae_decoder` shall have: `float32`, `float16`,
+    `int8`. A float16 graph has a float32 one beside it, whose stored weights it shares."""
     prompts: Sequence[str]
     """For calibration first, then those held out."""
-    calibration: int
+    calibration: int = 6
     """How many trajectories to calibrate on."""
-    held_out: int
-    """How many videos to compare."""
-    least_psnr_db: float
-    size: Mapping[str, int | None]
-    """`frames`, `width`, `height`; None for the bundle's default."""
-    seed: int
+    held_out: int = 4
+    """How many videos to compare with float32; with none there is no search."""
+    least_psnr_db: float = 36.0
+    """Of these videos' median."""
+    size: Mapping[str, int | None] = field(default_factory=dict)
+    """`frames`, `width`, `height`; what is missing or None is the bundle's default."""
+    seed: int = 0
+
+    @property
+    def halved(self) -> list[str]:
+        """Stages that get float16 graphs."""
+        return [stage for stage, graphs in self.precisions.items() if "float16" in graphs]
 
     def __post_init__(self) -> None:
         if self.calibration < 1 or self.held_out < 0 or self.seed < 0:
@@ -137,11 +148,31 @@ class _Quantization:
 
     def run(self) -> _Found:
         found = _Found(self.plan)
+        if self.plan.halved:
+            self._float16()
         if "int8" in self.plan.precisions["text_encoder"]:
             self._text_encoder()
         if self.plan.calibrated:
             self._calibrated(found)
         return found
+
+    def _float16(self) -> None:
+        """Write a float16 graph beside each float32 one that GPUs take."""
+        plan, stages = self.plan, [s for s in self.plan.halved if s in _CALIBRATED]
+        peaks: dict[str, Peaks] = {}
+        if stages:
+            walks = trajectories(self.bundle, plan.prompts[:1], plan.seed, plan.size)
+            contexts = encode(self.bundle, plan.prompts[:1])
+            peaks = find_peaks(self.bundle, self.folder, walks[0], contexts, stages)
+        for stage in plan.halved:
+            known = peaks.get(stage, Peaks())
+            for graph in _graphs_for_gpus(self.bundle.manifest, stage, not known.far):
+                model = ir.load(self.folder / graph)
+                kept = to_float16(model, known.islands(model))
+                _save_beside(model, self.folder / _float16_of(graph))
+            self.report(
+                f"{stage}: float16, {kept} nodes stay float32, {len(known.far)} make large numbers"
+            )
 
     def _text_encoder(self) -> None:
         model = ir.load(self.folder / "text_encoder" / GRAPH)
@@ -224,11 +255,42 @@ class _Quantization:
         return folder / save_variant(folder, cpu, kernels, INT8)
 
 
+def _graphs_for_gpus(manifest: Manifest, stage: str, with_halves: bool) -> list[str]:
+    """Return the float32 graphs of a stage, and of a decoder's halves, but those for the CPU.
+
+    Halves have other nodes: where large numbers were met in the whole, theirs are not known.
+    """
+    names = [stage, *(_HALVES if stage == "vae_decoder" and with_halves else ())]
+    return [
+        variant["graph"]
+        for name in names
+        for variant in manifest.stages.get(name, {}).get("variants", ())
+        if variant["precision"] == "float32" and variant.get("devices") != ["cpu"]
+    ]
+
+
+def _float16_of(graph: str) -> str:
+    """Return the path of a graph's float16 form: `unet/dml_float16.onnx` for `unet/dml.onnx`."""
+    path = PurePosixPath(graph)
+    return str(path.with_name(f"{path.stem}_float16.onnx"))
+
+
+def _save_beside(model: ir.Model, path: Path) -> None:
+    """Write a graph, with a file of its own for weights that no other graph has stored."""
+    new = [v.const_value for v in model.graph.initializers.values()]
+    size = sum(t.nbytes for t in new if t is not None and not isinstance(t, ir.ExternalTensor))
+    external = f"{path.name}_data" if size > _INLINE_BYTES else None
+    ir.save(model, path, external_data=external, size_threshold_bytes=256)
+    onnx.checker.check_model(str(path), full_check=False)
+
+
 def _list_variants(
     entries: dict[str, Any], folder: Path, plan: QuantizationPlan, quality: Quality | None
 ) -> None:
     """List the new graphs in the manifest's `entries`, and drop those that nobody asked for."""
     for stage, precisions in plan.precisions.items():
+        if "float16" in precisions:
+            _list_float16(entries["stages"], stage, folder)
         variants = entries["stages"][stage]["variants"]
         if "int8" in precisions:
             new = {**variants[0], "graph": f"{stage}/{INT8}", "precision": "int8"}
@@ -241,6 +303,15 @@ def _list_variants(
             variants += [new, *own]
         if "float32" not in precisions:
             _drop_float32(entries["stages"], stage, folder)
+
+
+def _list_float16(stages: dict[str, Any], stage: str, folder: Path) -> None:
+    for name in [stage, *(_HALVES if stage == "vae_decoder" else ())]:
+        variants = stages.get(name, {}).get("variants", [])
+        for variant in list(variants):
+            graph = _float16_of(variant["graph"])
+            if variant["precision"] == "float32" and (folder / graph).is_file():
+                variants.append({**variant, "graph": graph, "precision": "float16"})
 
 
 def _drop_float32(stages: dict[str, Any], stage: str, folder: Path) -> None:

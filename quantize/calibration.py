@@ -3,7 +3,7 @@
 Two passes over trajectories, each a run of the whole sampler: the first takes the ranges of all
 activations, the second, over the first trajectory alone, the loss of every layer. Nothing of a run
 is kept but sums and extremes. What is done is recorded after every trajectory: a calibration that
-was stopped goes on where it was.
+was stopped goes on where it was. For float16 one trajectory tells which values are too large.
 """
 
 import hashlib
@@ -20,6 +20,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from hummingbird_edge.quantize.layers import find_layers
+from hummingbird_edge.quantize.peaks import Peaks, add_peaks
 from hummingbird_edge.quantize.ranges import Ranges, observe
 from hummingbird_edge.quantize.sensitivity import Noise, add_twins
 from hummingbird_edge.quantize.trajectory import Run, Trajectory, decode, walk
@@ -28,7 +29,7 @@ from hummingbird_edge.runtime.device import Device
 from hummingbird_edge.runtime.placement import Option
 from hummingbird_edge.runtime.session import open_session
 
-__all__ = ["PROMPTS", "Calibration", "calibrate"]
+__all__ = ["PROMPTS", "Calibration", "calibrate", "find_peaks"]
 
 PROMPTS = Path(__file__).parent / "prompts.txt"
 """For a model of whatever a camera sees; others need their own."""
@@ -145,6 +146,27 @@ def calibrate(
         _run(plan[0], bundle, contexts, {s: _with_twins(folder, s, found) for s in stages})
         found.save(record)
         report("calibration: the loss of every layer is measured")
+    return found
+
+
+def find_peaks(
+    bundle: Bundle,
+    folder: Path,
+    trajectory: Trajectory,
+    contexts: Mapping[str, NDArray[np.float32]],
+    stages: Sequence[str],
+) -> dict[str, Peaks]:
+    """Return how large values get in `stages` on one trajectory; `folder` as for `calibrate`."""
+    found = {stage: Peaks() for stage in stages}
+    networks = {}
+    for stage, peaks in found.items():
+        path = folder / stage / "peaks.onnx"
+        names = add_peaks(ir.load(folder / stage / "model.onnx"), path)
+        try:
+            networks[stage] = _Watched(path, names, peaks)
+        finally:
+            path.unlink()
+    _run(trajectory, bundle, contexts, networks)
     return found
 
 

@@ -9,7 +9,7 @@ and falls back on the ladder of `device` where there is none.
 import json
 import os
 import platform
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -22,11 +22,10 @@ from hummingbird_edge.runtime.memory import readable, stage_bytes
 from hummingbird_edge.runtime.placement import Option, precisions_of
 from hummingbird_edge.runtime.plan import Way
 from hummingbird_edge.runtime.probe import environment, known_devices, probe
-from hummingbird_edge.runtime.trial import LEAST_SNR_DB, run_trial, snr_db
+from hummingbird_edge.runtime.trial import LEAST_INT8_SNR_DB, LEAST_SNR_DB, run_trial, snr_db
 
 __all__ = ["Measured", "recall", "tune"]
 
-_TRUTH = Option(Device.parse("cpu"))
 Sizes = Mapping[str, Mapping[str, int]]
 """Stage name to the sizes of its free axes."""
 
@@ -91,10 +90,11 @@ def _measure(
     notify: Callable[[str], None],
     max_memory: int | None,
 ) -> Iterator[Measured]:
-    """Time each way; the CPU in fp32 comes first, the others are held to its numbers."""
+    """Time each way; the CPU's most precise comes first, the others are held to its numbers."""
     cache = compiled_folder(bundle.digest)
-    truth = None
-    for option in _ways(bundle, stage):
+    truth, graphs = None, bundle.manifest.trusted(stage)
+    exact = Option(Device.parse("cpu"), "fp32" if "float32" in graphs else "int8")
+    for option in _ways(stage, graphs, exact):
         names = stage, option.device.name, option.precision
         need = stage_bytes(Way(stage, option, "measured", axes), bundle.manifest.stages)
         if max_memory is not None and need > max_memory:
@@ -106,23 +106,24 @@ def _measure(
         except DeviceError as error:
             yield Measured(*names, 0.0, 0.0, 0.0, str(error))
             continue
-        truth = trial.output if option == _TRUTH else truth
+        truth = trial.output if option == exact else truth
         snr = 0.0 if truth is None else snr_db(trial.output, truth)
-        wrong = "" if snr >= LEAST_SNR_DB else f"wrong numbers: {snr:.0f} dB against the CPU"
+        least = LEAST_INT8_SNR_DB if option.precision == "int8" else LEAST_SNR_DB
+        wrong = "" if snr >= least else f"wrong numbers: {snr:.0f} dB against the CPU"
         if truth is None:
             wrong = "there is nothing to hold its numbers to: the CPU has none"
         yield Measured(*names, round(trial.median_s, 5), round(trial.load_s, 3), snr, wrong)
 
 
-def _ways(bundle: Bundle, stage: str) -> Iterator[Option]:
-    """Yield every device that works with every precision it has, the CPU in fp32 first."""
-    yield _TRUTH
+def _ways(stage: str, graphs: Collection[str], exact: Option) -> Iterator[Option]:
+    """Yield every device that works with every precision it has, after `exact`."""
+    yield exact
     for name in known_devices():
         if name != "cpu" and not probe(name).works:
             continue
         device = Device.parse(name)
-        for precision in precisions_of(stage, device, bundle.manifest.trusted(stage)):
-            if (option := Option(device, precision)) != _TRUTH:
+        for precision in precisions_of(stage, device, graphs):
+            if (option := Option(device, precision)) != exact:
                 yield option
 
 

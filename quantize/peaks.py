@@ -1,0 +1,78 @@
+"""Which nodes need float32: the largest magnitudes that a graph's arithmetic meets in use."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from hummingbird_edge.quantize.half import LARGEST
+from hummingbird_edge.quantize.node import add_node
+
+__all__ = ["Peaks", "add_peaks"]
+
+_NORMS = ("InstanceNormalization", "LayerNormalization")
+_ARITHMETIC = ("Add", "Conv", "Div", "Gemm", "MatMul", "Mul", "Sub", *_NORMS)
+_HEADROOM = 4
+"""Other prompts and seeds may go so many times as far."""
+
+
+@dataclass
+class Peaks:
+    """By the name of a node the largest magnitude of its output so far."""
+
+    largest: dict[str, float] = field(default_factory=dict)
+
+    def add(self, names: Iterable[str], outputs: Iterable[NDArray[Any]]) -> None:
+        """Raise the peaks by one run's outputs of a graph with peaks, without its first."""
+        for name, output in zip(names, outputs, strict=True):
+            peak = float(np.asarray(output))
+            # NaN counts as too large: comparisons with it are false.
+            if not peak <= self.largest.get(name, 0.0):
+                self.largest[name] = peak
+
+    @property
+    def far(self) -> set[str]:
+        """The nodes that make values too near the end of float16."""
+        return {name for name, peak in self.largest.items() if not peak * _HEADROOM <= LARGEST}
+
+    def islands(self, model: ir.Model) -> set[str]:
+        """Return the nodes of `model` that make or read such values.
+
+        What only moves values, and so is not measured, makes what it reads.
+        """
+        found = set[str]()
+        pending = [node for node in model.graph if node.name in self.far]
+        while pending:
+            node = pending.pop()
+            found.add(str(node.name))
+            readers = {reader for value in node.outputs for reader in value.consumers()}
+            found |= {str(reader.name) for reader in readers}
+            pending += [reader for reader in readers if reader.name not in self.largest]
+        return found
+
+
+def add_peaks(model: ir.Model, path: Path) -> list[str]:
+    """Write `model` to `path`, beside its weights, with the peak of each arithmetic node as output.
+
+    Returns the nodes' names in the order of these outputs, which follow the graph's own.
+    """
+    graph, nodes = model.graph, list(model.graph)
+    names = []
+    for node, following in pairwise(nodes):
+        if node.op_type not in _ARITHMETIC:
+            continue
+        size = add_node(graph, "Abs", [node.outputs[0]], f"{node.name}_size", following)
+        peak = add_node(graph, "ReduceMax", [size], f"{node.name}_peak", following, keepdims=0)
+        wide = add_node(
+            graph, "Cast", [peak], f"{node.name}_peak_wide", following, to=int(ir.DataType.FLOAT)
+        )
+        wide.type, wide.shape = ir.TensorType(ir.DataType.FLOAT), ir.Shape([])
+        graph.outputs.append(wide)
+        names.append(str(node.name))
+    ir.save(model, path)
+    return names
