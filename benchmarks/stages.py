@@ -2,6 +2,7 @@
 
     python benchmarks/stages.py FOLDER                      full size, about 20 minutes on two cores
     python benchmarks/stages.py FOLDER --bundle BUNDLE --frames 8 --size 64x64
+    python benchmarks/stages.py FOLDER --bundle INT8 --precision int8      after hb-export quantize
 
 Without --bundle, hummingbird-0.7b with random weights is exported into FOLDER first, with a tiny
 decoder of random weights, and kept for the next time. Every row is a process of its own, so that
@@ -18,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -163,16 +164,17 @@ def measure(arguments: argparse.Namespace, stage: str, engine: str, precision: s
     return Row(**{**entry, "seconds": tuple(entry["seconds"])})
 
 
-def ways(stage: str) -> Iterator[tuple[str, str]]:
-    """Yield PyTorch, then every engine and precision that works here."""
+def ways(stage: str, graphs: Collection[str]) -> Iterator[tuple[str, str]]:
+    """Yield PyTorch, then every engine that works here with every precision of these graphs."""
     from hummingbird_edge.runtime.device import Device
+    from hummingbird_edge.runtime.placement import precisions_of
     from hummingbird_edge.runtime.probe import known_devices, probe
 
     yield PYTORCH, "fp32"
     for name in known_devices():
         if probe(name).works:
-            for precision in Device.parse(name).precisions():
-                if stage != "text_encoder" or precision == "fp32":
+            for precision in precisions_of(stage, Device.parse(name), graphs):
+                if stage != "text_encoder" or precision in ("fp32", "int8"):
                     yield name, precision
 
 
@@ -181,8 +183,8 @@ def whole_command(arguments: argparse.Namespace, home: str) -> dict[str, object]
     out = arguments.folder / "stages.mp4"
     program = "from hummingbird_edge.runtime.cli import main; main()"
     command = [sys.executable, "-c", program, "a cat", "-o", str(out), "--json"]
-    command += ["--bundle", str(arguments.bundle)]
-    for name in ("frames", "size"):
+    command += ["--bundle", str(arguments.bundle), "--decoder", arguments.decoder]
+    for name in ("frames", "size", "precision"):
         if (value := getattr(arguments, name)) is not None:
             command += [f"--{name}", str(value)]
     started, peak = time.perf_counter(), 0
@@ -259,6 +261,8 @@ def main() -> None:
     parser.add_argument("--frames", type=int)
     parser.add_argument("--size")
     parser.add_argument("--stages", default="text_encoder,unet,vae_decoder,tiny_decoder")
+    parser.add_argument("--precision", help="of the whole hb-run, as its --precision")
+    parser.add_argument("--decoder", default="full", help="of the whole hb-run, full or tiny")
     parser.add_argument("--output", type=Path, help="a JSON file for the figures")
     parser.add_argument("--child", nargs=3, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -267,11 +271,11 @@ def main() -> None:
         return
     arguments.bundle = arguments.bundle or make_bundle(arguments.folder)
     arguments.folder.mkdir(parents=True, exist_ok=True)
-    has = Bundle.open(arguments.bundle).manifest.stages
+    has = Bundle.open(arguments.bundle).manifest
     rows = []
     for stage in arguments.stages.split(","):
-        if stage in has:
-            for engine, precision in ways(stage):
+        if stage in has.stages:
+            for engine, precision in ways(stage, has.precisions(stage)):
                 rows.append(measure(arguments, stage, engine, precision))
                 print(rows[-1], file=sys.stderr, flush=True)
     print(table(rows))
