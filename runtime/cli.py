@@ -45,7 +45,8 @@ def run(
         ),
     ] = "auto",
     precision: Annotated[
-        str, typer.Option(help="auto, fp32, bf16, fp16 of the arithmetic; or one a stage.")
+        str,
+        typer.Option(help="auto, fp32, bf16, fp16, int8, as the bundle has it; or one a stage."),
     ] = "auto",
     max_memory: Annotated[
         str | None,

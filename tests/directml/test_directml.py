@@ -4,20 +4,24 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 from numpy.typing import NDArray
+from onnx import helper, numpy_helper
 from PIL import Image
 
 import hummingbird_edge.runtime
-from hummingbird_edge.runtime.bundle import BUILTIN, Bundle
+from hummingbird_edge.export.precision import graphs_for
+from hummingbird_edge.export.quantized import QuantizationPlan, quantize_bundle
+from hummingbird_edge.runtime.bundle import BUILTIN, Bundle, sha256_of
 from hummingbird_edge.runtime.device import Device
+from hummingbird_edge.runtime.manifest import MANIFEST
 from hummingbird_edge.runtime.placement import Option
 from hummingbird_edge.runtime.text_to_video import TextToVideo
 from hummingbird_edge.runtime.trial import run_trial, snr_db
@@ -45,7 +49,7 @@ from hummingbird_edge.runtime.placement import Option
 from hummingbird_edge.runtime.trial import run_trial
 
 folder, stage, sizes, out = sys.argv[1:]
-option = Option(Device.parse("dml:0"))
+option = Option(Device.parse("dml:0"), "fp16")
 trial = run_trial(Bundle.open(folder), stage, option, json.loads(sizes), runs=1)
 np.save(out, trial.output)
 print(json.dumps({"share": trial.share, "seconds": trial.median_s}))
@@ -124,10 +128,29 @@ def windows(path: Path) -> str:
 
 @pytest.fixture(scope="module")
 def half_bundle(wine: Wine, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Write the built-in bundle with weights and activations in float16."""
+    """Write the built-in bundle with float16 graphs, as hb-export does."""
     folder = tmp_path_factory.mktemp("half") / "bundle"
-    subprocess.run([sys.executable, str(HERE / "half_precision.py"), folder, "dml"], check=True)
+    plan = QuantizationPlan(graphs_for("fp16"), [PROMPT])
+    quantize_bundle(BUILTIN, folder, plan, lambda _: None, force=False)
+    entries = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    graph = Bundle.open(folder).graph("unet", "dml", "float16")
+    without_wide_integers(graph)
+    facts = {"bytes": graph.stat().st_size, "sha256": sha256_of(graph)}
+    entries["files"][graph.relative_to(folder).as_posix()] = facts
+    (folder / MANIFEST).write_text(json.dumps(entries), encoding="utf-8")
     return folder
+
+
+def without_wide_integers(path: Path) -> None:
+    """Look timestep and frame rate up in a table: Wine's Direct3D casts no 64-bit integers."""
+    model = onnx.load(path, load_external_data=False)
+    numbers = numpy_helper.from_array(np.arange(1000, dtype=np.float32), "numbers")
+    model.graph.initializer.append(numbers)
+    for node in model.graph.node:
+        if node.op_type == "Cast" and node.input[0] in ("timestep", "fps"):
+            table = helper.make_node("Gather", ["numbers", *node.input], node.output, node.name)
+            node.CopyFrom(table)
+    onnx.save(model, path)
 
 
 @pytest.fixture(scope="module")
@@ -159,8 +182,10 @@ def test_a_half_graph_on_directml(
 def test_a_video_on_directml(
     wine: Wine, half_bundle: Path, truth: NDArray[np.uint8], tmp_path: Path, device: str
 ) -> None:
-    made = hb_run(wine, tmp_path, "--device", device, "--bundle", windows(half_bundle))
+    half = "--bundle", windows(half_bundle), "--precision", "fp16"
+    made = hb_run(wine, tmp_path, "--device", device, *half)
     for stage, facts in made["stages"].items():
+        assert facts["precision"] == "fp16"
         asked = "cpu" if stage == "text_encoder" and device != DML else DML
         assert (facts["device"], facts["why"]) == (asked, "asked for")
         assert facts["share_on_device"] >= LEAST_SHARE

@@ -4,7 +4,6 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
@@ -15,13 +14,14 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import hummingbird_edge.runtime
+from hummingbird_edge.export.precision import graphs_for
+from hummingbird_edge.export.quantized import QuantizationPlan, quantize_bundle
 from hummingbird_edge.runtime.bundle import BUILTIN, Bundle
 from hummingbird_edge.runtime.device import Device
 from hummingbird_edge.runtime.placement import Option
 from hummingbird_edge.runtime.text_to_video import TextToVideo
 from hummingbird_edge.runtime.trial import run_trial, snr_db
 
-HALF_PRECISION = Path(__file__).parents[1] / "directml" / "half_precision.py"
 DEFAULT = Path.home() / ".cache" / "hummingbird-edge" / "webgpu"
 PROMPT = "a red circle moving right"
 LEAST_SHARE = 0.95
@@ -40,8 +40,8 @@ from hummingbird_edge.runtime.device import Device
 from hummingbird_edge.runtime.placement import Option
 from hummingbird_edge.runtime.trial import run_trial
 
-folder, stage, sizes, out = sys.argv[1:]
-option = Option(Device.parse("webgpu"))
+folder, precision, stage, sizes, out = sys.argv[1:]
+option = Option(Device.parse("webgpu"), precision)
 trial = run_trial(Bundle.open(folder), stage, option, json.loads(sizes), runs=1)
 np.save(out, trial.output)
 print(json.dumps({"share": trial.share}))
@@ -87,9 +87,10 @@ def staged_runtime(folder: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def bundles(webgpu: Run, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Return the built-in bundle in float32, and with weights and activations in float16."""
+    """Return the built-in bundle in float32, and one with float16 graphs, as hb-export does."""
     folder = tmp_path_factory.mktemp("half") / "bundle"
-    subprocess.run([sys.executable, str(HALF_PRECISION), folder, "webgpu"], check=True)
+    plan = QuantizationPlan(graphs_for("fp16"), [PROMPT])
+    quantize_bundle(BUILTIN, folder, plan, lambda _: None, force=False)
     return {"fp32": BUILTIN, "fp16": folder}
 
 
@@ -113,7 +114,8 @@ def test_a_graph_on_webgpu(
     least_snr_db: float,
 ) -> None:
     sizes = SIZES[stage]
-    done = webgpu(ONE_STAGE, bundles[precision], stage, json.dumps(sizes), tmp_path / "made.npy")
+    asked = bundles[precision], precision, stage, json.dumps(sizes)
+    done = webgpu(ONE_STAGE, *asked, tmp_path / "made.npy")
     assert done.returncode == 0, done.stderr
     share = json.loads(done.stdout.splitlines()[-1])["share"]
     cpu = Option(Device.parse("cpu"))
@@ -129,7 +131,7 @@ def test_a_video_on_webgpu(
     webgpu: Run, bundles: dict[str, Path], tmp_path: Path, precision: str
 ) -> None:
     out = tmp_path / "frames"
-    options = ["--bundle", bundles[precision], "--device", "webgpu"]
+    options = ["--bundle", bundles[precision], "--device", "webgpu", "--precision", precision]
     done = webgpu(HB_RUN, *options, "--json", "--seed", "7", "-o", out, PROMPT)
     assert done.returncode == 0, done.stderr
     made = json.loads(done.stdout.splitlines()[-1])
