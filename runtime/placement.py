@@ -106,11 +106,17 @@ def precisions_of(stage: str, device: Device, graphs: Collection[str]) -> tuple[
     The text encoder is a fiftieth of the work and its first token's activations are large: it
     stays in fp32 where there is such a graph, unless asked otherwise.
     """
-    own = device.precisions() if "float32" in graphs else ()
-    if "float16" in graphs and "fp16" not in own and device.engine == "onnxruntime":
-        # The processor computes most of it in float32 all the same, and casts.
-        own = (*own, "fp16") if device.target == "CPUExecutionProvider" else ("fp16", *own)
-    known = (*(["int8"] if "int8" in graphs and device.has_int8 else []), *own)
+    known = device.precisions() if "float32" in graphs else ()
+    own = [
+        precision
+        for precision, graph, has in (
+            ("int8", "int8", device.has_int8),
+            ("fp16", "float16", device.engine == "onnxruntime"),
+        )
+        if graph in graphs and has
+    ]
+    # ONNX Runtime's CPU gains by neither: it computes much of both in float32, and converts.
+    known = (*known, *own) if device.target == "CPUExecutionProvider" else (*own, *known)
     return tuple(reversed(known)) if stage == "text_encoder" else known
 
 
