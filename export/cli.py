@@ -1,14 +1,18 @@
 """The command `hb-export`: build bundles, and look into them."""
 
 import json
+import math
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from hummingbird_edge.runtime.command import require_modules, run_command
 from hummingbird_edge.runtime.errors import RequestError
+
+if TYPE_CHECKING:
+    from hummingbird_edge.runtime.manifest import Manifest
 
 __all__ = ["main"]
 
@@ -237,13 +241,7 @@ def inspect(
     manifest = opened.manifest
     typer.echo(f"{manifest.name}: {opened.bytes / 1e6:.1f} MB, every file has its digest")
     for stage, entry in manifest.stages.items():
-        variant = entry["variants"][0]
-        agreement = entry.get("agreement_with_pytorch", {})
-        typer.echo(
-            f"  {stage}: {entry.get('parameters')} parameters, {variant.get('precision')} "
-            f"stored as {variant.get('storage')}, opset {variant.get('opset')}, within "
-            f"{agreement.get('largest_difference')} of PyTorch"
-        )
+        typer.echo(f"  {stage}: {entry.get('parameters')} parameters, {_graphs(manifest, stage)}")
     model, sampler, defaults = manifest.model, manifest.sampler, manifest.defaults
     typer.echo(
         f"  sizes divide by {model.size_divisor}; predicts {sampler.prediction_type}; default "
@@ -251,6 +249,21 @@ def inspect(
     )
     typer.echo(f"  from {manifest.provenance.get('source')}")
     typer.echo(f"  {manifest.licence}")
+
+
+def _graphs(manifest: "Manifest", stage: str) -> str:
+    """Say which graphs a stage has, and how near they are to what they were made from."""
+    entry, psnr = manifest.stages[stage], manifest.psnr_db(stage)
+    agreement = entry.get("agreement_with_pytorch", {}).get("largest_difference")
+    near = {"float32": f", within {agreement} of PyTorch"}
+    if math.isfinite(psnr):
+        near["int8"] = f", frames {psnr:.1f} dB from float32"
+    first = {variant.get("precision"): variant for variant in reversed(entry["variants"])}
+    return "; ".join(
+        f"{name} stored as {first[name].get('storage')}, opset {first[name].get('opset')}"
+        f"{near.get(name, '')}"
+        for name in manifest.precisions(stage)
+    )
 
 
 def main() -> None:

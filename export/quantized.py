@@ -293,7 +293,12 @@ def _list_variants(
             _list_float16(entries["stages"], stage, folder)
         variants = entries["stages"][stage]["variants"]
         if "int8" in precisions:
-            new = {**variants[0], "graph": f"{stage}/{INT8}", "precision": "int8"}
+            new = {
+                **variants[0],
+                "graph": f"{stage}/{INT8}",
+                "precision": "int8",
+                "storage": "int8",
+            }
             if quality is not None and stage in _CALIBRATED:
                 new["psnr_db"] = round(quality.median_db, 2)
             fused = f"{stage}/{Path(INT8).stem}_fused.onnx"
