@@ -21,8 +21,7 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
-from hummingbird_edge.kernels.pattern import producer
-from hummingbird_edge.quantize.node import add_constant, add_node
+from hummingbird_edge.quantize.node import add_constant, add_node, node_behind
 
 __all__ = ["LARGEST", "leading_to_angles", "to_float16"]
 
@@ -119,7 +118,7 @@ class _Rewrite:
         return self.casts[value, kind]
 
     def _converted(self, value: ir.Value, kind: ir.DataType, reader: ir.Node) -> ir.Value:
-        widening = producer(value, "Cast")
+        widening = node_behind(value, "Cast")
         if widening is not None and self._kind(widening.inputs[0]) == kind:
             assert widening.inputs[0] is not None
             return widening.inputs[0]

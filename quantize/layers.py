@@ -11,7 +11,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from hummingbird_edge.kernels.pattern import producer, weight
+from hummingbird_edge.quantize.node import node_behind, stored_weight
 
 __all__ = ["Layer", "find_layers"]
 
@@ -58,14 +58,14 @@ class Layer:
     @property
     def sides(self) -> tuple[ir.Value, ...]:
         """The activations whose ranges it needs: both sides where it reads a skip concatenation."""
-        concat = producer(self.activation, "Concat")
+        concat = node_behind(self.activation, "Concat")
         if self.kind != "Conv" or concat is None or len(concat.inputs) != 2:
             return (self.activation,)
         return tuple(value for value in concat.inputs if value is not None)
 
     def weight(self) -> NDArray[np.float32]:
         """Return W in float32, as the graph holds it."""
-        stored = weight(self.node.inputs[1])
+        stored = stored_weight(self.node.inputs[1])
         assert stored is not None
         return stored.numpy().astype(np.float32)
 
@@ -74,7 +74,7 @@ def find_layers(model: ir.Model) -> list[Layer]:
     """Return the layers of `model` in the order of its nodes."""
     found = []
     for node in model.graph:
-        stored = weight(node.inputs[1]) if node.op_type in KINDS else None
+        stored = stored_weight(node.inputs[1]) if node.op_type in KINDS else None
         if stored is not None and stored.size >= _SMALLEST:
             found.append(Layer(node))
     return found

@@ -27,7 +27,6 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
-from hummingbird_edge.kernels.pattern import replace
 from hummingbird_edge.quantize.layers import Layer, find_layers
 from hummingbird_edge.quantize.node import add_constant, add_node
 from hummingbird_edge.quantize.ranges import Ranges
@@ -55,9 +54,10 @@ def quantize(model: ir.Model, ranges: Ranges, keep: Collection[str] = ()) -> int
     layers = [layer for layer in find_layers(model) if layer.name not in keep]
     for layer in layers:
         before, after = layer.node.outputs[0], quantizer.product(layer)
-        name = before.name
-        replace(before, after)
-        before.name, after.name = f"{name}_float32", name  # ranges go by names
+        after.type, after.shape = before.type, before.shape
+        before.replace_all_uses_with(after, replace_graph_outputs=True)
+        name = before.name  # by which ranges and outputs go
+        before.name, after.name = f"{name}_float32", name
     RemoveUnusedNodesPass()(model)
     return len(layers)
 

@@ -14,9 +14,8 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
-from hummingbird_edge.kernels.pattern import replace, weight
 from hummingbird_edge.quantize.layers import find_layers
-from hummingbird_edge.quantize.node import add_constant, add_node
+from hummingbird_edge.quantize.node import add_constant, add_node, stored_weight
 from hummingbird_edge.quantize.static import add_weight, quantize_weight
 
 __all__ = ["quantize_weights"]
@@ -36,13 +35,13 @@ def quantize_weights(model: ir.Model) -> int:
 
 
 def _is_embedding(node: ir.Node) -> bool:
-    table = weight(node.inputs[0]) if node.op_type == "Gather" else None
+    table = stored_weight(node.inputs[0]) if node.op_type == "Gather" else None
     return table is not None and len(table.shape) == 2 and table.size >= 1 << 16
 
 
 def _quantize_rows(graph: ir.Graph, gather: ir.Node) -> None:
     """Look up 8-bit rows and their scales, so that the table itself is never widened."""
-    table = weight(gather.inputs[0])
+    table = stored_weight(gather.inputs[0])
     assert table is not None
     q, scale = quantize_weight(table.numpy().astype(np.float32), 0)
     name, ids = str(gather.name), gather.inputs[1]
@@ -53,4 +52,4 @@ def _quantize_rows(graph: ir.Graph, gather: ir.Node) -> None:
     scales = add_node(graph, "Gather", [scales, ids], f"{name}_scales", gather)
     wide = add_node(graph, "Cast", [rows], f"{name}_wide", gather, to=int(ir.DataType.FLOAT))
     product = add_node(graph, "Mul", [wide, scales], f"{name}_dq", gather)
-    replace(gather.outputs[0], product)
+    gather.outputs[0].replace_all_uses_with(product)
