@@ -38,10 +38,11 @@ from hummingbird_edge.distill.score import score_clips, unseen_captions
 from hummingbird_edge.export.precision import graphs_for
 from hummingbird_edge.export.quantized import QuantizationPlan, quantize_bundle
 from hummingbird_edge.quantize.quality import Quality, compare
-from hummingbird_edge.quantize.trajectory import Run, Trajectory, decode, encode, trajectories, walk
+from hummingbird_edge.quantize.trajectory import Run, decode, encode, trajectories, walk
 from hummingbird_edge.runtime.bundle import BUILTIN, Bundle
 from hummingbird_edge.runtime.device import Device
 from hummingbird_edge.runtime.placement import Option
+from hummingbird_edge.runtime.request import Request
 from hummingbird_edge.runtime.result import to_pixels
 from hummingbird_edge.runtime.session import open_session
 
@@ -74,10 +75,9 @@ class Bench:
         self.prompts = [caption for _, caption in pairs]
         self.scenes = [scene for scene, _ in pairs[CALIBRATION:]]
         self.contexts = encode(bundle, self.prompts)
-        default = bundle.manifest.defaults.guidance
         self.plan = [
-            Trajectory(t.prompt, default, FIRST_SEED + i, t.shape, t.steps, t.fps)
-            for i, t in enumerate(trajectories(bundle, self.prompts[CALIBRATION:], 0, {}))
+            Request.for_model(bundle.manifest, prompt, FIRST_SEED + index)
+            for index, prompt in enumerate(self.prompts[CALIBRATION:])
         ]
         self.videos, self.captions = videos, captions
         self.references = self.make(*self.networks(self.bundle, "cpu", "fp32"))[0]
@@ -85,7 +85,7 @@ class Bench:
     def networks(self, bundle: Bundle, device: str, precision: str) -> tuple[Run, Run]:
         """Return U-Net and decoder of a bundle, as the runtime loads them."""
         option = Option(Device.parse(device), precision)
-        frames, height, width = self.plan[0].shape[2:]
+        frames, height, width = self.plan[0].latent_shape(self.bundle.manifest)[2:]
         sizes = {"frames": frames, "height": height, "width": width}
         unet, vae = (
             open_session(

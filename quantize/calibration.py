@@ -6,6 +6,7 @@ is kept but sums and extremes. What is done is recorded after every trajectory: 
 was stopped goes on where it was. For float16 one trajectory tells which values are too large.
 """
 
+import contextlib
 import hashlib
 import json
 import os
@@ -23,10 +24,11 @@ from hummingbird_edge.quantize.layers import find_layers
 from hummingbird_edge.quantize.peaks import Peaks, add_peaks
 from hummingbird_edge.quantize.ranges import Ranges, observe
 from hummingbird_edge.quantize.sensitivity import Noise, add_twins
-from hummingbird_edge.quantize.trajectory import Run, Trajectory, decode, walk
+from hummingbird_edge.quantize.trajectory import Run, decode, walk
 from hummingbird_edge.runtime.bundle import Bundle
 from hummingbird_edge.runtime.device import Device
 from hummingbird_edge.runtime.placement import Option
+from hummingbird_edge.runtime.request import Request
 from hummingbird_edge.runtime.session import open_session
 
 __all__ = ["PROMPTS", "Calibration", "calibrate", "find_peaks"]
@@ -119,7 +121,7 @@ class _Watched:
 def calibrate(
     bundle: Bundle,
     folder: Path,
-    plan: Sequence[Trajectory],
+    plan: Sequence[Request],
     contexts: Mapping[str, NDArray[np.float32]],
     stages: Sequence[str],
     report: Callable[[str], None],
@@ -138,13 +140,13 @@ def calibrate(
         for index in range(found.done, len(plan)):
             _run(plan[index], bundle, contexts, networks)
             found.done = index + 1
-            found.save(record)
+            _keep(found, record)
             report(f"calibration: {found.done} of {len(plan)} trajectories")
         del networks
     if set(found.noise) != set(stages):
         found.noise = {}
         _run(plan[0], bundle, contexts, {s: _with_twins(folder, s, found) for s in stages})
-        found.save(record)
+        _keep(found, record)
         report("calibration: the loss of every layer is measured")
     return found
 
@@ -152,7 +154,7 @@ def calibrate(
 def find_peaks(
     bundle: Bundle,
     folder: Path,
-    trajectory: Trajectory,
+    trajectory: Request,
     contexts: Mapping[str, NDArray[np.float32]],
     stages: Sequence[str],
 ) -> dict[str, Peaks]:
@@ -171,7 +173,7 @@ def find_peaks(
 
 
 def _run(
-    trajectory: Trajectory,
+    trajectory: Request,
     bundle: Bundle,
     contexts: Mapping[str, NDArray[np.float32]],
     networks: Mapping[str, Run],
@@ -204,7 +206,13 @@ def _with_twins(folder: Path, stage: str, found: Calibration) -> Run:
         path.with_name("twins.onnx_data").unlink()
 
 
-def _record(bundle: Bundle, plan: Sequence[Trajectory], stages: Sequence[str]) -> Path:
+def _keep(found: Calibration, record: Path) -> None:
+    # A home that cannot be written costs a calibration that was stopped, nothing else.
+    with contextlib.suppress(OSError):
+        found.save(record)
+
+
+def _record(bundle: Bundle, plan: Sequence[Request], stages: Sequence[str]) -> Path:
     from platformdirs import user_cache_path
 
     facts = [_FORM, bundle.digest, [asdict(trajectory) for trajectory in plan], list(stages)]

@@ -8,10 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hummingbird_edge.quantize.quality import Quality, compare
-from hummingbird_edge.quantize.trajectory import Trajectory, decode, walk
+from hummingbird_edge.quantize.trajectory import decode, walk
 from hummingbird_edge.runtime.bundle import Bundle
 from hummingbird_edge.runtime.device import Device
 from hummingbird_edge.runtime.placement import Option
+from hummingbird_edge.runtime.request import Request
 from hummingbird_edge.runtime.result import to_pixels
 from hummingbird_edge.runtime.session import Session, open_session
 
@@ -27,7 +28,7 @@ class Evaluation:
     def __init__(
         self,
         bundle: Bundle,
-        plan: Sequence[Trajectory],
+        plan: Sequence[Request],
         contexts: Mapping[str, NDArray[np.float32]],
     ) -> None:
         """`contexts` holds the encoded prompts; a float32 `bundle` gives the references."""
@@ -60,6 +61,6 @@ class Evaluation:
         return [walk(each, self._bundle, self._contexts, network.run) for each in self._plan]
 
     def _open(self, stage: str, graph: Path) -> Session:
-        frames, height, width = self._plan[0].shape[2:]
+        frames, height, width = self._plan[0].latent_shape(self._bundle.manifest)[2:]
         sizes = {"frames": frames if stage == "unet" else 1, "height": height, "width": width}
         return open_session(graph, _CPU, sizes)

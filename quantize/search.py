@@ -24,8 +24,6 @@ class Choice:
     """Of the frames with all others quantized."""
     tried: tuple[tuple[int, float], ...]
     """How many layers were kept, and the PSNR, in the order of trying."""
-    met: bool
-    """Whether the target is reached."""
 
 
 def search(
@@ -36,8 +34,7 @@ def search(
 ) -> Choice:
     """Return the fewest layers to keep such that `measure` of them is at least `least_psnr_db`.
 
-    `snr_db` and `work` (multiplications) are by layer. Where no number does, all are kept, and
-    `met` is False.
+    `snr_db` and `work` (multiplications) are by layer. Where no number does, all are kept.
     """
     gated = [name for name, snr in snr_db.items() if snr < LEAST_LAYER_DB]
     ranked = sorted(snr_db, key=lambda name: (name not in gated, -_worth(snr_db[name], work[name])))
@@ -57,8 +54,8 @@ def search(
             high = middle
         else:
             low = middle + 1
-    met = reached(high)
-    return Choice(tuple(ranked[:high]), tried[high], tuple(tried.items()), met)
+    reached(high)
+    return Choice(tuple(ranked[:high]), tried[high], tuple(tried.items()))
 
 
 def _worth(snr_db: float, work: float) -> float:

@@ -5,7 +5,6 @@ scale and the seed differ from one trajectory to the next. What the decoder sees
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -20,7 +19,7 @@ from hummingbird_edge.runtime.request import Request
 from hummingbird_edge.runtime.session import open_session
 from hummingbird_edge.runtime.tokenizer import Tokenizer
 
-__all__ = ["Run", "Trajectory", "decode", "encode", "trajectories", "walk"]
+__all__ = ["Run", "decode", "encode", "trajectories", "walk"]
 
 Latents = NDArray[np.float32]
 Run = Callable[[Mapping[str, NDArray[Any]]], NDArray[np.float32]]
@@ -29,34 +28,26 @@ _GUIDANCE = (1.0, 2 / 3, 4 / 3)
 """Of the bundle's default, in turn."""
 
 
-@dataclass(frozen=True, slots=True)
-class Trajectory:
-    """One video to be made."""
-
-    prompt: str
-    guidance: float
-    seed: int
-    shape: tuple[int, ...]
-    """Of the latents, (1, C, T, h, w)."""
-    steps: int
-    fps: int
-
-
 def trajectories(
     bundle: Bundle, prompts: Sequence[str], seed: int, size: Mapping[str, int | None]
-) -> list[Trajectory]:
-    """Return a trajectory a prompt, seeds from `seed` on, guidance over its range.
+) -> list[Request]:
+    """Return a video to be made for each prompt, seeds from `seed` on, guidance over its range.
 
     `size` may give `frames`, `width` and `height`, else they are the bundle's default. Raises
     RequestError for sizes that the model does not take.
     """
-    found = []
-    for index, prompt in enumerate(prompts):
-        request = Request.for_model(bundle.manifest, prompt, seed + index, "full", **size)
-        guidance = request.guidance * _GUIDANCE[index % len(_GUIDANCE)]
-        shape = request.latent_shape(bundle.manifest)
-        found.append(Trajectory(prompt, guidance, seed + index, shape, request.steps, request.fps))
-    return found
+    default = bundle.manifest.defaults.guidance
+    return [
+        Request.for_model(
+            bundle.manifest,
+            prompt,
+            seed + index,
+            "full",
+            guidance=default * _GUIDANCE[index % len(_GUIDANCE)],
+            **size,
+        )
+        for index, prompt in enumerate(prompts)
+    ]
 
 
 def encode(bundle: Bundle, prompts: Iterable[str]) -> dict[str, NDArray[np.float32]]:
@@ -70,18 +61,15 @@ def encode(bundle: Bundle, prompts: Iterable[str]) -> dict[str, NDArray[np.float
 
 
 def walk(
-    trajectory: Trajectory,
-    bundle: Bundle,
-    contexts: Mapping[str, NDArray[np.float32]],
-    unet: Run,
+    request: Request, bundle: Bundle, contexts: Mapping[str, NDArray[np.float32]], unet: Run
 ) -> Latents:
-    """Take all the steps of one trajectory; returns its clean latents (1, C, T, h, w)."""
-    width = bundle.manifest.model.guidance_width
-    needed = [contexts[trajectory.prompt], contexts[""]]
-    denoiser = Denoiser(unet, needed, trajectory.guidance, width, trajectory.fps)
-    x_t = denoised = gaussian_noise(trajectory.shape, trajectory.seed, 0)
-    for step in bundle.manifest.sampler.steps(trajectory.steps):
-        noise = gaussian_noise(trajectory.shape, trajectory.seed, 1 + step.index)
+    """Take all the steps of one video; returns its clean latents (1, C, T, h, w)."""
+    manifest, shape = bundle.manifest, request.latent_shape(bundle.manifest)
+    needed, width = [contexts[request.prompt], contexts[""]], manifest.model.guidance_width
+    denoiser = Denoiser(unet, needed, request.guidance, width, request.fps)
+    x_t = denoised = gaussian_noise(shape, request.seed, 0)
+    for step in manifest.sampler.steps(request.steps):
+        noise = gaussian_noise(shape, request.seed, 1 + step.index)
         x_t, denoised = step(x_t, denoiser(x_t, step.t), noise)
     return denoised
 

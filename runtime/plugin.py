@@ -47,7 +47,7 @@ def plugin_devices(name: str) -> tuple[Any, ...]:
             f"check the driver, or choose --device cpu"
         )
     found.sort(key=lambda device: "GPU" not in str(device.device.type))
-    # A session takes the devices of one provider.
+    # ONNX Runtime loads a graph on the devices of one provider.
     return tuple(device for device in found if device.ep_name == found[0].ep_name)
 
 
