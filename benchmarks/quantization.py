@@ -1,7 +1,7 @@
 """What smaller numbers cost the picture, and what they bring, on the built-in model.
 
-    python benchmarks/quantization.py                   a few minutes on two cores
-    python benchmarks/quantization.py --videos 64 --captions 400
+    python benchmarks/quantization.py
+    python benchmarks/quantization.py --videos 16 --captions 32         a quick look
 
 Calibrates on captions that no row is judged on. Each row makes the same videos from the same seeds:
 float32, this project's float16 and int8, NNCF's and ONNX Runtime's quantizers with their defaults

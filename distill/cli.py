@@ -220,6 +220,39 @@ def score(
 
 
 @app.command()
+def quantize(
+    output: Annotated[Path, typer.Argument(help="The new bundle's folder.")],
+    bundle: Annotated[Path | None, typer.Option(help="In float32, else the built-in one.")] = None,
+    precision: Annotated[str, typer.Option(help="As for hb-export quantize.")] = "fp32+int8",
+    calibration: Annotated[int, typer.Option(min=1, help="Captions to calibrate on.")] = 16,
+    held_out: Annotated[
+        int, typer.Option(min=0, help="Videos to compare with float32; 0 for no search.")
+    ] = 16,
+    min_psnr: Annotated[float, typer.Option(help="Of these videos, in dB.")] = 36.0,
+    captions: Annotated[int, typer.Option(min=1, help="Held-out captions to judge.")] = 400,
+    seed: Annotated[int, typer.Option(min=0, help="Which captions, and what noise.")] = 0,
+    force: Annotated[bool, typer.Option("--force", help="Replace a bundle there.")] = False,
+) -> None:
+    """Do what hb-export quantize does, on captions of the world, and judge before and after."""
+    require_modules("hb-distill quantize", "quantize", "onnx", "onnx_ir", "skimage", "matplotlib")
+    from hummingbird_edge.distill.quantized import judged_captions
+    from hummingbird_edge.distill.recipe import BUILTIN_RECIPE as RECIPE
+    from hummingbird_edge.export.precision import graphs_for
+    from hummingbird_edge.export.quantized import QuantizationPlan, quantize_bundle
+    from hummingbird_edge.runtime.bundle import BUILTIN, Bundle
+
+    source, world = bundle or BUILTIN, RECIPE.world
+    others, judge = judged_captions(
+        Bundle.open(source).manifest, world, captions, calibration + held_out, seed
+    )
+    plan = QuantizationPlan(
+        graphs_for(precision), others, calibration, held_out, min_psnr, seed=seed
+    )
+    quantize_bundle(source, output, plan, typer.echo, force, judge)
+    typer.echo(output)
+
+
+@app.command()
 def ablate(
     run: RunFolder,
     steps: Annotated[int, typer.Option(min=1, help="Steps of stage 2 of every variant.")] = 150,

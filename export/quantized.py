@@ -16,12 +16,12 @@ from hummingbird_edge.export.bundle_folder import beside, files_of, require_free
 from hummingbird_edge.export.graph import GRAPH
 from hummingbird_edge.export.variant import VARIANTS, save_variant
 from hummingbird_edge.quantize.calibration import Calibration, calibrate, find_peaks
-from hummingbird_edge.quantize.evaluation import Evaluation
+from hummingbird_edge.quantize.evaluation import Evaluation, Frames
 from hummingbird_edge.quantize.half import to_float16
 from hummingbird_edge.quantize.layers import find_layers
 from hummingbird_edge.quantize.peaks import Peaks
 from hummingbird_edge.quantize.quality import Quality
-from hummingbird_edge.quantize.report import LayerRow, Report
+from hummingbird_edge.quantize.report import Accuracy, LayerRow, Report
 from hummingbird_edge.quantize.search import Choice, search
 from hummingbird_edge.quantize.static import quantize
 from hummingbird_edge.quantize.trajectory import encode, trajectories
@@ -29,8 +29,9 @@ from hummingbird_edge.quantize.weight_only import quantize_weights
 from hummingbird_edge.runtime.bundle import Bundle
 from hummingbird_edge.runtime.errors import RequestError
 from hummingbird_edge.runtime.manifest import MANIFEST, Manifest
+from hummingbird_edge.runtime.request import Request
 
-__all__ = ["QuantizationPlan", "quantize_bundle"]
+__all__ = ["Judge", "QuantizationPlan", "quantize_bundle"]
 
 INT8 = "int8.onnx"
 _INLINE_BYTES = 1 << 16
@@ -79,20 +80,35 @@ class QuantizationPlan:
         return [stage for stage in _CALIBRATED if "int8" in self.precisions[stage]]
 
 
+@dataclass(frozen=True, slots=True)
+class Judge:
+    """Who can tell from a video whether it shows what its prompt asked for."""
+
+    requests: Sequence[Request]
+    """A video to be made each."""
+    accuracy: Callable[[Sequence[Frames]], float]
+    """Of the requests' videos, (T, H, W, 3) uint8 each: the share that is right."""
+
+
 def quantize_bundle(
-    source: Path, out: Path, plan: QuantizationPlan, report: Callable[[str], None], force: bool
+    source: Path,
+    out: Path,
+    plan: QuantizationPlan,
+    report: Callable[[str], None],
+    force: bool,
+    judge: Judge | None = None,
 ) -> None:
     """Write the bundle `out` from the one at `source`, which stays as it is.
 
-    `report` hears what is done. Raises BundleError, RequestError or OutputError; `out` then is as
-    it was.
+    `report` hears what is done; a `judge` counts what is right before and after U-Net or VAE go
+    into 8 bits. Raises BundleError, RequestError or OutputError; `out` then is as it was.
     """
     bundle = Bundle.open(source)
     _require_float32(bundle, plan)
     require_free(out, force)
     with beside(out) as folder:
         shutil.copytree(source, folder, dirs_exist_ok=True)
-        found = _Quantization(bundle, folder, plan, report).run()
+        found = _Quantization(bundle, folder, plan, report, judge).run()
         entries = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
         before = _megabytes(bundle.folder, plan.precisions)
         _list_variants(entries, folder, plan, found.quality)
@@ -122,6 +138,7 @@ class _Found:
     rows: tuple[LayerRow, ...] = ()
     choice: Choice | None = None
     quality: Quality | None = None
+    accuracy: Accuracy | None = None
 
     def report(self, name: str, before: Mapping[str, float], after: Mapping[str, float]) -> Report:
         plan = self.plan
@@ -134,6 +151,7 @@ class _Found:
             plan.least_psnr_db,
             self.choice.tried if self.choice else (),
             self.quality,
+            self.accuracy,
             self.rows,
         )
 
@@ -142,9 +160,15 @@ class _Quantization:
     """One bundle's way into 8 bits, in `folder`, which holds a copy of it."""
 
     def __init__(
-        self, bundle: Bundle, folder: Path, plan: QuantizationPlan, report: Callable[[str], None]
+        self,
+        bundle: Bundle,
+        folder: Path,
+        plan: QuantizationPlan,
+        report: Callable[[str], None],
+        judge: Judge | None,
     ) -> None:
-        self.bundle, self.folder, self.plan, self.report = bundle, folder, plan, report
+        self.bundle, self.folder, self.plan = bundle, folder, plan
+        self.report, self.judge = report, judge
 
     def run(self) -> _Found:
         found = _Found(self.plan)
@@ -192,8 +216,10 @@ class _Quantization:
         evaluation = Evaluation(self.bundle, held_out, contexts) if held_out else None
         qualities: dict[frozenset[str], Quality] = {}
 
+        graphs: dict[str, Path] = {}
+
         def measure(keep: Collection[str]) -> float:
-            graphs = self._write(calibration, keep)
+            graphs.update(self._write(calibration, keep))
             if evaluation is None:
                 return float("inf")
             quality = evaluation.measure(graphs.get("unet"), graphs.get("vae_decoder"))
@@ -210,7 +236,18 @@ class _Quantization:
         if choice.tried[-1][0] != len(choice.keep):
             self._write(calibration, choice.keep)
         found.choice, found.quality = choice, qualities.get(frozenset(choice.keep))
+        if self.judge is not None:
+            found.accuracy = self._judged(self.judge, graphs)
         found.rows = tuple(replace(row, kept=name in choice.keep) for name, row in rows.items())
+
+    def _judged(self, judge: Judge, graphs: Mapping[str, Path]) -> Accuracy:
+        """Count what is right before, and after by `graphs`."""
+        contexts = encode(self.bundle, [request.prompt for request in judge.requests])
+        evaluation = Evaluation(self.bundle, judge.requests, contexts)
+        videos = evaluation.videos(graphs.get("unet"), graphs.get("vae_decoder"))
+        before, after = judge.accuracy(evaluation.references), judge.accuracy(videos)
+        self.report(f"{100 * before:.1f} % of {len(videos)} videos are right, {100 * after:.1f} %")
+        return Accuracy(len(videos), before, after)
 
     def _prompts(self) -> list[str]:
         """Return a prompt a trajectory; held-out ones differ as far as there are enough."""

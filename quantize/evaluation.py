@@ -16,7 +16,7 @@ from hummingbird_edge.runtime.request import Request
 from hummingbird_edge.runtime.result import to_pixels
 from hummingbird_edge.runtime.session import Session, open_session
 
-__all__ = ["Evaluation"]
+__all__ = ["Evaluation", "Frames"]
 
 _CPU = Option(Device.parse("cpu"))
 Frames = NDArray[np.uint8]
@@ -37,20 +37,17 @@ class Evaluation:
     @cached_property
     def references(self) -> list[Frames]:
         """The videos in float32, (T, H, W, 3) uint8 each."""
-        return self._videos(self._bundle.graph("unet", "cpu"), self._vae)
-
-    @property
-    def _vae(self) -> Path:
-        return self._bundle.graph("vae_decoder", "cpu")
+        return self.videos(None, None)
 
     def measure(self, unet: Path | None, vae: Path | None) -> Quality:
         """Compare the videos by these graphs, or float32 ones for None, with the references."""
-        references = self.references
-        return compare(self._videos(unet or self._bundle.graph("unet", "cpu"), vae), references)
+        return compare(self.videos(unet, vae), self.references)
 
-    def _videos(self, unet: Path, vae: Path | None) -> list[Frames]:
-        latents = self._latents(unet)  # the U-Net is gone before the decoder is loaded
-        network = self._open("vae_decoder", vae or self._vae)
+    def videos(self, unet: Path | None, vae: Path | None) -> list[Frames]:
+        """Make the videos by these graphs, or float32 ones for None."""
+        # The U-Net is gone before the decoder is loaded.
+        latents = self._latents(unet or self._bundle.graph("unet", "cpu"))
+        network = self._open("vae_decoder", vae or self._bundle.graph("vae_decoder", "cpu"))
         return [
             to_pixels(np.concatenate(list(decode(clip, self._bundle, network.run))))
             for clip in latents

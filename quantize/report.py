@@ -8,7 +8,7 @@ from pathlib import Path
 from hummingbird_edge.quantize.quality import Quality
 from hummingbird_edge.quantize.search import LEAST_LAYER_DB
 
-__all__ = ["PLOT", "REPORT", "TABLE", "LayerRow", "Report"]
+__all__ = ["PLOT", "REPORT", "TABLE", "Accuracy", "LayerRow", "Report"]
 
 REPORT, TABLE, PLOT = "quantization.json", "QUANTIZATION.md", "quantization.png"
 _WORST = 12
@@ -32,6 +32,16 @@ class LayerRow:
 
 
 @dataclass(frozen=True, slots=True)
+class Accuracy:
+    """How many videos show all that their prompts ask for, where somebody can tell."""
+
+    videos: int
+    before: float
+    """The share of them in float32, in [0, 1]."""
+    after: float
+
+
+@dataclass(frozen=True, slots=True)
 class Report:
     """Everything that was found."""
 
@@ -47,6 +57,7 @@ class Report:
     """Layers kept and the PSNR, in the order of the search."""
     quality: Quality | None
     """Of the decoded frames against float32; None where no held-out video was asked for."""
+    accuracy: Accuracy | None
     layers: tuple[LayerRow, ...]
 
     def write(self, folder: Path) -> None:
@@ -77,6 +88,12 @@ class Report:
                 f"median PSNR {self.quality.median_db:.1f} dB (lowest "
                 f"{min(self.quality.psnr_db):.1f}), median SSIM {self.quality.median_ssim:.4f}. "
                 f"Asked for: {self.least_psnr_db:g} dB.",
+            ]
+        if (counted := self.accuracy) is not None:
+            lines += [
+                "",
+                f"{100 * counted.before:.1f} % of {counted.videos} videos showed all that was "
+                f"asked for in float32, {100 * counted.after:.1f} % do now.",
             ]
         if not self.layers:
             return "\n".join([*lines, ""])

@@ -1,0 +1,235 @@
+"""Bundles in smaller numbers, by the commands: what they hold and make, what is refused."""
+
+import json
+import re
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto
+
+from hummingbird_edge.distill.quantized import judged_captions
+from hummingbird_edge.distill.recipe import BUILTIN_RECIPE
+from hummingbird_edge.quantize.quality import compare
+from hummingbird_edge.runtime.bundle import BUILTIN, Bundle
+from hummingbird_edge.runtime.errors import DeviceError
+from hummingbird_edge.runtime.placement import options
+from hummingbird_edge.runtime.text_to_video import TextToVideo
+from tests.conftest import export
+
+Command = Callable[..., "subprocess.CompletedProcess[str]"]
+PROMPTS = [
+    "a red circle moving right",
+    "a blue square growing",
+    "a green triangle spinning",
+    "a yellow star moving up",
+    "a white ring moving left",
+    "a purple cross shrinking",
+]
+
+
+@pytest.fixture(scope="module")
+def prompts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("prompts") / "prompts.txt"
+    path.write_text("\n".join([*PROMPTS, "", "  "]), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="module")
+def int8_bundle(tmp_path_factory: pytest.TempPathFactory, prompts: Path) -> Path:
+    """The built-in model in 8 bits, with float32 beside it."""
+    out = tmp_path_factory.mktemp("int8") / "int8"
+    asked = ["--prompts", prompts, "--precision", "fp32+int8", "--calibration", 4, "--held-out", 2]
+    assert _quantize(BUILTIN, out, *asked) == 0
+    return out
+
+
+def _quantize(*arguments: object) -> object:
+    return export("quantize", *arguments)
+
+
+@pytest.mark.parametrize("device", ["cpu", "openvino"])
+def test_an_int8_video_is_near_the_float32_one(int8_bundle: Path, device: str) -> None:
+    if device == "openvino":
+        pytest.importorskip("openvino")
+    exact = TextToVideo.from_bundle(BUILTIN, "cpu", precision="fp32")
+    small = TextToVideo.from_bundle(int8_bundle, device, precision="unet=int8,vae=int8,text=int8")
+    made = [
+        [pipeline(p, seed=40 + i).frames for i, p in enumerate(PROMPTS)]
+        for pipeline in (small, exact)
+    ]
+    quality = compare(*made)
+    assert quality.median_db >= 36
+    assert quality.median_db < 60  # it was not float32
+    assert {how.option.precision for how in small.placed.values()} == {"int8"}
+
+
+def test_the_bundle_says_what_was_done(int8_bundle: Path) -> None:
+    bundle = Bundle.open(int8_bundle, verify=True)
+    for stage in ("unet", "vae_decoder"):
+        assert bundle.manifest.precisions(stage) == ("float32", "int8")
+        assert bundle.manifest.psnr_db(stage) >= 36
+        assert bundle.graph(stage, "cpu", "int8").name == "int8_fused.onnx"
+        assert bundle.graph(stage, "openvino", "int8").name == "int8.onnx"
+    report = json.loads((int8_bundle / "quantization.json").read_text(encoding="utf-8"))
+    assert len(report["layers"]) == 177
+    assert min(row["snr_db"] for row in report["layers"]) > 20
+    assert len(report["quality"]["psnr_db"]) == report["held_out"] == 2
+    assert min(report["quality"]["ssim"]) > 0.95
+    table = (int8_bundle / "QUANTIZATION.md").read_text(encoding="utf-8")
+    assert "177 of 177 layers are in 8 bits" in table
+    assert (int8_bundle / "quantization.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_same_seed_gives_the_same_graphs(
+    int8_bundle: Path, prompts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))  # nothing is known from before
+    asked = ["--precision", "unet=int8", "--calibration", 4, "--held-out", 0]
+    assert _quantize(BUILTIN, tmp_path / "again", "--prompts", prompts, *asked) == 0
+    graph = Path("unet") / "int8.onnx_data"
+    assert (tmp_path / "again" / graph).read_bytes() == (int8_bundle / graph).read_bytes()
+
+
+def test_more_layers_stay_where_more_is_asked_for(prompts: Path, tmp_path: Path) -> None:
+    asked = ["--calibration", 2, "--held-out", 1, "--min-psnr", 60, "--precision", "vae=int8"]
+    assert _quantize(BUILTIN, tmp_path / "near", "--prompts", prompts, *asked) == 0
+    report = json.loads((tmp_path / "near" / "quantization.json").read_text(encoding="utf-8"))
+    kept = sum(row["kept"] for row in report["layers"])
+    assert 0 < kept < 30
+    assert report["quality"]["psnr_db"][0] >= 60
+    assert min(psnr for count, psnr in report["tried"] if count >= kept) >= 60
+
+
+def test_a_bundle_of_int8_alone_is_smaller_and_runs(
+    hb: Command, prompts: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "int8"
+    asked = ["--prompts", prompts, "--calibration", 2, "--held-out", 0]
+    done = hb("hb-export", "quantize", BUILTIN, out, *asked)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert not list(out.rglob("model.onnx_data")) or {
+        path.parent.name for path in out.rglob("model.onnx_data")
+    } == {"vae_encoder"}
+    encoder = sum(p.stat().st_size for p in (BUILTIN / "vae_encoder").iterdir())
+    sizes = [sum(p.stat().st_size for p in f.rglob("*") if p.is_file()) for f in (out, BUILTIN)]
+    assert sizes[0] - encoder < 0.62 * (sizes[1] - encoder)
+    done = hb("hb-run", PROMPTS[0], "--bundle", out, "--device", "cpu", "--verbose", cwd=tmp_path)
+    assert done.returncode == 0
+    assert "unet ran on cpu int8" in done.stderr or "cpu int8" in done.stderr
+    refused = hb("hb-run", "a", "--bundle", out, "--precision", "fp32", cwd=tmp_path)
+    assert refused.returncode == 1
+    assert "cannot compute" in refused.stderr
+    assert "int8 graphs" in refused.stderr
+    again = hb("hb-export", "quantize", out, tmp_path / "twice", "--prompts", prompts)
+    assert again.returncode == 2
+    assert "has no float32 graph of text_encoder" in again.stderr
+
+
+def test_auto_takes_int8_where_it_is_near(int8_bundle: Path, tmp_path: Path) -> None:
+    def chosen(bundle: Path, device: str) -> str:
+        graphs = Bundle.open(bundle).manifest.trusted("unet")
+        return options("unet", device, "auto", graphs)[0].precision
+
+    pytest.importorskip("openvino")
+    assert chosen(int8_bundle, "openvino") == "int8"
+    assert chosen(int8_bundle, "cpu") == "fp32"  # where it would be slower
+    far = tmp_path / "far"
+    shutil.copytree(int8_bundle, far)
+    entries = json.loads((far / "hummingbird.json").read_text(encoding="utf-8"))
+    for variant in entries["stages"]["unet"]["variants"]:
+        if variant["precision"] == "int8":
+            variant["psnr_db"] = 25.0
+    (far / "hummingbird.json").write_text(json.dumps(entries), encoding="utf-8")
+    assert chosen(far, "openvino") != "int8"
+    with pytest.raises(DeviceError, match="float32 graphs"):
+        TextToVideo.from_bundle(BUILTIN, "cpu", precision="int8")
+
+
+def test_what_is_right_is_counted_before_and_after(hb: Command, tmp_path: Path) -> None:
+    out, count = tmp_path / "judged", 3
+    asked = ["--precision", "vae=int8", "--calibration", 1, "--held-out", 0, "--captions", count]
+    done = hb("hb-distill", "quantize", out, *asked)
+    assert done.returncode == 0, done.stderr
+    found = json.loads((out / "quantization.json").read_text(encoding="utf-8"))["accuracy"]
+    manifest, world = Bundle.open(BUILTIN).manifest, BUILTIN_RECIPE.world
+    _, jury = judged_captions(manifest, world, count, 1, 0)
+    counted = {}
+    for name, bundle, precision in (("before", BUILTIN, "fp32"), ("after", out, "vae=int8")):
+        pipeline = TextToVideo.from_bundle(bundle, "cpu", precision=precision)
+        made = [pipeline(r.prompt, seed=r.seed).frames for r in jury.requests]
+        counted[name] = jury.accuracy(made)
+    assert found == {"videos": count, **counted}
+    assert f"of {count} videos showed" in (out / "QUANTIZATION.md").read_text(encoding="utf-8")
+
+
+def test_a_float16_bundle_shares_its_weights(prompts: Path, tmp_path: Path) -> None:
+    out = tmp_path / "half"
+    assert _quantize(BUILTIN, out, "--prompts", prompts, "--precision", "fp16") == 0
+    bundle = Bundle.open(out)
+    assert bundle.manifest.precisions("unet") == ("float32", "float16")
+    assert bundle.graph("unet", "dml", "float16").name == "dml_float16.onnx"
+    assert bundle.graph("vae_decoder_tail", "webgpu", "float16").name == "tail_float16.onnx"
+    assert bundle.bytes < Bundle.open(BUILTIN).bytes + 1_000_000  # graphs, no weights
+    for stage in ("text_encoder", "unet", "vae_decoder"):
+        graph = onnx.load(bundle.graph(stage, None, "float16"), load_external_data=False).graph
+        large = [w for w in graph.initializer if np.prod(w.dims) > 256]
+        assert TensorProto.FLOAT not in {weight.data_type for weight in large}
+        exact = {n.op_type for n in graph.node if n.op_type in ("Sin", "Cos")}
+        assert exact == ({"Sin", "Cos"} if stage == "unet" else set())
+    truth, found = (
+        TextToVideo.from_bundle(out, "cpu", precision=precision)(PROMPTS[1]).frames
+        for precision in ("fp32", "fp16")
+    )
+    assert 45 <= compare([found], [truth]).median_db < 100
+    # A processor gains nothing: only who asks gets it.
+    graphs = bundle.manifest.trusted("unet")
+    assert options("unet", "cpu", "auto", graphs)[0].precision == "fp32"
+
+
+def test_build_takes_precisions(hb: Command, tmp_path: Path, tiny_config: Path) -> None:
+    tokenizer = tiny_config.parent / "tokenizer"
+    made = ["--random-weights", "--config", tiny_config, "--tokenizer", tokenizer]
+    text = tmp_path / "prompts.txt"
+    text.write_text("a red cat\na cat\n", encoding="utf-8")
+    done = hb(
+        *("hb-export", "build", *made, tmp_path / "out", "--precision", "unet=fp16+int8"),
+        *("--prompts", text),
+    )
+    assert done.returncode == 0, done.stderr
+    manifest = Bundle.open(tmp_path / "out").manifest
+    assert manifest.precisions("unet") == ("float32", "float16", "int8")
+    assert manifest.precisions("vae_decoder") == ("float32",)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["out", "prompts.txt"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (("--prompts", "nowhere.txt"), 2, r"prompts in nowhere\.txt cannot be read"),
+        (("--prompts", "empty.txt"), 2, "holds no prompt"),
+        (("--precision", "int4"), 2, "--precision has 'int4': choose from fp32"),
+        (("--precision", "unet=int8,unet=fp32"), 2, "names unet twice"),
+        (("--calibration", "0"), 2, "give 1 or more trajectories"),
+        (("--min-psnr", "nan"), 2, "--min-psnr is nan"),
+        (("--size", "65x64"), 2, "width 65 does not divide"),
+        (("--force",), 1, "is there already: choose another folder"),
+    ],
+)
+def test_wrong_input_is_one_sentence(
+    hb: Command, tmp_path: Path, arguments: tuple[str, ...], code: int, message: str
+) -> None:
+    (tmp_path / "empty.txt").write_text("\n \n", encoding="utf-8")
+    out = tmp_path / "out"
+    if arguments == ("--force",):
+        out.mkdir()
+    before = sorted(tmp_path.iterdir())
+    done = hb("hb-export", "quantize", BUILTIN, out, *arguments, cwd=tmp_path)
+    assert done.returncode == code, done.stderr
+    assert re.search(message, done.stderr)
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert sorted(tmp_path.iterdir()) == before
