@@ -30,7 +30,7 @@ def main() -> None:
         shutil.rmtree(stale, ignore_errors=True)
     run("snapshot", "pip", "install", "--quiet", "--no-deps", "--target", str(TYPED), ".")
     run("types", "mypy", "-p", "hummingbird_edge")
-    run("types of scripts and tests", "mypy", "benchmarks", "tests", "check.py")
+    run("types of scripts and tests", "mypy", "tests", "check.py")
     print("== tests", flush=True)
     # Not `python -m pytest`: it puts this folder first on the path, where `kernels` hides a
     # package that other libraries look for.

@@ -191,7 +191,7 @@ def quantize_(
         Path | None,
         typer.Option(help="A text file, a prompt a line: the first ones calibrate, others judge."),
     ] = None,
-    calibration: Annotated[int, typer.Option(help="Trajectories to calibrate on.")] = 6,
+    calibration: Annotated[int, typer.Option(help="Trajectories to calibrate on.")] = 4,
     held_out: Annotated[
         int, typer.Option(help="Videos to compare with float32; 0 for none, and no search.")
     ] = 4,

@@ -50,7 +50,7 @@ class QuantizationPlan:
     `int8`. A float16 graph has a float32 one beside it, whose stored weights it shares."""
     prompts: Sequence[str]
     """For calibration first, then those held out."""
-    calibration: int = 6
+    calibration: int = 4
     """How many trajectories to calibrate on."""
     held_out: int = 4
     """How many videos to compare with float32; with none there is no search."""

@@ -7,6 +7,7 @@ was stopped goes on where it was. For float16 one trajectory tells which values 
 """
 
 import contextlib
+import gc
 import hashlib
 import json
 import os
@@ -99,6 +100,7 @@ class _Watched:
     def __init__(self, graph: Path, names: Sequence[str], collector: _Collector) -> None:
         import onnxruntime
 
+        gc.collect()  # graphs refer to themselves, and hold weights
         options = onnxruntime.SessionOptions()
         options.execution_order = onnxruntime.ExecutionOrder.PRIORITY_BASED
         options.log_severity_level = _ERRORS_ONLY
@@ -136,16 +138,20 @@ def calibrate(
     if found.done:
         report(f"calibration: {found.done} of {len(plan)} trajectories are known from before")
     if found.done < len(plan):
-        networks = {s: _with_ranges(folder, s, found) for s in stages}
+        networks = {s: _with_ranges(bundle, folder, s, found) for s in stages}
         for index in range(found.done, len(plan)):
-            _run(plan[index], bundle, contexts, networks)
+            _run(plan[index], bundle, contexts, networks.get)
             found.done = index + 1
             _keep(found, record)
             report(f"calibration: {found.done} of {len(plan)} trajectories")
         del networks
     if set(found.noise) != set(stages):
         found.noise = {}
-        _run(plan[0], bundle, contexts, {s: _with_twins(folder, s, found) for s in stages})
+
+        def twins(stage: str) -> Run | None:
+            return _with_twins(bundle, folder, stage, found) if stage in stages else None
+
+        _run(plan[0], bundle, contexts, twins)
         _keep(found, record)
         report("calibration: the loss of every layer is measured")
     return found
@@ -168,7 +174,7 @@ def find_peaks(
             networks[stage] = _Watched(path, names, peaks)
         finally:
             path.unlink()
-    _run(trajectory, bundle, contexts, networks)
+    _run(trajectory, bundle, contexts, networks.get)
     return found
 
 
@@ -176,19 +182,37 @@ def _run(
     trajectory: Request,
     bundle: Bundle,
     contexts: Mapping[str, NDArray[np.float32]],
-    networks: Mapping[str, Run],
+    network: Callable[[str], Run | None],
 ) -> None:
-    """Run one trajectory and decode its first, middle and last frame."""
-    unet = networks.get("unet") or open_session(bundle.graph("unet", "cpu"), _CPU).run
+    """Run one trajectory and decode its first, middle and last frame.
+
+    `network` is asked for the U-Net, and once that is gone for the decoder; None is not watched.
+    """
+    unet = network("unet") or open_session(bundle.graph("unet", "cpu"), _CPU).run
     latents = walk(trajectory, bundle, contexts, unet)
-    if "vae_decoder" in networks:
+    del unet
+    vae = network("vae_decoder")
+    if vae is not None:
         frames = sorted({0, latents.shape[2] // 2, latents.shape[2] - 1})
-        for _ in decode(latents[:, :, frames], bundle, networks["vae_decoder"]):
+        for _ in decode(latents[:, :, frames], bundle, vae):
             pass
 
 
-def _with_ranges(folder: Path, stage: str, found: Calibration) -> Run:
-    model, path = ir.load(folder / stage / "model.onnx"), folder / stage / "observed.onnx"
+def _for_cpu(bundle: Bundle, folder: Path, stage: str) -> ir.Model:
+    """Return a stage's graph for ONNX Runtime's CPU, what layers read named as in the plain one.
+
+    Its attention stores no scores: at full size a step takes 43 s in place of 60.
+    """
+    plain = ir.load(folder / stage / "model.onnx")
+    fused = ir.load(folder / stage / bundle.graph(stage, "cpu").name)
+    for one, other in zip(find_layers(fused), find_layers(plain), strict=True):
+        for value, known in zip(one.sides, other.sides, strict=True):
+            value.name = known.name
+    return fused
+
+
+def _with_ranges(bundle: Bundle, folder: Path, stage: str, found: Calibration) -> Run:
+    model, path = _for_cpu(bundle, folder, stage), folder / stage / "observed.onnx"
     names = observe(model, find_layers(model), path)
     try:
         return _Watched(path, names, found.ranges.setdefault(stage, Ranges()))
@@ -196,8 +220,8 @@ def _with_ranges(folder: Path, stage: str, found: Calibration) -> Run:
         path.unlink()
 
 
-def _with_twins(folder: Path, stage: str, found: Calibration) -> Run:
-    model, path = ir.load(folder / stage / "model.onnx"), folder / stage / "twins.onnx"
+def _with_twins(bundle: Bundle, folder: Path, stage: str, found: Calibration) -> Run:
+    model, path = _for_cpu(bundle, folder, stage), folder / stage / "twins.onnx"
     names = add_twins(model, found.ranges[stage], path, "twins.onnx_data")
     try:
         return _Watched(path, names, found.noise.setdefault(stage, Noise()))

@@ -47,13 +47,18 @@ class Layer:
     def in_width(self) -> int | None:
         """Channels of rows (..., C) that it reads; None for a convolution, whose are axis 1."""
         shape = self.weight().shape
-        return None if self.kind == "Conv" else shape[1 - self.out_axis]
+        return None if self.kind == "Conv" else shape[self.in_axis]
 
     @property
     def out_axis(self) -> int:
         """The axis of its weight that becomes channels of the output."""
         transposed = "transB" in self.node.attributes and self.node.attributes["transB"].as_int()
         return 0 if self.kind == "Conv" or transposed else self.weight().ndim - 1
+
+    @property
+    def in_axis(self) -> int:
+        """The axis of its weight that goes over the channels of what it reads."""
+        return 1 if self.kind == "Conv" else 1 - self.out_axis
 
     @property
     def sides(self) -> tuple[ir.Value, ...]:

@@ -44,10 +44,10 @@ class Ranges:
             before = self.extremes.get(name, (low, high))
             self.extremes[name] = np.minimum(before[0], low), np.maximum(before[1], high)
 
-    def of(self, name: str) -> tuple[float, float]:
-        """Return the smallest and largest value of all channels."""
+    def largest(self, name: str) -> NDArray[np.float32]:
+        """Return the largest absolute value of every channel, (C,)."""
         low, high = self.extremes[name]
-        return float(low.min()), float(high.max())
+        return np.maximum(-low, high)
 
     def arrays(self) -> dict[str, NDArray[np.float32]]:
         """Return plain arrays to be stored."""

@@ -57,11 +57,12 @@ def add_twins(model: ir.Model, ranges: Ranges, path: Path, weights: str) -> list
     Returns the layers' names in the order of their three outputs, which follow the graph's own.
     `weights` names the file of weights, beside `path`.
     """
-    graph, quantizer = model.graph, Quantizer(model.graph, ranges)
+    graph, layers = model.graph, find_layers(model)
+    quantizer = Quantizer(graph, ranges, layers)
     nodes = list(graph)
     following = dict(pairwise(nodes))
     names = []
-    for layer in find_layers(model):
+    for layer in layers:
         y, y_q = layer.node.outputs[0], quantizer.product(layer)
         # Right behind the layer: at the end of the graph all activations would have to wait.
         totals = _sums(graph, layer.name, y, y_q, following.get(layer.node))

@@ -3,7 +3,8 @@
     q = clip(round(x / S) + Z, -128, 127)        x' = S (q - Z)
 
 A weight has one scale S for every output channel, with Z = 0 and |q| <= 127; activations have one
-for all, from the ranges that calibration saw. A graph says so with QuantizeLinear and
+for all, from the ranges that calibration saw, once those of convolutions are even over their
+channels (`smoothing`). A graph says so with QuantizeLinear and
 DequantizeLinear around each layer, which ONNX Runtime and OpenVINO both turn into products of 8-bit
 integers; the rest stays as it was.
 
@@ -20,7 +21,6 @@ Source: Jacob et al. 2018 (arXiv:1712.05877), equations 1 and 12; per channel: K
 """
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
 
 import numpy as np
 import onnx_ir as ir
@@ -30,6 +30,7 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass
 from hummingbird_edge.quantize.layers import Layer, find_layers
 from hummingbird_edge.quantize.node import add_constant, add_node
 from hummingbird_edge.quantize.ranges import Ranges
+from hummingbird_edge.quantize.smoothing import smoothing
 
 __all__ = ["Quantizer", "add_weight", "quantize", "quantize_weight"]
 
@@ -50,8 +51,8 @@ def quantize(model: ir.Model, ranges: Ranges, keep: Collection[str] = ()) -> int
 
     `ranges` has the activations of every other layer.
     """
-    quantizer = Quantizer(model.graph, ranges)
     layers = [layer for layer in find_layers(model) if layer.name not in keep]
+    quantizer = Quantizer(model.graph, ranges, layers)
     for layer in layers:
         before, after = layer.node.outputs[0], quantizer.product(layer)
         after.type, after.shape = before.type, before.shape
@@ -75,32 +76,44 @@ def add_weight(
     return add_node(graph, "DequantizeLinear", inputs, f"{name}_dq", reader, axis=axis)
 
 
-@dataclass
 class Quantizer:
     """Adds quantized products to a graph; an activation that several layers read is quantized once,
     so layers come in the order of their nodes."""
 
-    graph: ir.Graph
-    ranges: Ranges
-    _done: dict[str, ir.Value] = field(default_factory=dict)
+    def __init__(self, graph: ir.Graph, ranges: Ranges, layers: Sequence[Layer]) -> None:
+        """`layers` are all that will be quantized: those that read one activation share its t."""
+        self.graph, self.ranges = graph, ranges
+        self._done: dict[str, ir.Value] = {}
+        readers: dict[str, list[NDArray[np.float32]]] = {}
+        for layer in layers:
+            # OpenVINO's QuantizeLinear takes a scale a channel on axis 1 alone.
+            for value, weight in self._parts(layer) if layer.kind == "Conv" else ():
+                readers.setdefault(str(value.name), []).append(
+                    weight.reshape(*weight.shape[:2], -1)
+                )
+        self._t = {
+            name: smoothing(ranges.largest(name), weights) for name, weights in readers.items()
+        }
 
     def product(self, layer: Layer) -> ir.Value:
-        """Return what `layer` computes in 8 bits, from a new node beside its own."""
-        if len(layer.sides) > 1:
-            return self._sum_of_sides(layer)
-        (side,), bias = layer.sides, layer.node.inputs[2:]
-        return self._product(layer, layer.name, side, layer.weight(), bias)
+        """Return what `layer` computes in 8 bits, from a new node beside its own.
 
-    def _sum_of_sides(self, layer: Layer) -> ir.Value:
-        """Conv(concat(a, b), W) = Conv(a, W_a) + Conv(b, W_b), the bias with the first."""
-        (a, b), bias = layer.sides, layer.node.inputs[2:]
-        width = len(self.ranges.extremes[str(a.name)][0])
-        w_a, w_b = np.split(layer.weight(), [width], axis=1)
+        Conv(concat(a, b), W) = Conv(a, W_a) + Conv(b, W_b), the bias with the first.
+        """
+        parts, bias = self._parts(layer), layer.node.inputs[2:]
+        if len(parts) == 1:
+            return self._product(layer, layer.name, *parts[0], bias)
         sides = [
-            self._product(layer, f"{layer.name}_side_a", a, w_a, bias),
-            self._product(layer, f"{layer.name}_side_b", b, w_b, ()),
+            self._product(layer, f"{layer.name}_side_{name}", *part, each)
+            for name, part, each in zip("ab", parts, (bias, ()), strict=True)
         ]
         return add_node(self.graph, "Add", sides, f"{layer.name}_sum", layer.node)
+
+    def _parts(self, layer: Layer) -> list[tuple[ir.Value, NDArray[np.float32]]]:
+        """Return the sides of what `layer` reads, each with its part of the weight."""
+        widths = [len(self.ranges.extremes[str(side.name)][0]) for side in layer.sides]
+        parts = np.split(layer.weight(), np.cumsum(widths)[:-1], axis=layer.in_axis)
+        return list(zip(layer.sides, parts, strict=True))
 
     def _product(
         self,
@@ -110,20 +123,30 @@ class Quantizer:
         weight: NDArray[np.float32],
         bias: Sequence[ir.Value | None],
     ) -> ir.Value:
-        node, graph = layer.node, self.graph
+        node, graph, t = layer.node, self.graph, self._t.get(str(side.name))
+        if t is not None:
+            weight = weight * t[:, None, None]
         q = add_weight(graph, f"{name}_weight", weight, layer.out_axis, node)
-        inputs = [self._activation(side, node), q, *bias]
+        inputs = [self._activation(side, layer), q, *bias]
         return add_node(graph, layer.kind, inputs, f"{name}_int8", node, **node.attributes)
 
-    def _activation(self, value: ir.Value, reader: ir.Node) -> ir.Value:
+    def _activation(self, value: ir.Value, layer: Layer) -> ir.Value:
         name = str(value.name)
         if name not in self._done:
-            low, high = self.ranges.of(name)
-            scale = add_constant(
-                self.graph, f"{name}_scale", np.array(max(-low, high, 1e-8) / 127, np.float32)
-            )
-            zero = add_constant(self.graph, f"{name}_zero", np.array(0, np.int8))
-            q = add_node(self.graph, "QuantizeLinear", [value, scale, zero], f"{name}_q", reader)
-            back = add_node(self.graph, "DequantizeLinear", [q, scale, zero], f"{name}_dq", reader)
-            self._done[name] = back
+            self._done[name] = self._quantized(value, name, layer)
         return self._done[name]
+
+    def _quantized(self, value: ir.Value, name: str, layer: Layer) -> ir.Value:
+        """Return q S for an `activation`, whose q is x / (S t)."""
+        graph, t, node = self.graph, self._t.get(name), layer.node
+        scaled = self.ranges.largest(name) / (1 if t is None else t)
+        scale = np.array(max(float(scaled.max()), 1e-8) / 127, np.float32)
+        one = add_constant(graph, f"{name}_scale", scale)
+        zero = add_constant(graph, f"{name}_zero", np.array(0, np.int8))
+        steps, zeros, axis = one, zero, {}
+        if t is not None:
+            steps = add_constant(graph, f"{name}_scales", scale * t)
+            zeros = add_constant(graph, f"{name}_zeros", np.zeros(len(t), np.int8))
+            axis = {"axis": 1}
+        q = add_node(graph, "QuantizeLinear", [value, steps, zeros], f"{name}_q", node, **axis)
+        return add_node(graph, "DequantizeLinear", [q, one, zero], f"{name}_dq", node)

@@ -8,7 +8,6 @@ and falls back on the ladder of `device` where there is none.
 
 import json
 import os
-import platform
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from hashlib import sha256
@@ -22,6 +21,7 @@ from hummingbird_edge.runtime.memory import readable, stage_bytes
 from hummingbird_edge.runtime.placement import Option, precisions_of
 from hummingbird_edge.runtime.plan import Way
 from hummingbird_edge.runtime.probe import environment, known_devices, probe
+from hummingbird_edge.runtime.processor import processor_name
 from hummingbird_edge.runtime.trial import LEAST_INT8_SNR_DB, LEAST_SNR_DB, run_trial, snr_db
 
 __all__ = ["Measured", "recall", "tune"]
@@ -130,18 +130,9 @@ def _ways(stage: str, graphs: Collection[str], exact: Option) -> Iterator[Option
 def _record(bundle: Bundle, sizes: Sizes) -> Path:
     from platformdirs import user_cache_path
 
-    facts = [bundle.digest, sizes, environment(), platform.processor(), _cpu(), os.cpu_count()]
+    facts = [bundle.digest, sizes, environment(), processor_name(), os.cpu_count()]
     key = sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:24]
     return user_cache_path("hummingbird-edge") / "tuning" / f"{key}.json"
-
-
-def _cpu() -> str:
-    """Return the processor's name where the system tells it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return os.environ.get("PROCESSOR_IDENTIFIER", "")
-    return next((line for line in lines if line.startswith("model name")), "")
 
 
 def _remember(bundle: Bundle, sizes: Sizes, best: Mapping[str, Measured]) -> None:

@@ -1,0 +1,1 @@
+"""What models cost on this machine: scripts with a shared core, and the results that are quoted."""

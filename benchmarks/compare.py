@@ -1,0 +1,123 @@
+"""Two results of one benchmark side by side: ratios, and a verdict where the difference is real.
+
+    python benchmarks/compare.py BEFORE.json AFTER.json
+
+Rows are paired by their names, measures by theirs. A ratio is of medians, after over before. A
+verdict is given only where the medians differ by more than either spread and no measurement of one
+lies among those of the other; what was measured once has no spread and gets none.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from hummingbird_edge.benchmarks.publish import markdown
+from hummingbird_edge.benchmarks.record import Record, Row, Spread
+from hummingbird_edge.runtime.command import run_command
+from hummingbird_edge.runtime.errors import RequestError
+
+SAME, FASTER, SLOWER = "no difference", "faster", "slower"
+MORE, LESS, UNKNOWN = "more", "less", "measured once"
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """One measure of one row, before and after."""
+
+    row: str
+    measure: str
+    before: Spread
+    after: Spread
+
+    @property
+    def ratio(self) -> float:
+        """The median after over the median before."""
+        return self.after.median / self.before.median if self.before.median else float("nan")
+
+    @property
+    def verdict(self) -> str:
+        """What can be said of it."""
+        before, after = self.before, self.after
+        if before.count < 2 or after.count < 2:
+            return UNKNOWN
+        apart = before.most < after.least or after.most < before.least
+        if not apart or abs(after.median - before.median) <= max(before.range, after.range):
+            return SAME
+        grew = after.median > before.median
+        if self.measure.endswith("_s"):
+            return SLOWER if grew else FASTER
+        return MORE if grew else LESS
+
+
+def differences(before: Record, after: Record) -> list[Difference]:
+    """Return what both records measured; raises RequestError where that is nothing."""
+    if before.benchmark != after.benchmark:
+        raise RequestError(
+            f"one result is of {before.benchmark}, the other of {after.benchmark}: give two of one"
+        )
+    rows: dict[str, Row] = {row.name: row for row in after.rows}
+    found = [
+        Difference(row.name, measure, row[measure], rows[row.name][measure])
+        for row in before.rows
+        if row.name in rows
+        for measure in row.measures
+        if row.measures[measure] and rows[row.name].measures.get(measure)
+    ]
+    if not found:
+        raise RequestError(
+            f"the results have no row in common: {', '.join(row.name for row in before.rows)} and "
+            f"{', '.join(rows)}"
+        )
+    return found
+
+
+def table(found: list[Difference]) -> str:
+    """Return the differences as Markdown."""
+    header = ["", "measure", "before", "spread", "after", "spread", "ratio", "verdict"]
+    return markdown(
+        header,
+        [
+            [
+                each.row,
+                each.measure,
+                f"{each.before.median:.4g}",
+                f"{each.before.range:.2g}",
+                f"{each.after.median:.4g}",
+                f"{each.after.range:.2g}",
+                f"{each.ratio:.3f}",
+                each.verdict,
+            ]
+            for each in found
+        ],
+    )
+
+
+@app.command()
+def main(
+    before: Annotated[Path, typer.Argument(help="A result of any benchmark.")],
+    after: Annotated[Path, typer.Argument(help="Another of the same benchmark.")],
+    measure: Annotated[
+        str | None, typer.Option(help="This measure alone, such as video_s.")
+    ] = None,
+) -> None:
+    """Compare two results."""
+    records = Record.read(before), Record.read(after)
+    found = differences(*records)
+    if measure is not None:
+        found = [each for each in found if each.measure == measure]
+        if not found:
+            raise RequestError(f"there is no measure {measure!r} in both: leave --measure out")
+    typer.echo(table(found))
+    for record, path in zip(records, (before, after), strict=True):
+        typer.echo(f"\n{path}: {record.machine}, {record.created}, {record.command}", nl=False)
+    typer.echo("")
+    if records[0].bundle.get("sha256") != records[1].bundle.get("sha256"):
+        typer.echo("The bundles differ.")
+
+
+if __name__ == "__main__":
+    run_command(app, "compare.py")

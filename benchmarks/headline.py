@@ -1,0 +1,241 @@
+"""Hummingbird against VideoCrafter2, the paper's comparison on this machine, then this runtime.
+
+    python benchmarks/headline.py --full-size FOLDER --quantized INT8
+    python benchmarks/headline.py --quick                        the built-in model and its teacher
+
+The paper (arXiv:2503.18559) runs 4 steps 31 times as fast as VideoCrafter2's 50 guided DDIM
+steps, both in PyTorch on a data-centre GPU. Here both run in PyTorch eager float32 with random
+weights, on this machine in this run. Their parts are timed `--runs` times and multiplied: a hundred
+evaluations of the U-Net would take hours. The runtime's rows are whole videos, made as `hb-run`
+makes them and timed as `latency.py` does: warm, with loading where a large bundle loads stage by
+stage, and without ("computing").
+"""
+
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from hummingbird_edge.benchmarks.apart import measure_apart
+from hummingbird_edge.benchmarks.latency import Case, cases, default_devices
+from hummingbird_edge.benchmarks.latency import measure as measure_video
+from hummingbird_edge.benchmarks.machine import peak_mib
+from hummingbird_edge.benchmarks.publish import markdown, publish
+from hummingbird_edge.benchmarks.record import Record, Row
+from hummingbird_edge.benchmarks.subject import open_subject
+from hummingbird_edge.runtime.bundle import Bundle
+from hummingbird_edge.runtime.command import require_modules, run_command
+from hummingbird_edge.runtime.errors import RequestError
+from hummingbird_edge.runtime.request import Request, parse_size
+from hummingbird_edge.runtime.text_to_video import TextToVideo
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from hummingbird_edge.export.models.config import ModelConfig
+
+PAPER = 31
+TEACHER_STEPS, TEACHER_PASSES = 50, 2
+"""VideoCrafter2's published sampling; guidance takes a pass with the prompt and one without."""
+EAGER = "PyTorch eager fp32"
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Eager:
+    """A model in PyTorch."""
+
+    name: str
+    stage: str
+    config: "ModelConfig"
+    bundle: Path
+    """Whose shapes it gets."""
+    sizes: Mapping[str, int]
+    times: int
+    """How often a video runs the stage."""
+    runs: int
+
+
+def measure_stage(task: Eager) -> Row:
+    """Time one stage, in a process that does nothing else."""
+    from hummingbird_edge.benchmarks.eager import eager_run, random_module, timed
+    from hummingbird_edge.runtime.trial import example_inputs
+
+    arrays = example_inputs(Bundle.open(task.bundle).manifest.model, task.stage, task.sizes)
+    module = random_module(task.config, task.stage, half_stored=False)
+    _, seconds = timed(eager_run(module, arrays), task.runs)
+    measures = {f"{task.stage}_run_s": seconds, "peak_mib": (peak_mib(),)}
+    return Row(task.name, measures, {f"{task.stage}_times": task.times})
+
+
+def eager_tasks(
+    name: str, config: "ModelConfig", bundle: Bundle, request: Request, passes: int, runs: int
+) -> Iterator[Eager]:
+    """Yield the stages of a model in PyTorch; `passes` of the U-Net."""
+    for stage, sizes in TextToVideo(bundle, "cpu").stage_sizes(request).items():
+        frames = -(-request.frames // sizes.get("frames", 1))
+        times = {"text_encoder": 1, "unet": passes}.get(stage, frames)
+        yield Eager(name, stage, config, bundle.folder, sizes, times, runs)
+
+
+def eager_row(name: str, stages: list[Row]) -> Row:
+    """Return the row of a model from those of its stages: medians, multiplied."""
+    failures = [row.failure for row in stages if row.failure]
+    if failures:
+        return Row(name, failure=failures[0])
+    measures: dict[str, tuple[float, ...]] = {}
+    facts: dict[str, object] = {"steps": "timed a few times and multiplied"}
+    least = most = total = 0.0
+    for row in stages:
+        (times,) = row.facts.values()
+        assert isinstance(times, int)
+        (measure,) = (key for key in row.measures if key != "peak_mib")
+        spread = row[measure]
+        total += times * spread.median
+        least, most = least + times * spread.least, most + times * spread.most
+        measures[measure] = row.measures[measure]
+        facts |= row.facts
+    measures["computing_s"] = (least, total, most)
+    measures["peak_mib"] = (max(row.median("peak_mib") for row in stages),)
+    return Row(name, measures, facts)
+
+
+def with_computing(row: Row) -> Row:
+    """Add what a video took without loading, checks and MP4."""
+    if row.failure:
+        return row
+    parts = (row.measures[part] for part in ("text_encoder_s", "unet_s", "decoder_s"))
+    computing = tuple(sum(values) for values in zip(*parts, strict=True))
+    return Row(row.name, {**row.measures, "computing_s": computing}, row.facts)
+
+
+def teacher_of(config: "ModelConfig") -> tuple[str, "ModelConfig"]:
+    """Return the name and the configuration of what a model was pruned from.
+
+    VideoCrafter2 for the published size; else the layout of teachers that `hb-distill` trains: two
+    residual blocks a level, a middle block, no guidance embedding.
+    """
+    from hummingbird_edge.export.models.config import PRESETS
+
+    if config.unet == PRESETS["hummingbird-0.7b"].unet:
+        return "VideoCrafter2", PRESETS["videocrafter2"]
+    layout = replace(config.unet, res_blocks=2, middle_block=True, guidance_width=None)
+    return "its teacher", replace(config, unet=layout)
+
+
+def table(rows: list[Row]) -> str:
+    """Return the rows as Markdown, with ratios to the first two: teacher and student in PyTorch."""
+    teacher, student = (row.median("computing_s") for row in rows[:2])
+    names = [row.name.partition(",")[0] for row in rows[:2]]
+    lines = []
+    for row in rows:
+        if row.failure:
+            lines.append([row.name, f"failed: {row.failure}"])
+            continue
+        computing, whole = row["computing_s"], row.median("video_s")
+        lines.append(
+            [
+                row.name,
+                f"{computing.median:,.2f}",
+                f"{computing.range:.2f}",
+                f"{teacher / computing.median:.1f}x",
+                f"{student / computing.median:.2f}x",
+                "" if whole != whole else f"{whole:,.2f}",
+                f"{row.median('peak_mib'):,.0f}",
+            ]
+        )
+    ratios = [f"faster than {name} in PyTorch" for name in names]
+    header = ["", "computing, s", "spread, s", *ratios]
+    header += ["warm video, s", "peak MiB"]
+    own = "" if student != student else f"; {teacher / student:.1f}x in PyTorch on this machine"
+    return f"{markdown(header, lines)}\n\nThe paper: {PAPER}x on its GPU, in PyTorch{own}."
+
+
+@app.command()
+def main(
+    full_size: Annotated[
+        Path | None, typer.Option(help="A folder for the published size, random weights.")
+    ] = None,
+    quantized: Annotated[
+        Path | None, typer.Option(help="What hb-export quantize made of that, for int8 rows.")
+    ] = None,
+    device: Annotated[
+        list[str] | None, typer.Option(help="Of this runtime; may be repeated; else all.")
+    ] = None,
+    frames: Annotated[int | None, typer.Option(help="Else the model's default.")] = None,
+    size: Annotated[str | None, typer.Option(help="As 512x320.")] = None,
+    runs: Annotated[int, typer.Option(min=1, help="Timed runs of each part, after one.")] = 2,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="The built-in model and its teacher's layout.")
+    ] = False,
+    output: Annotated[Path, typer.Option(help="JSON; .md and .png beside.")] = Path(
+        "headline.json"
+    ),
+) -> None:
+    """Measure, print, write."""
+    require_modules("headline.py", "benchmark", "matplotlib", "torch", "skimage")
+    if quick == (full_size is not None):
+        raise RequestError("give --full-size FOLDER or --quick")
+    from hummingbird_edge.benchmarks.eager import config_of
+
+    bundle = open_subject(None, full_size)
+    width, height = parse_size(size)
+    asked = {"frames": frames, "width": width, "height": height}
+    request = Request.for_model(bundle.manifest, "a cat", 0, "full", **asked)
+    config = config_of(bundle)
+    teacher, its_config = teacher_of(config)
+    models = {
+        f"{teacher}, {EAGER}": (its_config, TEACHER_STEPS * TEACHER_PASSES),
+        f"{bundle.manifest.name}, {EAGER}": (config, request.steps),
+    }
+    rows = []
+    for name, (each, passes) in models.items():
+        parts = [
+            measure_apart(measure_stage, task, name)
+            for task in eager_tasks(name, each, bundle, request, passes, runs)
+        ]
+        rows.append(eager_row(name, parts))
+        typer.echo(f"{name}: {rows[-1].failure or 'done'}", err=True)
+    with tempfile.TemporaryDirectory() as folder:
+        for case in runtime_cases(bundle, quantized, request, device, runs, Path(folder)):
+            rows.append(with_computing(measure_apart(measure_video, case, case.name)))
+            typer.echo(f"{case.name}: {rows[-1].failure or 'done'}", err=True)
+    publish(
+        Record.of("headline", bundle, rows), table(rows), lambda axes: draw_bars(axes, rows), output
+    )
+
+
+def runtime_cases(
+    bundle: Bundle,
+    quantized: Path | None,
+    request: Request,
+    devices: list[str] | None,
+    runs: int,
+    folder: Path,
+) -> Iterator[Case]:
+    """Yield the videos of this runtime: every device, int8 where a bundle has it, tiny decoders."""
+    names = devices or default_devices()
+    ways = [(bundle, "auto")]
+    ways += [] if quantized is None else [(Bundle.open(quantized), "int8")]
+    for each, precision in ways:
+        kinds = ("full", "tiny") if "tiny_decoder" in each.manifest.stages else ("full",)
+        for decoder in kinds:
+            video = replace(request, decoder=decoder)
+            # int8 is for engines that gain by it.
+            able = [n for n in names if precision == "auto" or n.startswith("openvino")]
+            yield from cases(each, able, [precision], [video], runs, None, folder)
+
+
+def draw_bars(axes: "Axes", rows: list[Row]) -> None:
+    """Draw a bar a row on a logarithmic scale."""
+    shown = [row for row in rows if not row.failure][::-1]
+    axes.barh([row.name for row in shown], [row.median("computing_s") for row in shown])
+    axes.set(xscale="log", xlabel="seconds a video, loading apart")
+
+
+if __name__ == "__main__":
+    run_command(app, "headline.py")

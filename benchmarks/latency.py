@@ -1,0 +1,331 @@
+"""How long a video takes, and where: cold and warm, stage by stage, on every device that works.
+
+    python benchmarks/latency.py                             the built-in model
+    python benchmarks/latency.py BUNDLE --device openvino --precision all --steps 2 --steps 4
+    python benchmarks/latency.py --full-size FOLDER          the published size, random weights
+
+Every row is a process of its own with empty caches: it loads, compiles and makes a first video
+(cold, the warm-up too), then `--runs` more (warm). The parts of a video, each by its own clock:
+loading (what is not kept between videos), text encoder, every U-Net step, decoder, post-processing
+(checks and 8-bit frames), encoding to MP4. Seed and prompt are fixed, so that all rows of a shape
+denoise the same noise; their frames are held to those of the row with the most precise numbers, and
+below 30 dB the row says so. fps is frames over the seconds of the whole video.
+
+Conventions: MLPerf Inference (fixed seed and latent, a stated quality gate), UL Procyon AI Image
+Generation (stages, pipeline, seconds an item).
+"""
+
+import itertools
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import numpy as np
+import psutil
+import typer
+
+from hummingbird_edge.benchmarks.apart import measure_apart
+from hummingbird_edge.benchmarks.machine import device_memory_mib, peak_mib, usable_cores
+from hummingbird_edge.benchmarks.publish import bars, markdown, publish
+from hummingbird_edge.benchmarks.record import Record, Row
+from hummingbird_edge.benchmarks.subject import open_subject
+from hummingbird_edge.runtime.bundle import Bundle
+from hummingbird_edge.runtime.command import require_modules, run_command
+from hummingbird_edge.runtime.device import Device
+from hummingbird_edge.runtime.errors import RequestError
+from hummingbird_edge.runtime.manifest import LEAST_PSNR_DB
+from hummingbird_edge.runtime.placement import precisions_of
+from hummingbird_edge.runtime.probe import known_devices, probe
+from hummingbird_edge.runtime.request import Request, parse_size
+from hummingbird_edge.runtime.text_to_video import TextToVideo
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+PROMPT, SEED = "a red circle moving right", 7
+PARTS = ("load_s", "text_encoder_s", "unet_s", "decoder_s", "post_s", "encode_s")
+LABELS = ("loading", "text encoder", "U-Net steps", "decoder", "post-processing", "MP4")
+_ORDER = ("fp32", "fp16", "bf16", "int8")
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One row to be measured."""
+
+    bundle: Path
+    device: str
+    precision: str
+    """As `hb-run --precision` takes it."""
+    label: str
+    """Of the U-Net's precision."""
+    request: Request
+    runs: int
+    threads: int | None
+    folder: Path
+    """For frames and videos."""
+
+    @property
+    def shape(self) -> str:
+        """What is made."""
+        asked = self.request
+        tiny = ", tiny decoder" if asked.decoder == "tiny" else ""
+        plural = "" if asked.steps == 1 else "s"
+        size = f"{asked.frames} frames of {asked.width}x{asked.height}"
+        return f"{size}, {asked.steps} step{plural}{tiny}"
+
+    @property
+    def name(self) -> str:
+        """The row's name."""
+        return f"{self.device} {self.label}, {self.shape}"
+
+    @property
+    def kept(self) -> Path:
+        """Where the last video's frames lie."""
+        return self.folder / f"{self.name}.npy".replace(":", "-")
+
+
+def measure(case: Case) -> Row:
+    """Measure one row, in a process that does nothing else."""
+    if case.threads is not None:
+        limit_threads(case.threads)
+    with tempfile.TemporaryDirectory(dir=case.folder) as caches:
+        set_caches(caches)
+        pipeline = TextToVideo.from_bundle(case.bundle, case.device, precision=case.precision)
+        cold, _ = video(pipeline, case.request, case.folder)
+        measures: dict[str, list[float]] = defaultdict(list)
+        measures |= {"cold_load_s": cold["load_s"], "cold_video_s": cold["video_s"]}
+        frames = None
+        for _ in range(case.runs):
+            found, frames = video(pipeline, case.request, case.folder)
+            for name, values in found.items():
+                measures[name] += values
+    assert frames is not None  # there is at least one run
+    np.save(case.kept, frames)
+    measures["peak_mib"] = [peak_mib()]
+    taken = device_memory_mib()
+    if taken is not None:
+        measures["device_mib"] = [taken]
+    facts = {
+        "placement": {
+            stage: f"{placed.option}, {100 * placed.share:.0f} % of the nodes"
+            for stage, placed in pipeline.placed.items()
+        },
+        "seed": SEED,
+        "threads": usable_cores(),
+    }
+    return Row(case.name, {name: tuple(values) for name, values in measures.items()}, facts)
+
+
+def video(
+    pipeline: TextToVideo, request: Request, folder: Path
+) -> tuple[dict[str, list[float]], np.ndarray]:
+    """Make one video and its file; returns the seconds of its parts, and its frames."""
+    started = before = time.perf_counter()
+    post_s, made = 0.0, None
+    for progress in pipeline.generate(request):
+        now = time.perf_counter()
+        if progress.video is not None:
+            post_s, made = now - before, progress.video
+        before = now
+    assert made is not None  # the generator ends with a video
+    encoding = time.perf_counter()
+    made.save(folder / "video.mp4")
+    ended = time.perf_counter()
+    timings = made.timings
+    found = {
+        "load_s": [sum(timings.load_s.values())],
+        "text_encoder_s": [timings.text_encoder_s],
+        "unet_step_s": list(timings.unet_step_s),
+        "unet_s": [sum(timings.unet_step_s)],
+        "decoder_s": [timings.vae_decoder_s],
+        "post_s": [post_s],
+        "encode_s": [ended - encoding],
+        "video_s": [ended - started],
+        "fps": [request.frames / (ended - started)],
+    }
+    parts = sum(found[name][0] for name in PARTS)
+    return {**found, "elsewhere_s": [ended - started - parts]}, made.frames
+
+
+def limit_threads(count: int) -> None:
+    """Bind this process to its first `count` cores, so that every engine uses as many threads."""
+    process = psutil.Process()
+    if not hasattr(process, "cpu_affinity"):
+        raise RequestError("--threads needs a system that binds processes to cores: leave it out")
+    process.cpu_affinity((process.cpu_affinity() or [])[:count])
+
+
+def set_caches(folder: str) -> None:
+    """Let this process find nothing that was compiled before."""
+    import os
+
+    # Where platformdirs looks for a user's cache, on Linux and on Windows.
+    os.environ["XDG_CACHE_HOME"] = os.environ["LOCALAPPDATA"] = folder
+
+
+def cases(
+    bundle: Bundle,
+    devices: list[str],
+    precisions: list[str],
+    requests: Iterable[Request],
+    runs: int,
+    threads: int | None,
+    folder: Path,
+) -> Iterator[Case]:
+    """Yield the rows: every request on every device in every precision that is asked for."""
+    graphs = bundle.manifest.precisions("unet")
+    for request, name in itertools.product(requests, devices):
+        device = Device.parse(name)
+        usual = precisions_of("unet", device, bundle.manifest.trusted("unet"))
+        ways = dict.fromkeys(precisions)
+        if "all" in ways:
+            ways = dict.fromkeys(precisions_of("unet", device, graphs))
+        for way in ways:
+            asked = "auto" if way == "auto" else f"unet={way},vae={way}"
+            label = (usual[0] if usual else "auto") if way == "auto" else way
+            yield Case(bundle.folder, name, asked, label, request, runs, threads, folder)
+
+
+def with_agreement(rows: list[Row], known: dict[str, Case]) -> list[Row]:
+    """Add to each row how near its frames are to those in the most precise numbers of its shape."""
+    from dataclasses import replace
+
+    from hummingbird_edge.quantize.quality import compare
+
+    exact: dict[str, Case] = {}
+    for row in rows:
+        case = known[row.name]
+        if not row.failure:
+            best = exact.get(case.shape, case)
+            nearer = _ORDER.index(case.label) < _ORDER.index(best.label)
+            exact[case.shape] = case if nearer else best
+    found = []
+    for row in rows:
+        case = known[row.name]
+        if not row.failure and exact[case.shape] != case:
+            truth, frames = np.load(exact[case.shape].kept), np.load(case.kept)
+            db = compare([frames], [truth]).median_db
+            row = replace(
+                row,
+                measures={**row.measures, "agreement_db": (round(db, 1),)},
+                facts={**row.facts, "held_to": exact[case.shape].name},
+            )
+        found.append(row)
+    return found
+
+
+def table(rows: list[Row]) -> str:
+    """Return the rows as two tables: the parts, and the whole."""
+    parts = [
+        [row.name, row.failure]
+        if row.failure
+        else [
+            row.name,
+            *(f"{row.median(part):.3f}" for part in PARTS[:2]),
+            f"{row.median('unet_step_s'):.3f}",
+            *(f"{row.median(part):.3f}" for part in PARTS[3:]),
+        ]
+        for row in rows
+    ]
+    whole = []
+    for row in rows:
+        if row.failure:
+            continue
+        warm = row["video_s"]
+        agreement = row.median("agreement_db")
+        gate = "" if np.isnan(agreement) else f"{agreement:.1f} dB"
+        gate += ", below the gate" if agreement < LEAST_PSNR_DB else ""
+        whole.append(
+            [
+                row.name,
+                f"{row.median('cold_load_s'):.2f}, {row.median('cold_video_s'):.2f}",
+                f"{warm.median:.3f}",
+                f"{warm.p95:.3f}",
+                f"{warm.range:.3f}",
+                f"{row.median('fps'):.2f}",
+                f"{row.median('peak_mib'):,.0f}",
+                gate,
+            ]
+        )
+    header = ["", "load, s", "text, s", "a step, s", "decoder, s", "post, s", "MP4, s"]
+    total = ["", "cold: load, all, s", "warm, s", "p95, s", "spread, s", "fps", "peak MiB"]
+    return f"{markdown(header, parts)}\n\n{markdown([*total, 'frames'], whole)}"
+
+
+def request_for(
+    bundle: Bundle, decoder: str = "full", size: str = "", frames: int = 0, steps: int = 0
+) -> Request:
+    """Return the video that is made; what is empty or 0 is the bundle's default.
+
+    Raises RequestError for what the model does not take.
+    """
+    width, height = parse_size(size or None)
+    asked = {"frames": frames or None, "width": width, "height": height, "steps": steps or None}
+    return Request.for_model(bundle.manifest, PROMPT, SEED, decoder, **asked)
+
+
+def default_devices() -> list[str]:
+    """Return every device that works here."""
+    return [name for name in known_devices() if probe(name).works]
+
+
+@app.command()
+def main(
+    bundle: Annotated[Path | None, typer.Argument(help="Else the built-in one.")] = None,
+    full_size: Annotated[
+        Path | None, typer.Option(help="A folder for the published size, random weights.")
+    ] = None,
+    device: Annotated[
+        list[str] | None, typer.Option(help="May be repeated; else all that work.")
+    ] = None,
+    precision: Annotated[
+        list[str] | None, typer.Option(help="auto, fp32, fp16, bf16, int8 or all; repeatable.")
+    ] = None,
+    frames: Annotated[list[int] | None, typer.Option(help="May be repeated.")] = None,
+    size: Annotated[list[str] | None, typer.Option(help="As 512x320; may be repeated.")] = None,
+    steps: Annotated[list[int] | None, typer.Option(help="May be repeated.")] = None,
+    decoder: Annotated[str, typer.Option(help="full or tiny.")] = "full",
+    runs: Annotated[int, typer.Option(min=1, help="Warm videos a row.")] = 5,
+    threads: Annotated[int | None, typer.Option(help="Cores to use, else all.")] = None,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="The built-in model's default in two minutes at most.")
+    ] = False,
+    output: Annotated[Path, typer.Option(help="JSON; .md and .png beside.")] = Path("latency.json"),
+) -> None:
+    """Measure, print, write."""
+    require_modules("latency.py", "benchmark", "matplotlib", "skimage")
+    if quick and (bundle or full_size):
+        raise RequestError("--quick measures the built-in model: give no other")
+    if threads is not None and not 1 <= threads <= usable_cores():
+        raise RequestError(f"--threads is {threads}: this machine has 1 to {usable_cores()}")
+    subject = open_subject(bundle, full_size)
+    asked = itertools.product(size or [""], frames or [0], steps or [0])
+    requests = [request_for(subject, decoder, *each) for each in asked]
+    with tempfile.TemporaryDirectory() as folder:
+        planned = list(
+            cases(
+                subject, device or default_devices(), precision or ["auto"], requests,
+                runs, threads, Path(folder),
+            )
+        )  # fmt: skip
+        known = {case.name: case for case in planned}
+        rows = []
+        for case in known.values():
+            rows.append(measure_apart(measure, case, case.name))
+            typer.echo(f"{case.name}: {rows[-1].failure or 'done'}", err=True)
+        rows = with_agreement(rows, known)
+
+    def draw(axes: "Axes") -> None:
+        bars(axes, rows, PARTS, LABELS, "seconds a warm video, medians")
+
+    publish(Record.of("latency", subject, rows), table(rows), draw, output)
+
+
+if __name__ == "__main__":
+    run_command(app, "latency.py")

@@ -1,0 +1,335 @@
+"""The same random weights through other people's tools and through this runtime.
+
+    python benchmarks/peers.py --quick                      the built-in model's layout
+    python benchmarks/peers.py --full-size FOLDER           hummingbird-0.7b, 16 frames of 512x320
+
+Every row runs one stage on the same inputs in a process of its own: PyTorch eager and
+`torch.compile`; what `torch.onnx.export` writes, on ONNX Runtime and on OpenVINO with their
+defaults; the default int8 of optimum and of NNCF; this project's bundle on every device that works
+here, in every precision. Agreement is the signal-to-noise ratio with PyTorch eager float32. What
+fails is a row with its reason. A decoder's time is a frame's.
+"""
+
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import numpy as np
+import typer
+from numpy.typing import NDArray
+
+from hummingbird_edge.benchmarks.apart import measure_apart
+from hummingbird_edge.benchmarks.eager import Run, config_of, eager_run, random_module, timed
+from hummingbird_edge.benchmarks.machine import peak_mib
+from hummingbird_edge.benchmarks.publish import bars, markdown, publish
+from hummingbird_edge.benchmarks.record import Record, Row
+from hummingbird_edge.benchmarks.subject import random_copy, random_full_size
+from hummingbird_edge.runtime.bundle import BUILTIN, Bundle
+from hummingbird_edge.runtime.command import require_modules, run_command
+from hummingbird_edge.runtime.device import Device
+from hummingbird_edge.runtime.errors import RequestError
+from hummingbird_edge.runtime.placement import Option, precisions_of
+from hummingbird_edge.runtime.probe import known_devices, probe
+from hummingbird_edge.runtime.request import Request, parse_size
+from hummingbird_edge.runtime.session import open_session
+from hummingbird_edge.runtime.text_to_video import TextToVideo
+from hummingbird_edge.runtime.trial import example_inputs, snr_db
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+EAGER, OURS = "PyTorch eager fp32", "this runtime"
+STAGES = ("unet", "vae_decoder")
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One stage in one way."""
+
+    way: str
+    """A key of `WAYS`."""
+    bundle: Path
+    stage: str
+    sizes: Mapping[str, int]
+    runs: int
+    folder: Path
+    """Where the plain export and the outputs lie."""
+    device: str = ""
+    precision: str = ""
+    """Of this runtime."""
+    source: Path | None = None
+    """Where `bundle` is a quantized one: what it was made from."""
+    title: str = field(default="")
+
+    @property
+    def name(self) -> str:
+        """The row's name."""
+        return f"{self.stage}: {self.title or self.way}"
+
+    @property
+    def plain(self) -> Path:
+        """The plain export's graph."""
+        return self.folder / f"plain-{self.stage}" / "model.onnx"
+
+    @property
+    def truth(self) -> Path:
+        """What PyTorch eager gave."""
+        return self.folder / f"{self.stage}.npy"
+
+    def inputs(self) -> dict[str, NDArray[Any]]:
+        """Return the inputs that all ways read."""
+        return example_inputs(Bundle.open(self.bundle).manifest.model, self.stage, self.sizes)
+
+
+def eager(task: Task) -> Run:
+    """Run the module itself."""
+    module = random_module(config_of(Bundle.open(task.bundle)), task.stage)
+    return eager_run(module, task.inputs())
+
+
+def compiled(task: Task) -> Run:
+    """Run what torch.compile makes of it, with its defaults."""
+    import torch
+
+    module = random_module(config_of(Bundle.open(task.bundle)), task.stage)
+    return eager_run(torch.compile(module), task.inputs())  # type: ignore[arg-type]
+
+
+def plain_export(task: Task) -> None:
+    """Write what `torch.onnx.export` makes of the module, sizes fixed, no option changed."""
+    import contextlib
+    import io
+
+    import torch
+
+    module = random_module(config_of(Bundle.open(task.bundle)), task.stage)
+    import inspect
+
+    takes = inspect.signature(module.forward).parameters
+    inputs = {n: torch.from_numpy(x) for n, x in task.inputs().items() if n in takes}
+    task.plain.parent.mkdir()
+    with torch.no_grad(), contextlib.redirect_stdout(io.StringIO()):
+        torch.onnx.export(
+            module, (), str(task.plain), kwargs=inputs, input_names=list(inputs),
+            dynamo=True, external_data=True,
+        )  # fmt: skip
+
+
+def plain_onnxruntime(task: Task) -> Run:
+    """Run the plain export on ONNX Runtime's CPU with its defaults."""
+    return _onnxruntime(_existing(task), task)
+
+
+def plain_openvino(task: Task) -> Run:
+    """Run the plain export on OpenVINO with its defaults, which may take bfloat16."""
+    import openvino
+
+    core = openvino.Core()
+    return _openvino(core.compile_model(core.read_model(str(_existing(task))), "CPU"), task)
+
+
+def optimum_int8(task: Task) -> Run:
+    """Quantize the plain export by optimum's ORTQuantizer, its preset for AVX-512 VNNI."""
+    from optimum.onnxruntime import ORTQuantizer
+    from optimum.onnxruntime.configuration import AutoQuantizationConfig
+
+    quantizer = ORTQuantizer.from_pretrained(str(_existing(task).parent), file_name=task.plain.name)
+    out = task.folder / f"optimum-{task.stage}"
+    quantizer.quantize(
+        save_dir=str(out),
+        quantization_config=AutoQuantizationConfig.avx512_vnni(is_static=False),
+        use_external_data_format=True,
+    )
+    return _onnxruntime(next(out.glob("*.onnx")), task)
+
+
+def nncf_int8(task: Task) -> Run:
+    """Quantize the plain export by NNCF's defaults, calibrated on the inputs of the rows."""
+    import nncf
+    import openvino
+
+    nncf.set_log_level("ERROR")
+    core = openvino.Core()
+    model = core.read_model(str(_existing(task)))
+    names = {port.any_name for port in model.inputs}
+    inputs = {name: x for name, x in task.inputs().items() if name in names}
+    small = nncf.quantize(model, nncf.Dataset([inputs]), subset_size=1)
+    return _openvino(core.compile_model(small, "CPU"), task)
+
+
+def ours(task: Task) -> Run:
+    """Run this project's graph as `hb-run` does."""
+    bundle, option = Bundle.open(task.bundle), Option(Device.parse(task.device), task.precision)
+    graph = bundle.graph(task.stage, option.device.family, option.graph)
+    session, inputs = open_session(graph, option, task.sizes), task.inputs()
+    return lambda: session.run(inputs)
+
+
+WAYS: Mapping[str, Callable[[Task], Run]] = {
+    EAGER: eager,
+    "torch.compile fp32": compiled,
+    "plain export, ONNX Runtime": plain_onnxruntime,
+    "plain export, OpenVINO": plain_openvino,
+    "optimum int8, ONNX Runtime": optimum_int8,
+    "NNCF int8, OpenVINO": nncf_int8,
+    OURS: ours,
+}
+
+
+def measure(task: Task) -> Row:
+    """Measure one row, in a process that does nothing else."""
+    started = time.perf_counter()
+    run = WAYS[task.way](task)
+    load_s = time.perf_counter() - started
+    output, seconds = timed(run, task.runs)
+    per = task.sizes["frames"] if task.stage.endswith("decoder") else 1
+    measures: dict[str, tuple[float, ...]] = {
+        "run_s": tuple(s / per for s in seconds),
+        "load_s": (load_s,),
+        "peak_mib": (peak_mib(),),
+    }
+    if task.way == EAGER:
+        np.save(task.truth, output)
+    elif task.truth.exists():
+        measures["agreement_db"] = (round(snr_db(output, np.load(task.truth)), 1),)
+    return Row(task.name, measures)
+
+
+def export_row(task: Task) -> Row:
+    """Write the plain export, in a process that does nothing else; its row has no time to run."""
+    started = time.perf_counter()
+    plain_export(task)
+    seconds = time.perf_counter() - started
+    return Row(task.name, {"load_s": (seconds,), "peak_mib": (peak_mib(),)})
+
+
+def tasks(base: Task, quantized: Path | None) -> Iterator[Task]:
+    """Yield the rows of one stage in their order."""
+    for way in WAYS:
+        if way != OURS:
+            yield replace(base, way=way)
+    for bundle in filter(None, (base.bundle, quantized)):
+        graphs = Bundle.open(bundle).manifest.precisions(base.stage)
+        for name in known_devices():
+            if not probe(name).works:
+                continue
+            for precision in precisions_of(base.stage, Device.parse(name), graphs):
+                if bundle == base.bundle or precision == "int8":
+                    title = f"{OURS}, {name} {precision}"
+                    yield replace(
+                        base, way=OURS, bundle=bundle, device=name, precision=precision, title=title
+                    )
+
+
+def _existing(task: Task) -> Path:
+    if not task.plain.exists():
+        raise RequestError("the plain export failed, see its row")
+    return task.plain
+
+
+def _onnxruntime(graph: Path, task: Task) -> Run:
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(str(graph), providers=["CPUExecutionProvider"])
+    names = {entry.name for entry in session.get_inputs()}
+    inputs = {name: x for name, x in task.inputs().items() if name in names}
+    return lambda: np.asarray(session.run(None, inputs)[0])
+
+
+def _openvino(compiled: Any, task: Task) -> Run:
+    names = {port.any_name for port in compiled.inputs}
+    inputs = {name: x for name, x in task.inputs().items() if name in names}
+    return lambda: np.array(compiled(inputs)[0])
+
+
+def table(rows: list[Row]) -> str:
+    """Return the rows as Markdown, each against PyTorch eager's of its stage."""
+    base = {
+        row.name.partition(":")[0]: row.median("run_s") for row in rows if row.name.endswith(EAGER)
+    }
+    lines = []
+    for row in rows:
+        if row.failure:
+            lines.append([row.name, f"failed: {row.failure}"])
+            continue
+        start = [f"{row.median('load_s'):.1f}", f"{row.median('peak_mib'):,.0f}"]
+        if "run_s" not in row.measures:
+            lines.append([row.name, "", "", "", *start])
+            continue
+        run, agreement = row["run_s"], row.median("agreement_db")
+        lines.append(
+            [
+                row.name,
+                f"{run.median:.4g}",
+                f"{run.range:.2g}",
+                f"{base.get(row.name.partition(':')[0], float('nan')) / run.median:.2f}x",
+                *start,
+                "" if np.isnan(agreement) else f"{agreement:.1f} dB",
+            ]
+        )
+    header = ["", "run, s", "spread, s", "faster than eager", "load, s", "peak MiB", "agreement"]
+    return markdown(header, lines)
+
+
+@app.command()
+def main(
+    full_size: Annotated[
+        Path | None, typer.Option(help="A folder for the published size, random weights.")
+    ] = None,
+    quantized: Annotated[
+        Path | None, typer.Option(help="What hb-export quantize made of that, for int8 rows.")
+    ] = None,
+    stages: Annotated[
+        str, typer.Option(help="Of unet, vae_decoder, text_encoder, tiny_decoder.")
+    ] = ",".join(STAGES),
+    frames: Annotated[int | None, typer.Option(help="Else the model's default.")] = None,
+    size: Annotated[str | None, typer.Option(help="As 512x320.")] = None,
+    runs: Annotated[int, typer.Option(min=1, help="Timed runs a row, after one.")] = 3,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="The built-in model's layout, the default.")
+    ] = False,
+    output: Annotated[Path, typer.Option(help="JSON; .md and .png beside.")] = Path("peers.json"),
+) -> None:
+    """Measure, print, write."""
+    require_modules("peers.py", "benchmark", "matplotlib", "torch")
+    if quick and full_size:
+        raise RequestError("--quick measures the built-in model's layout: leave --full-size out")
+    width, height = parse_size(size)
+    with tempfile.TemporaryDirectory(dir=full_size) as name:
+        folder = Path(name)
+        path = (
+            random_full_size(full_size) if full_size else random_copy(Bundle.open(BUILTIN), folder)
+        )
+        bundle = Bundle.open(path)
+        rows: list[Row] = []
+        for stage in stages.split(","):
+            if stage not in bundle.manifest.stages:
+                known = ", ".join(bundle.manifest.stages)
+                raise RequestError(f"{path} has no stage {stage!r}: choose from {known}")
+            request = Request.for_model(
+                bundle.manifest, "a cat", 0, "tiny" if stage == "tiny_decoder" else "full",
+                frames=frames, width=width, height=height,
+            )  # fmt: skip
+            sizes = TextToVideo(bundle, "cpu").stage_sizes(request)[stage]
+            base = Task(EAGER, path, stage, sizes, runs, folder)
+            for task in tasks(base, quantized):
+                if task.way == "plain export, ONNX Runtime":
+                    made = replace(task, title="torch.onnx.export")
+                    rows.append(measure_apart(export_row, made, made.name))
+                rows.append(measure_apart(measure, task, task.name))
+                typer.echo(f"{task.name}: {rows[-1].failure or 'done'}", err=True)
+
+    def draw(axes: "Axes") -> None:
+        shown = [row for row in rows if "run_s" in row.measures]
+        bars(axes, shown, ["run_s"], ["a run"], "seconds a U-Net step or a frame, medians")
+
+    publish(Record.of("peers", bundle, rows), table(rows), draw, output)
+
+
+if __name__ == "__main__":
+    run_command(app, "peers.py")

@@ -1,0 +1,148 @@
+"""What a benchmark found, in the one schema that all of them write and `compare.py` reads."""
+
+import json
+import math
+import statistics
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from datetime import datetime, timezone
+from pathlib import Path
+
+from hummingbird_edge.benchmarks.machine import Machine
+from hummingbird_edge.runtime.bundle import Bundle
+from hummingbird_edge.runtime.errors import OutputError, RequestError
+
+__all__ = ["SCHEMA", "Record", "Row", "Spread"]
+
+SCHEMA = "hummingbird-edge/benchmark/1"
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """Several measurements of one thing."""
+
+    median: float
+    p95: float
+    """Of the measurements; the largest where there are fewer than twenty."""
+    least: float
+    most: float
+    count: int
+
+    @classmethod
+    def of(cls, values: tuple[float, ...]) -> "Spread":
+        """Return what these come to; raises ValueError for none."""
+        if not values:
+            raise ValueError("there is nothing to take a median of")
+        ranked = sorted(values)
+        p95 = ranked[math.ceil(0.95 * len(ranked)) - 1]
+        return cls(statistics.median(ranked), p95, ranked[0], ranked[-1], len(ranked))
+
+    @property
+    def range(self) -> float:
+        """From the least to the most."""
+        return self.most - self.least
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One way of doing something."""
+
+    name: str
+    """Tells it from all other rows of the record; `compare.py` pairs rows by it."""
+    measures: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    """By name with its unit at the end (`unet_step_s`, `peak_mib`, `agreement_db`)."""
+    facts: Mapping[str, object] = field(default_factory=dict)
+    """Engine, placement, sizes: whatever says how it was done."""
+    failure: str = ""
+    """Why there are no measurements."""
+
+    def __getitem__(self, measure: str) -> Spread:
+        return Spread.of(self.measures[measure])
+
+    def median(self, measure: str) -> float:
+        """Return the median of a measure, or NaN where it was not taken."""
+        return self[measure].median if self.measures.get(measure) else math.nan
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One run of one benchmark."""
+
+    benchmark: str
+    command: str
+    created: str
+    """UTC, ISO 8601."""
+    machine: Machine
+    bundle: Mapping[str, str]
+    """`name` and `sha256`; empty where no bundle was used."""
+    rows: tuple[Row, ...]
+    schema: str = SCHEMA
+
+    @classmethod
+    def of(cls, benchmark: str, bundle: Bundle | None, rows: list[Row]) -> "Record":
+        """Return the record of what was measured just now, here."""
+        now = datetime.now(timezone.utc).isoformat(timespec="seconds")
+        known = {} if bundle is None else {"name": bundle.manifest.name, "sha256": bundle.digest}
+        command = " ".join(["python", f"benchmarks/{benchmark}.py", *_arguments()])
+        return cls(benchmark, command, now, Machine.here(), known, tuple(rows))
+
+    def write(self, path: Path) -> None:
+        """Write it to `path`, beside and renamed; raises OutputError."""
+        partial = path.with_name(f".{path.name}.partial")
+        try:
+            text = json.dumps(asdict(self), indent=1)
+            partial.write_text(text + "\n", encoding="utf-8", newline="\n")
+            partial.replace(path)
+        except OSError as error:
+            raise OutputError(f"{path} cannot be written ({error}): choose another file") from error
+
+    @classmethod
+    def read(cls, path: Path) -> "Record":
+        """Read what `write` wrote; raises RequestError for anything else."""
+        try:
+            entries = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError, RecursionError) as error:
+            raise RequestError(f"{path} cannot be read as a benchmark's result: {error}") from error
+        schema = entries.get("schema") if isinstance(entries, dict) else None
+        if schema != SCHEMA:
+            raise RequestError(
+                f"{path} has the schema {schema!r}, not {SCHEMA!r}: measure again with this version"
+            )
+        try:
+            return cls(
+                **{
+                    **entries,
+                    "machine": Machine(**{**entries["machine"], "gpus": _gpus(entries["machine"])}),
+                    "rows": tuple(_row(row) for row in entries["rows"]),
+                }
+            )
+        except (TypeError, KeyError, ValueError, AttributeError) as error:
+            raise RequestError(
+                f"{path} is not a whole result ({error}): measure again with this version"
+            ) from error
+
+
+def _row(entry: dict[str, object]) -> Row:
+    known = {f.name for f in fields(Row)}
+    if unknown := entry.keys() - known:
+        raise ValueError(f"a row has {', '.join(sorted(unknown))}")
+    measures = entry["measures"]
+    assert isinstance(measures, dict)
+    numbers = {name: tuple(float(value) for value in values) for name, values in measures.items()}
+    return Row(**{**entry, "measures": numbers})  # type: ignore[arg-type]
+
+
+def _gpus(machine: dict[str, list[str]]) -> tuple[str, ...]:
+    return tuple(machine["gpus"])
+
+
+def _arguments() -> list[str]:
+    """Return this command's arguments, without what says where the output goes."""
+    given, kept = iter(sys.argv[1:]), []
+    for argument in given:
+        if argument == "--output":
+            next(given, None)
+        elif not argument.startswith("--output="):
+            kept.append(argument)
+    return kept

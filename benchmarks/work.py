@@ -1,0 +1,109 @@
+"""What a graph has to do: operations and bytes, from the graph itself with its sizes fixed.
+
+Operations are those of convolutions and products, attention's two among them, a multiplication and
+an addition counted as two. Bytes are what cannot be avoided: every
+weight once as it is stored, every activation of these layers read and written once in float32.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx
+
+__all__ = ["Work", "work_of"]
+
+_PRODUCTS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+_FLOAT_BYTES = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """Of one run of a graph."""
+
+    operations: float
+    weight_bytes: float
+    activation_bytes: float
+
+    @property
+    def bytes(self) -> float:
+        """All that has to be moved."""
+        return self.weight_bytes + self.activation_bytes
+
+    @property
+    def intensity(self) -> float:
+        """Operations a byte."""
+        return self.operations / self.bytes
+
+
+def work_of(graph: Path, sizes: Mapping[str, int]) -> Work:
+    """Return the work of one run of the float32 graph at `graph`, its free axes set to `sizes`.
+
+    Raises ValueError where a size of a layer does not follow from these.
+    """
+    model = onnx.load(graph, load_external_data=False)
+    weights = sum(_bytes(weight) for weight in model.graph.initializer)
+    stored = _stored(model)
+    shapes = _shapes(model, sizes)
+    operations = activations = 0.0
+    for node in model.graph.node:
+        if node.op_type not in _PRODUCTS:
+            continue
+        out, first, second = (shapes[name] for name in (node.output[0], *node.input[:2]))
+        operations += 2 * math.prod(out) * _depth(node, first, second)
+        moved = [name for name in (*node.input[:2], node.output[0]) if name not in stored]
+        activations += _FLOAT_BYTES * sum(math.prod(shapes[name]) for name in moved)
+    return Work(operations, float(weights), activations)
+
+
+def _depth(node: onnx.NodeProto, first: tuple[int, ...], second: tuple[int, ...]) -> int:
+    """Return how many products each output is the sum of."""
+    if node.op_type == "Conv":
+        return math.prod(second[1:])
+    if node.op_type == "ConvTranspose":
+        return second[0] * math.prod(second[2:])
+    transposed = any(a.name == "transA" and a.i for a in node.attribute)
+    return first[-2] if node.op_type == "Gemm" and transposed else first[-1]
+
+
+def _shapes(model: onnx.ModelProto, sizes: Mapping[str, int]) -> dict[str, tuple[int, ...]]:
+    from onnxruntime.tools.symbolic_shape_infer import SymbolicShapeInference
+
+    # Weights lie in a file of their own that is not read: their shapes are enough.
+    far = [w for w in model.graph.initializer if w.data_location == onnx.TensorProto.EXTERNAL]
+    for weight in far:
+        value = onnx.helper.make_tensor_value_info(weight.name, weight.data_type, weight.dims)
+        model.graph.input.append(value)
+        model.graph.initializer.remove(weight)
+    for value in model.graph.input:
+        for axis in value.type.tensor_type.shape.dim:
+            if axis.dim_param in sizes:
+                axis.dim_value = sizes[axis.dim_param]
+    known = SymbolicShapeInference.infer_shapes(model, auto_merge=True)
+    values = [*known.graph.value_info, *known.graph.input, *known.graph.output]
+    shapes = {v.name: tuple(d.dim_value for d in v.type.tensor_type.shape.dim) for v in values}
+    shapes |= {weight.name: tuple(weight.dims) for weight in known.graph.initializer}
+    shapes |= {weight.name: tuple(weight.dims) for weight in far}
+    needed = {
+        name
+        for node in model.graph.node
+        if node.op_type in _PRODUCTS
+        for name in (node.output[0], *node.input[:2])
+    }
+    unknown = [name for name in needed if 0 in shapes.get(name, (0,))]
+    if unknown:
+        raise ValueError(f"the shapes of {len(unknown)} values do not follow from {dict(sizes)}")
+    return shapes
+
+
+def _stored(model: onnx.ModelProto) -> frozenset[str]:
+    """Return the names of the weights, and of those that a Cast widens from what is stored."""
+    stored = {weight.name for weight in model.graph.initializer}
+    casts = (node for node in model.graph.node if node.op_type == "Cast")
+    return frozenset(stored | {node.output[0] for node in casts if node.input[0] in stored})
+
+
+def _bytes(weight: onnx.TensorProto) -> int:
+    size = onnx.helper.tensor_dtype_to_np_dtype(weight.data_type).itemsize
+    return int(math.prod(weight.dims) * size)

@@ -1,0 +1,197 @@
+"""Benchmarks: what they write, compare, count, and that each runs whole on small models."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from hummingbird_edge.benchmarks.compare import SAME, SLOWER, UNKNOWN, differences
+from hummingbird_edge.benchmarks.eager import config_of, random_module
+from hummingbird_edge.benchmarks.record import SCHEMA, Record, Row, Spread
+from hummingbird_edge.benchmarks.scaling import exponent
+from hummingbird_edge.benchmarks.work import work_of
+from hummingbird_edge.export.stage import STAGES
+from hummingbird_edge.runtime.bundle import BUILTIN, Bundle
+from hummingbird_edge.runtime.errors import RequestError
+
+FOLDER = Path(__file__).parents[1] / "benchmarks"
+"""A path in the clone: scripts are run from there."""
+
+
+def script(name: str, *arguments: object, cwd: Path) -> "subprocess.CompletedProcess[str]":
+    """Run a benchmark as its users do."""
+    return subprocess.run(
+        [sys.executable, str(FOLDER / f"{name}.py"), *(str(argument) for argument in arguments)],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        env=os.environ | {"PYTHONUTF8": "1", "COLUMNS": "200"},
+        timeout=300,
+    )
+
+
+def record(**measures: tuple[float, ...]) -> Record:
+    return Record.of("latency", None, [Row("cpu fp32", measures)])
+
+
+def test_a_spread_of_many_and_of_few() -> None:
+    many = Spread.of(tuple(float(value) for value in range(1, 101)))
+    assert (many.median, many.p95, many.range, many.count) == (50.5, 95.0, 99.0, 100)
+    assert Spread.of((3.0, 1.0, 2.0)).p95 == 3.0
+    with pytest.raises(ValueError, match="nothing"):
+        Spread.of(())
+
+
+def test_a_record_is_read_as_it_was_written(tmp_path: Path) -> None:
+    found = record(video_s=(1.0, 2.0), peak_mib=(300.0,))
+    found.write(tmp_path / "a.json")
+    assert Record.read(tmp_path / "a.json") == found
+    assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
+    entries = json.loads((tmp_path / "a.json").read_text(encoding="utf-8"))
+    assert entries["schema"] == SCHEMA
+    assert {"cpu", "gpus", "power", "packages", "commit"} <= entries["machine"].keys()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"schema": "hummingbird-edge/benchmark/0"}, "has the schema 'hummingbird-edge/benchmark"),
+        ({"rows": [{"name": "a", "measures": {"video_s": ["fast"]}}]}, "is not a whole result"),
+        ({"rows": [{"name": "a", "measures": {}, "more": 1}]}, "a row has more"),
+        ({"machine": {}}, "is not a whole result"),
+    ],
+)
+def test_other_files_are_refused(tmp_path: Path, change: dict[str, object], message: str) -> None:
+    path = tmp_path / "a.json"
+    record(video_s=(1.0,)).write(path)
+    entries = json.loads(path.read_text(encoding="utf-8")) | change
+    path.write_text(json.dumps(entries), encoding="utf-8")
+    with pytest.raises(RequestError, match=re.escape(message)):
+        Record.read(path)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "verdict"),
+    [
+        ((1.0, 1.1, 1.2), (1.05, 1.15, 1.25), SAME),  # they overlap
+        ((1.0, 1.1, 1.2), (1.21, 1.25, 1.27), SAME),  # by less than a spread
+        ((1.0, 1.1, 1.2), (2.0, 2.1, 2.2), SLOWER),
+        ((1.0,), (2.0,), UNKNOWN),
+    ],
+)
+def test_a_verdict_needs_more_than_the_spread(
+    before: tuple[float, ...], after: tuple[float, ...], verdict: str
+) -> None:
+    (found,) = differences(record(video_s=before), record(video_s=after))
+    assert found.verdict == verdict
+
+
+def test_more_frames_a_second_are_not_slower() -> None:
+    (found,) = differences(record(fps=(1.0, 1.1)), record(fps=(3.0, 3.1)))
+    assert found.verdict == "more"
+
+
+def test_results_without_a_row_in_common_are_refused() -> None:
+    other = replace(record(video_s=(1.0,)), rows=(Row("dml fp16", {"video_s": (1.0,)}),))
+    with pytest.raises(RequestError, match="no row in common: cpu fp32 and dml fp16"):
+        differences(record(video_s=(1.0,)), other)
+    with pytest.raises(RequestError, match="one result is of latency, the other of peers"):
+        differences(other, replace(other, benchmark="peers"))
+
+
+@pytest.mark.parametrize("stage", ["text_encoder", "unet", "vae_decoder"])
+def test_operations_are_those_that_pytorch_counts(stage: str) -> None:
+    bundle, frames, side = Bundle.open(BUILTIN), 4, 8
+    sizes = {"batch": frames, "frames": frames, "height": side, "width": side}
+    config = config_of(bundle)
+    module = random_module(config, stage)
+    inputs = STAGES[stage].inputs(config, frames, side, side, 0)
+    with FlopCounterMode(display=False) as counter, torch.inference_mode():
+        module(**inputs)
+    work = work_of(bundle.graph(stage), sizes)
+    assert work.operations == pytest.approx(counter.get_total_flops(), rel=0.02)
+    stored = sum(parameter.numel() for parameter in module.parameters()) * 2
+    assert work.weight_bytes == pytest.approx(stored, rel=0.1)
+
+
+def test_an_exponent_is_the_slope_of_logarithms() -> None:
+    pairs = [(size, 3 * size**1.5) for size in (1.0, 2.0, 4.0, 9.0)]
+    assert exponent(pairs) == pytest.approx(1.5)
+    assert np.isnan(exponent(pairs[:1]))
+
+
+def test_latency_measures_every_device_and_adds_up(tmp_path: Path) -> None:
+    done = script("latency", "--quick", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    found = Record.read(tmp_path / "latency.json")
+    assert found.bundle["sha256"] == Bundle.open(BUILTIN).digest
+    assert (tmp_path / "latency.png").read_bytes().startswith(b"\x89PNG")
+    assert (tmp_path / "latency.md").read_text(encoding="utf-8") == done.stdout
+    assert {row.name.split()[0] for row in found.rows} >= {"cpu", "openvino"}
+    for row in found.rows:
+        assert not row.failure
+        assert len(row.measures["video_s"]) == 5
+        assert len(row.measures["unet_step_s"]) == 20
+        # Of the whole; the parts have clocks of their own.
+        assert row.median("elsewhere_s") < 0.03 * row.median("video_s")
+        assert row.median("peak_mib") > 100
+    near = [row.median("agreement_db") for row in found.rows if "agreement_db" in row.measures]
+    assert len(near) == len(found.rows) - 1
+    assert min(near) > 30
+    same = script("compare", "latency.json", "latency.json", cwd=tmp_path)
+    assert same.returncode == 0
+    assert "slower" not in same.stdout
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "rows"),
+    [
+        ("roofline", ("--quick", "--runs", 1), 5),
+        ("scaling", ("--quick", "--runs", 1, "--device", "cpu"), 8),
+        ("headline", ("--quick", "--runs", 1), 4),
+        ("peers", ("--quick", "--runs", 1, "--stages", "vae_decoder"), 8),
+    ],
+)
+def test_each_runs_whole(
+    tmp_path: Path, name: str, arguments: tuple[object, ...], rows: int
+) -> None:
+    done = script(name, *arguments, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    found = Record.read(tmp_path / f"{name}.json")
+    assert len(found.rows) >= rows
+    assert (tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+    failed = {row.name for row in found.rows if row.failure}
+    # Other people's tools may be missing, and then say so; ours may not.
+    assert not [row for row in failed if "NNCF" not in row and "optimum" not in row], failed
+    for row in found.rows:
+        assert row.name.partition(",")[0] in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "code", "message"),
+    [
+        ("latency", ("nowhere",), 1, "nowhere"),
+        ("latency", ("--device", "gpu"), 2, "there is no device called 'gpu'"),
+        ("latency", ("--size", "65x64"), 2, "width 65 does not divide"),
+        ("latency", ("--threads", 4096), 2, "--threads is 4096"),
+        ("compare", ("a.json", "b.json"), 2, "a.json cannot be read"),
+        ("headline", (), 2, "give --full-size FOLDER or --quick"),
+        ("peers", ("--stages", "vae"), 2, "has no stage 'vae'"),
+    ],
+)
+def test_wrong_input_is_a_sentence(
+    tmp_path: Path, name: str, arguments: tuple[object, ...], code: int, message: str
+) -> None:
+    done = script(name, *arguments, cwd=tmp_path)
+    assert done.returncode == code, done.stderr
+    assert message in done.stderr + done.stdout
+    assert "Traceback" not in done.stderr
