@@ -143,13 +143,18 @@ class TextToVideo:
         """Where engines keep what they compile; looked after once, not for every stage."""
         return compiled_folder(self.bundle.digest)
 
+    def _asked(self, stage: str) -> tuple[str, str]:
+        """Return device and precision asked for; a tiny decoder runs where the VAE was to run."""
+        decides = "vae_decoder" if stage == "tiny_decoder" else stage
+        return self._devices[decides], self._precisions[decides]
+
     def _options_of(self, stage: str) -> list[Option]:
-        """Return the ways that were asked for; a tiny decoder runs where the VAE was to run."""
+        """Return the ways that were asked for."""
         if stage not in self._options:
-            decides = "vae_decoder" if stage == "tiny_decoder" else stage
-            precision, manifest = self._precisions[decides], self.bundle.manifest
+            device, precision = self._asked(stage)
+            manifest = self.bundle.manifest
             graphs = (manifest.trusted if precision == "auto" else manifest.precisions)(stage)
-            self._options[stage] = options(stage, self._devices[decides], precision, graphs)
+            self._options[stage] = options(stage, device, precision, graphs)
         return self._options[stage]
 
     @property
@@ -380,16 +385,16 @@ class TextToVideo:
 
         A measurement counts where it is among the ways that were asked for.
         """
-        decides = "vae_decoder" if stage == "tiny_decoder" else stage
+        device, precision = self._asked(stage)
         known, measured = self._options_of(stage), self._measured.get(stage)
 
         def way(option: Option, why: str) -> Way:
             return Way(stage, option, why, sizes, self._one_tile(stage, option, sizes))
 
-        if self._devices[decides] != "auto":
+        if device != "auto":
             yield from (way(option, "asked for") for option in known)
             return
-        if measured is not None and self._precisions[decides] in ("auto", measured.precision):
+        if measured is not None and precision in ("auto", measured.precision):
             yield way(measured.option, "measured")
         yield from (way(option, "first that works") for option in known)
 
