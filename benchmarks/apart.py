@@ -4,9 +4,11 @@ import multiprocessing
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from dataclasses import replace
 from typing import TypeVar
 
 from hummingbird_edge.benchmarks.record import Row
+from hummingbird_edge.runtime.processor import usable_cores
 
 __all__ = ["measure_apart"]
 
@@ -21,9 +23,18 @@ def measure_apart(measure: Callable[[Task], Row], task: Task, name: str) -> Row:
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(max_workers=1, mp_context=context) as pool:
         try:
-            return pool.submit(measure, task).result()
+            return pool.submit(_measured, measure, task, name).result()
         except BrokenProcessPool:
-            return Row(name, failure="its process was killed: most likely out of memory")
-        except Exception as error:  # engines and other people's quantizers raise what they like
-            lines = str(error).strip().splitlines() or [type(error).__name__]
-            return Row(name, failure=lines[0][:200])
+            return Row(
+                name, failure="its process was killed or crashed, perhaps for want of memory"
+            )
+
+
+def _measured(measure: Callable[[Task], Row], task: Task, name: str) -> Row:
+    """Measure, and keep errors here: not all of them survive the way between processes."""
+    try:
+        row = measure(task)
+    except Exception as error:  # engines and other people's quantizers raise what they like
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        return Row(name, failure=lines[0][:200])
+    return replace(row, facts={**row.facts, "threads": usable_cores()})

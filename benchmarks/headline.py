@@ -25,9 +25,10 @@ from hummingbird_edge.benchmarks.latency import measure as measure_video
 from hummingbird_edge.benchmarks.machine import peak_mib
 from hummingbird_edge.benchmarks.publish import markdown, publish
 from hummingbird_edge.benchmarks.record import Record, Row
-from hummingbird_edge.benchmarks.subject import open_subject
+from hummingbird_edge.benchmarks.subject import open_subject, size_of
 from hummingbird_edge.runtime.bundle import Bundle
 from hummingbird_edge.runtime.command import require_modules, run_command
+from hummingbird_edge.runtime.device import Device
 from hummingbird_edge.runtime.errors import RequestError
 from hummingbird_edge.runtime.request import Request, parse_size
 from hummingbird_edge.runtime.text_to_video import TextToVideo
@@ -72,6 +73,13 @@ def measure_stage(task: Eager) -> Row:
     return Row(task.name, measures, {f"{task.stage}_times": task.times})
 
 
+def times_of(row: Row) -> int:
+    """Return how often a video runs the stage of a row."""
+    (times,) = (value for key, value in row.facts.items() if key.endswith("_times"))
+    assert isinstance(times, int)
+    return times
+
+
 def eager_tasks(
     name: str, config: "ModelConfig", bundle: Bundle, request: Request, passes: int, runs: int
 ) -> Iterator[Eager]:
@@ -91,15 +99,14 @@ def eager_row(name: str, stages: list[Row]) -> Row:
     facts: dict[str, object] = {"steps": "timed a few times and multiplied"}
     least = most = total = 0.0
     for row in stages:
-        (times,) = row.facts.values()
-        assert isinstance(times, int)
+        times = times_of(row)
         (measure,) = (key for key in row.measures if key != "peak_mib")
         spread = row[measure]
         total += times * spread.median
         least, most = least + times * spread.least, most + times * spread.most
         measures[measure] = row.measures[measure]
         facts |= row.facts
-    measures["computing_s"] = (least, total, most)
+    measures["computing_s"] = tuple(sorted({least, total, most}))
     measures["peak_mib"] = (max(row.median("peak_mib") for row in stages),)
     return Row(name, measures, facts)
 
@@ -188,10 +195,13 @@ def main(
     request = Request.for_model(bundle.manifest, "a cat", 0, "full", **asked)
     config = config_of(bundle)
     teacher, its_config = teacher_of(config)
+    size_and_engine = f"{EAGER}, {size_of(request)}"
     models = {
-        f"{teacher}, {EAGER}": (its_config, TEACHER_STEPS * TEACHER_PASSES),
-        f"{bundle.manifest.name}, {EAGER}": (config, request.steps),
+        f"{teacher}, {size_and_engine}": (its_config, TEACHER_STEPS * TEACHER_PASSES),
+        f"{bundle.manifest.name}, {size_and_engine}": (config, request.steps),
     }
+    small = None if quantized is None else Bundle.open(quantized)
+    names = [Device.parse(name).name for name in device or default_devices()]
     rows = []
     for name, (each, passes) in models.items():
         parts = [
@@ -201,7 +211,7 @@ def main(
         rows.append(eager_row(name, parts))
         typer.echo(f"{name}: {rows[-1].failure or 'done'}", err=True)
     with tempfile.TemporaryDirectory() as folder:
-        for case in runtime_cases(bundle, quantized, request, device, runs, Path(folder)):
+        for case in runtime_cases(bundle, small, request, names, runs, Path(folder)):
             rows.append(with_computing(measure_apart(measure_video, case, case.name)))
             typer.echo(f"{case.name}: {rows[-1].failure or 'done'}", err=True)
     publish(
@@ -211,17 +221,16 @@ def main(
 
 def runtime_cases(
     bundle: Bundle,
-    quantized: Path | None,
+    small: Bundle | None,
     request: Request,
-    devices: list[str] | None,
+    names: list[str],
     runs: int,
     folder: Path,
 ) -> Iterator[Case]:
     """Yield the videos of this runtime: every device, int8 where a bundle has it, tiny decoders."""
-    names = devices or default_devices()
-    ways = [(bundle, "auto")]
-    ways += [] if quantized is None else [(Bundle.open(quantized), "int8")]
-    for each, precision in ways:
+    for each, precision in ((bundle, "auto"), (small, "int8")):
+        if each is None:
+            continue
         kinds = ("full", "tiny") if "tiny_decoder" in each.manifest.stages else ("full",)
         for decoder in kinds:
             video = replace(request, decoder=decoder)

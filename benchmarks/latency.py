@@ -29,10 +29,10 @@ import psutil
 import typer
 
 from hummingbird_edge.benchmarks.apart import measure_apart
-from hummingbird_edge.benchmarks.machine import device_memory_mib, peak_mib, usable_cores
+from hummingbird_edge.benchmarks.machine import device_memory_mib, peak_mib
 from hummingbird_edge.benchmarks.publish import bars, markdown, publish
 from hummingbird_edge.benchmarks.record import Record, Row
-from hummingbird_edge.benchmarks.subject import open_subject
+from hummingbird_edge.benchmarks.subject import open_subject, size_of
 from hummingbird_edge.runtime.bundle import Bundle
 from hummingbird_edge.runtime.command import require_modules, run_command
 from hummingbird_edge.runtime.device import Device
@@ -40,6 +40,7 @@ from hummingbird_edge.runtime.errors import RequestError
 from hummingbird_edge.runtime.manifest import LEAST_PSNR_DB
 from hummingbird_edge.runtime.placement import precisions_of
 from hummingbird_edge.runtime.probe import known_devices, probe
+from hummingbird_edge.runtime.processor import usable_cores
 from hummingbird_edge.runtime.request import Request, parse_size
 from hummingbird_edge.runtime.text_to_video import TextToVideo
 
@@ -73,11 +74,9 @@ class Case:
     @property
     def shape(self) -> str:
         """What is made."""
-        asked = self.request
-        tiny = ", tiny decoder" if asked.decoder == "tiny" else ""
-        plural = "" if asked.steps == 1 else "s"
-        size = f"{asked.frames} frames of {asked.width}x{asked.height}"
-        return f"{size}, {asked.steps} step{plural}{tiny}"
+        steps, decoder = self.request.steps, self.request.decoder
+        tiny = ", tiny decoder" if decoder == "tiny" else ""
+        return f"{size_of(self.request)}, {steps} step{'' if steps == 1 else 's'}{tiny}"
 
     @property
     def name(self) -> str:
@@ -117,7 +116,7 @@ def measure(case: Case) -> Row:
             for stage, placed in pipeline.placed.items()
         },
         "seed": SEED,
-        "threads": usable_cores(),
+        "bundle_sha256": pipeline.bundle.digest,
     }
     return Row(case.name, {name: tuple(values) for name, values in measures.items()}, facts)
 
@@ -187,7 +186,12 @@ def cases(
         if "all" in ways:
             ways = dict.fromkeys(precisions_of("unet", device, graphs))
         for way in ways:
-            asked = "auto" if way == "auto" else f"unet={way},vae={way}"
+            asked = "auto" if way == "auto" else f"unet={way}"
+            decoding = precisions_of(
+                request.decoding_stage, device, bundle.manifest.precisions(request.decoding_stage)
+            )
+            if way in decoding:
+                asked += f",vae={way}"
             label = (usual[0] if usual else "auto") if way == "auto" else way
             yield Case(bundle.folder, name, asked, label, request, runs, threads, folder)
 

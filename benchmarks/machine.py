@@ -3,7 +3,6 @@
 Everything is read from the system; what it does not tell is left empty.
 """
 
-import os
 import platform
 import subprocess
 from contextlib import suppress
@@ -13,9 +12,9 @@ from pathlib import Path
 
 import psutil
 
-from hummingbird_edge.runtime.processor import processor_name
+from hummingbird_edge.runtime.processor import processor_name, usable_cores
 
-__all__ = ["Machine", "device_memory_mib", "peak_mib", "usable_cores"]
+__all__ = ["Machine", "device_memory_mib", "peak_mib"]
 
 _PACKAGES = (
     "hummingbird-edge",
@@ -96,14 +95,6 @@ def device_memory_mib() -> float | None:
     return None if taken is None else round(taken / 2**20, 1)
 
 
-def usable_cores() -> int:
-    """Return how many logical cores this process may use."""
-    process = psutil.Process()
-    if hasattr(process, "cpu_affinity"):
-        return len(process.cpu_affinity() or ())
-    return os.cpu_count() or 1
-
-
 def _gpus() -> tuple[str, ...]:
     if platform.system() == "Windows":
         ask = (
@@ -154,7 +145,7 @@ def _commit() -> str:
 def _output(*command: str) -> str:
     """Return what a program prints, or nothing where there is none or it fails."""
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=20)
+        done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=20)
     except (OSError, subprocess.SubprocessError):
         return ""
     return done.stdout if done.returncode == 0 else ""

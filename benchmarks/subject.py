@@ -6,9 +6,10 @@ import sys
 from pathlib import Path
 
 from hummingbird_edge.runtime.bundle import BUILTIN, Bundle
-from hummingbird_edge.runtime.errors import RequestError
+from hummingbird_edge.runtime.errors import HummingbirdError, RequestError
+from hummingbird_edge.runtime.request import Request
 
-__all__ = ["open_subject", "random_copy", "random_full_size"]
+__all__ = ["open_subject", "random_copy", "random_full_size", "size_of"]
 
 
 def open_subject(bundle: Path | None, full_size: Path | None) -> Bundle:
@@ -26,7 +27,7 @@ def open_subject(bundle: Path | None, full_size: Path | None) -> Bundle:
 def random_full_size(folder: Path) -> Path:
     """Export hummingbird-0.7b with random weights and a random tiny decoder, or find it made.
 
-    Takes some minutes and 2.5 GB, 8 GB of memory. Raises CalledProcessError where it fails.
+    Takes some minutes and 2.5 GB, 8 GB of memory. Raises HummingbirdError where it fails.
     """
     bundle = folder / "hummingbird-0.7b"
     if not bundle.exists():
@@ -51,9 +52,15 @@ def random_copy(bundle: Bundle, folder: Path) -> Path:
     return out
 
 
+def size_of(request: Request) -> str:
+    """Return what is made in words."""
+    return f"{request.frames} frames of {request.width}x{request.height}"
+
+
 def _build(out: Path, *options: object) -> None:
     """Run `hb-export build` in a process of its own, which gives its memory back."""
     program = "from hummingbird_edge.export.cli import main; main()"
     asked = ["--random-weights", *map(str, options), "--storage", "float16", str(out)]
     command = [sys.executable, "-c", program, "build", *asked]
-    subprocess.run(command, check=True, stdout=sys.stderr)
+    if subprocess.run(command, stdout=sys.stderr).returncode:
+        raise HummingbirdError(f"{out} could not be built, see above: mend that and try again")

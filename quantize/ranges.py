@@ -20,6 +20,7 @@ from hummingbird_edge.runtime.errors import RequestError
 
 __all__ = ["Ranges", "observe"]
 
+_ROOM = 1.5
 Extremes = tuple[NDArray[np.float32], NDArray[np.float32]]
 
 
@@ -45,9 +46,13 @@ class Ranges:
             self.extremes[name] = np.minimum(before[0], low), np.maximum(before[1], high)
 
     def largest(self, name: str) -> NDArray[np.float32]:
-        """Return the largest absolute value of every channel, (C,)."""
+        """Return how far every channel reaches, (C,), with room where others reach farther.
+
+        A single channel goes beyond what calibration saw of it much sooner than all of them do.
+        """
         low, high = self.extremes[name]
-        return np.maximum(-low, high)
+        found = np.maximum(-low, high)
+        return np.minimum(_ROOM * found, found.max())
 
     def arrays(self) -> dict[str, NDArray[np.float32]]:
         """Return plain arrays to be stored."""

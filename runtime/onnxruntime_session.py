@@ -1,6 +1,7 @@
 """A graph in ONNX Runtime, on a provider that was really taken."""
 
 import json
+import os
 from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -15,6 +16,7 @@ from hummingbird_edge.runtime.device import Device
 from hummingbird_edge.runtime.errors import DeviceError, device_error
 from hummingbird_edge.runtime.placement import Option
 from hummingbird_edge.runtime.plugin import plugin_devices
+from hummingbird_edge.runtime.processor import usable_cores
 from hummingbird_edge.runtime.session import Session
 
 __all__ = ["ONNXRuntimeSession"]
@@ -44,6 +46,9 @@ class ONNXRuntimeSession(Session):
         for name, size in sizes.items():
             options.add_free_dimension_override_by_name(name, size)
         options.log_severity_level = _ERRORS_ONLY
+        if usable_cores() < (os.cpu_count() or 1):
+            # By itself it binds a thread to each core of the machine, allowed or not.
+            options.intra_op_num_threads = usable_cores()
         # An arena keeps the largest activations of a step for good, and a memory pattern allocates
         # them before they are needed. A buffer planned for reuse is held until its last use, and a
         # U-Net's way up uses what its way down did: at full size that is 3 GB more, and no faster.

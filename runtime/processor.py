@@ -1,10 +1,12 @@
-"""The processor's name."""
+"""The processor: its name, and how much of it this process may use."""
 
 import os
 import platform
 from pathlib import Path
 
-__all__ = ["processor_name"]
+import psutil
+
+__all__ = ["processor_name", "usable_cores"]
 
 
 def processor_name() -> str:
@@ -15,3 +17,11 @@ def processor_name() -> str:
         return os.environ.get("PROCESSOR_IDENTIFIER", platform.processor())
     named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
     return next(named, platform.processor())
+
+
+def usable_cores() -> int:
+    """Return how many logical cores this process may use."""
+    process = psutil.Process()
+    if hasattr(process, "cpu_affinity"):
+        return len(process.cpu_affinity() or ())
+    return os.cpu_count() or 1
