@@ -4,7 +4,8 @@
 
 Rows are paired by their names, measures by theirs. A ratio is of medians, after over before. A
 verdict is given only where the medians differ by more than either spread and no measurement of one
-lies among those of the other; what was measured once has no spread and gets none.
+lies among those of the other, with at least five of each. Rows that failed, or that only one result
+has, are named below the table.
 """
 
 from dataclasses import dataclass
@@ -19,7 +20,9 @@ from hummingbird_edge.runtime.command import run_command
 from hummingbird_edge.runtime.errors import RequestError
 
 SAME, FASTER, SLOWER = "no difference", "faster", "slower"
-MORE, LESS, UNKNOWN = "more", "less", "measured once"
+MORE, LESS, UNKNOWN = "more", "less", "too few runs"
+LEAST_RUNS = 5
+"""With fewer, two runs of the same lie apart by chance too often: with three, one time in ten."""
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -42,7 +45,7 @@ class Difference:
     def verdict(self) -> str:
         """What can be said of it."""
         before, after = self.before, self.after
-        if before.count < 2 or after.count < 2:
+        if min(before.count, after.count) < LEAST_RUNS:
             return UNKNOWN
         apart = before.most < after.least or after.most < before.least
         if not apart or abs(after.median - before.median) <= max(before.range, after.range):
@@ -68,11 +71,23 @@ def differences(before: Record, after: Record) -> list[Difference]:
         if row.measures[measure] and rows[row.name].measures.get(measure)
     ]
     if not found:
-        raise RequestError(
-            f"the results have no row in common: {', '.join(row.name for row in before.rows)} and "
-            f"{', '.join(rows)}"
-        )
+        names = ", ".join(row.name for row in before.rows), ", ".join(rows)
+        raise RequestError(f"the results have no measured row in common: {' and '.join(names)}")
     return found
+
+
+def missing(before: Record, after: Record) -> list[str]:
+    """Say which rows could not be compared, and why."""
+    sides = (("before", before, after), ("after", after, before))
+    lines = []
+    for title, one, other in sides:
+        names = {row.name for row in other.rows}
+        for row in one.rows:
+            if row.failure:
+                lines.append(f"{row.name} failed {title}: {row.failure}")
+            elif row.name not in names:
+                lines.append(f"{row.name} is in the result {title} alone")
+    return lines
 
 
 def table(found: list[Difference]) -> str:
@@ -112,10 +127,12 @@ def main(
         if not found:
             raise RequestError(f"there is no measure {measure!r} in both: leave --measure out")
     typer.echo(table(found))
+    for line in missing(*records):
+        typer.echo(f"\n{line}", nl=False)
     for record, path in zip(records, (before, after), strict=True):
         typer.echo(f"\n{path}: {record.machine}, {record.created}, {record.command}", nl=False)
     typer.echo("")
-    if records[0].bundle.get("sha256") != records[1].bundle.get("sha256"):
+    if records[0].bundle != records[1].bundle:
         typer.echo("The bundles differ.")
 
 

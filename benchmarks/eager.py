@@ -53,11 +53,12 @@ def eager_run(module: nn.Module, arrays: Mapping[str, NDArray[Any]]) -> Run:
     return run
 
 
-def timed(run: Run, runs: int, warm_up: int = 1) -> tuple[NDArray[np.float32], tuple[float, ...]]:
-    """Return the last output, and the seconds of `runs` runs after those that warm up."""
-    output, seconds = np.zeros(0, np.float32), []
-    for _ in range(warm_up + runs):
+def timed(run: Run, runs: int) -> tuple[NDArray[np.float32], tuple[float, ...]]:
+    """Return the last output, and the seconds of each run: of the first, which warms up, and of
+    `runs` more."""
+    output, seconds = np.zeros(0, np.float32), list[float]()
+    for _ in range(1 + runs):
         started = time.perf_counter()
         output = run()
         seconds.append(time.perf_counter() - started)
-    return output, tuple(seconds[warm_up:])
+    return output, tuple(seconds)

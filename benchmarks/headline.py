@@ -23,7 +23,7 @@ from hummingbird_edge.benchmarks.apart import measure_apart
 from hummingbird_edge.benchmarks.latency import Case, cases, default_devices
 from hummingbird_edge.benchmarks.latency import measure as measure_video
 from hummingbird_edge.benchmarks.machine import peak_mib
-from hummingbird_edge.benchmarks.publish import markdown, publish
+from hummingbird_edge.benchmarks.publish import markdown, publish, require_output
 from hummingbird_edge.benchmarks.record import Record, Row
 from hummingbird_edge.benchmarks.subject import open_subject, size_of
 from hummingbird_edge.runtime.bundle import Bundle
@@ -69,7 +69,7 @@ def measure_stage(task: Eager) -> Row:
     arrays = example_inputs(Bundle.open(task.bundle).manifest.model, task.stage, task.sizes)
     module = random_module(task.config, task.stage, half_stored=False)
     _, seconds = timed(eager_run(module, arrays), task.runs)
-    measures = {f"{task.stage}_run_s": seconds, "peak_mib": (peak_mib(),)}
+    measures = {f"{task.stage}_run_s": seconds[1:], "peak_mib": (peak_mib(),)}
     return Row(task.name, measures, {f"{task.stage}_times": task.times})
 
 
@@ -189,7 +189,8 @@ def main(
         raise RequestError("give --full-size FOLDER or --quick")
     from hummingbird_edge.benchmarks.eager import config_of
 
-    bundle = open_subject(None, full_size)
+    require_output(output)
+    bundle = open_subject(None, full_size, quick)
     width, height = parse_size(size)
     asked = {"frames": frames, "width": width, "height": height}
     request = Request.for_model(bundle.manifest, "a cat", 0, "full", **asked)

@@ -30,7 +30,7 @@ import typer
 
 from hummingbird_edge.benchmarks.apart import measure_apart
 from hummingbird_edge.benchmarks.machine import device_memory_mib, peak_mib
-from hummingbird_edge.benchmarks.publish import bars, markdown, publish
+from hummingbird_edge.benchmarks.publish import bars, markdown, publish, require_output
 from hummingbird_edge.benchmarks.record import Record, Row
 from hummingbird_edge.benchmarks.subject import open_subject, size_of
 from hummingbird_edge.runtime.bundle import Bundle
@@ -165,7 +165,8 @@ def set_caches(folder: str) -> None:
     import os
 
     # Where platformdirs looks for a user's cache, on Linux and on Windows.
-    os.environ["XDG_CACHE_HOME"] = os.environ["LOCALAPPDATA"] = folder
+    for name in ("XDG_CACHE_HOME", "WIN_PD_OVERRIDE_LOCAL_APPDATA"):
+        os.environ[name] = folder
 
 
 def cases(
@@ -304,11 +305,10 @@ def main(
 ) -> None:
     """Measure, print, write."""
     require_modules("latency.py", "benchmark", "matplotlib", "skimage")
-    if quick and (bundle or full_size):
-        raise RequestError("--quick measures the built-in model: give no other")
+    require_output(output)
     if threads is not None and not 1 <= threads <= usable_cores():
         raise RequestError(f"--threads is {threads}: this machine has 1 to {usable_cores()}")
-    subject = open_subject(bundle, full_size)
+    subject = open_subject(bundle, full_size, quick)
     asked = itertools.product(size or [""], frames or [0], steps or [0])
     requests = [request_for(subject, decoder, *each) for each in asked]
     with tempfile.TemporaryDirectory() as folder:

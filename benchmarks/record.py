@@ -2,18 +2,20 @@
 
 import json
 import math
+import shlex
 import statistics
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import Any
 
 from hummingbird_edge.benchmarks.machine import Machine
 from hummingbird_edge.runtime.bundle import Bundle
 from hummingbird_edge.runtime.errors import OutputError, RequestError
 
-__all__ = ["SCHEMA", "Record", "Row", "Spread"]
+__all__ = ["SCHEMA", "Record", "Row", "Spread", "write_beside"]
 
 SCHEMA = "hummingbird-edge/benchmark/1"
 
@@ -84,18 +86,13 @@ class Record:
         """Return the record of what was measured just now, here."""
         now = datetime.now(timezone.utc).isoformat(timespec="seconds")
         known = {} if bundle is None else {"name": bundle.manifest.name, "sha256": bundle.digest}
-        command = " ".join(["python", f"benchmarks/{benchmark}.py", *_arguments()])
+        command = shlex.join(["python", f"benchmarks/{benchmark}.py", *_arguments()])
         return cls(benchmark, command, now, Machine.here(), known, tuple(rows))
 
     def write(self, path: Path) -> None:
         """Write it to `path`, beside and renamed; raises OutputError."""
-        partial = path.with_name(f".{path.name}.partial")
-        try:
-            text = json.dumps(asdict(self), indent=1)
-            partial.write_text(text + "\n", encoding="utf-8", newline="\n")
-            partial.replace(path)
-        except OSError as error:
-            raise OutputError(f"{path} cannot be written ({error}): choose another file") from error
+        text = json.dumps(asdict(self), indent=1, allow_nan=False)
+        write_beside(path, f"{text}\n".encode())
 
     @classmethod
     def read(cls, path: Path) -> "Record":
@@ -110,39 +107,57 @@ class Record:
                 f"{path} has the schema {schema!r}, not {SCHEMA!r}: measure again with this version"
             )
         try:
-            return cls(
-                **{
-                    **entries,
-                    "machine": Machine(**{**entries["machine"], "gpus": _gpus(entries["machine"])}),
-                    "rows": tuple(_row(row) for row in entries["rows"]),
-                }
-            )
-        except (TypeError, KeyError, ValueError, AttributeError) as error:
+            machine = _machine(entries["machine"])
+            rows = tuple(_row(entry) for entry in entries["rows"])
+            bundle = {str(key): str(value) for key, value in entries["bundle"].items()}
+            texts = {name: str(entries[name]) for name in ("benchmark", "command", "created")}
+        except (TypeError, KeyError, ValueError, AttributeError, OverflowError) as error:
             raise RequestError(
                 f"{path} is not a whole result ({error}): measure again with this version"
             ) from error
+        return cls(**texts, machine=machine, bundle=bundle, rows=rows)
 
 
-def _row(entry: dict[str, object]) -> Row:
-    known = {f.name for f in fields(Row)}
-    if unknown := entry.keys() - known:
-        raise ValueError(f"a row has {', '.join(sorted(unknown))}")
-    measures = entry["measures"]
-    assert isinstance(measures, dict)
-    numbers = {name: tuple(float(value) for value in values) for name, values in measures.items()}
-    return Row(**{**entry, "measures": numbers})  # type: ignore[arg-type]
+def write_beside(path: Path, data: bytes) -> None:
+    """Write a file beside its place and rename it; raises OutputError."""
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        partial.write_bytes(data)
+        partial.replace(path)
+    except OSError as error:
+        raise OutputError(f"{path} cannot be written ({error}): choose another file") from error
 
 
-def _gpus(machine: dict[str, list[str]]) -> tuple[str, ...]:
-    return tuple(machine["gpus"])
+def _row(entry: dict[str, Any]) -> Row:
+    measures = {
+        str(name): tuple(float(value) for value in values)
+        for name, values in entry["measures"].items()
+    }
+    facts = {str(key): value for key, value in entry["facts"].items()}
+    return Row(str(entry["name"]), measures, facts, str(entry["failure"]))
+
+
+def _machine(entry: dict[str, Any]) -> Machine:
+    known = {f.name: entry[f.name] for f in fields(Machine)}
+    texts = {name: str(value) for name, value in known.items() if isinstance(value, str)}
+    return Machine(
+        **{
+            **known,
+            **texts,
+            "cores": int(entry["cores"]),
+            "memory_gib": float(entry["memory_gib"]),
+            "gpus": tuple(str(name) for name in entry["gpus"]),
+            "packages": {str(name): str(value) for name, value in entry["packages"].items()},
+        }
+    )
 
 
 def _arguments() -> list[str]:
-    """Return this command's arguments, without what says where the output goes."""
+    """Return this command's arguments: without the output, of paths the last part alone."""
     given, kept = iter(sys.argv[1:]), []
     for argument in given:
         if argument == "--output":
             next(given, None)
         elif not argument.startswith("--output="):
-            kept.append(argument)
+            kept.append(Path(argument).name if Path(argument).is_absolute() else argument)
     return kept

@@ -6,7 +6,7 @@
 The ceiling of operations is a large product through the same engine in the same precision, that of
 bytes a large copy in memory; both are measured in this run, the best of several. A stage's floor is
 the longer of its operations over the one and its bytes over the other, as `work.py` counts them
-from the graph; the share is floor over measured time. Sessions in int8 count the same operations.
+from the graph, in numbers as wide as the precision; the share is floor over measured time.
 
 Source: Williams, Waterman, Patterson 2009, "Roofline".
 """
@@ -23,9 +23,9 @@ import typer
 
 from hummingbird_edge.benchmarks.apart import measure_apart
 from hummingbird_edge.benchmarks.machine import peak_mib
-from hummingbird_edge.benchmarks.publish import markdown, publish
+from hummingbird_edge.benchmarks.publish import markdown, publish, require_output
 from hummingbird_edge.benchmarks.record import Record, Row
-from hummingbird_edge.benchmarks.subject import open_subject
+from hummingbird_edge.benchmarks.subject import open_subject, size_of
 from hummingbird_edge.benchmarks.work import work_of
 from hummingbird_edge.runtime.bundle import Bundle
 from hummingbird_edge.runtime.command import require_modules, run_command
@@ -41,6 +41,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 STAGES = ("text_encoder", "unet", "vae_decoder")
+WIDTHS = {"fp32": 4, "fp16": 2, "bf16": 2, "int8": 1}
+"""Bytes a number."""
 SIDE, COPY_BYTES, TRIES = 2048, 1 << 28, 7
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -56,6 +58,8 @@ class Task:
     device: str
     precision: str
     runs: int
+    size: str
+    """Of the video, in words."""
 
     @property
     def option(self) -> Option:
@@ -65,7 +69,7 @@ class Task:
     @property
     def name(self) -> str:
         """The row's name."""
-        return f"{self.stage}, {self.device} {self.precision}"
+        return f"{self.stage}, {self.device} {self.precision}, {self.size}"
 
 
 def measure(task: Task) -> Row:
@@ -73,21 +77,18 @@ def measure(task: Task) -> Row:
     bundle = Bundle.open(task.bundle)
     rate = product_rate(task.option)
     trial = run_trial(bundle, task.stage, task.option, task.sizes, None, task.runs, enough_s=1e9)
-    work = work_of(plain_graph(bundle, task.stage), task.sizes)
+    # The graph without a device's own operators, which have other shapes.
+    graph = bundle.graph(task.stage, None, bundle.manifest.precisions(task.stage)[0])
+    work, width = work_of(graph, task.sizes), WIDTHS[task.precision]
     measures = {
         "run_s": trial.seconds,
         "product_gops": (rate / 1e9,),
         "operations_g": (work.operations / 1e9,),
-        "moved_gb": (work.bytes / 1e9,),
-        "intensity": (work.intensity,),
+        "moved_gb": (work.bytes(width) / 1e9,),
+        "intensity": (work.operations / work.bytes(width),),
         "peak_mib": (peak_mib(),),
     }
     return Row(task.name, measures)
-
-
-def plain_graph(bundle: Bundle, stage: str) -> Path:
-    """Return a stage's graph of single operations: the first in float32, else in int8."""
-    return bundle.graph(stage)
 
 
 def product_rate(option: Option) -> float:
@@ -171,7 +172,8 @@ def tasks(bundle: Bundle, request: Request, runs: int) -> Iterator[Task]:
             graphs = bundle.manifest.precisions(stage)
             for precision in precisions_of(stage, Device.parse(name), graphs):
                 if stage != "text_encoder" or precision in ("fp32", "int8"):
-                    yield Task(bundle.folder, stage, sizes, name, precision, runs)
+                    size = size_of(request)
+                    yield Task(bundle.folder, stage, sizes, name, precision, runs, size)
 
 
 def table(rows: list[Row]) -> str:
@@ -232,7 +234,8 @@ def main(
 ) -> None:
     """Measure, print, write."""
     require_modules("roofline.py", "benchmark", "matplotlib", "onnx", "onnx_ir", "sympy")
-    subject = open_subject(None if quick else bundle, None if quick else full_size)
+    require_output(output)
+    subject = open_subject(bundle, full_size, quick)
     width, height = parse_size(size)
     asked = {"frames": frames, "width": width, "height": height}
     request = Request.for_model(subject.manifest, "a cat", 0, "full", **asked)

@@ -19,7 +19,7 @@ import typer
 
 from hummingbird_edge.benchmarks.apart import measure_apart
 from hummingbird_edge.benchmarks.latency import cases, default_devices, measure, request_for
-from hummingbird_edge.benchmarks.publish import markdown, publish
+from hummingbird_edge.benchmarks.publish import markdown, publish, require_output
 from hummingbird_edge.benchmarks.record import Record, Row
 from hummingbird_edge.benchmarks.subject import open_subject
 from hummingbird_edge.runtime.bundle import Bundle
@@ -131,14 +131,15 @@ def main(
 ) -> None:
     """Measure, print, write."""
     require_modules("scaling.py", "benchmark", "matplotlib")
-    subject: Bundle = open_subject(bundle, full_size)
+    require_output(output)
+    subject = open_subject(bundle, full_size, quick)
     usual = subject.manifest.defaults
     found: list[tuple[str, float, Row]] = []
     known: dict[str, Row] = {}
     with tempfile.TemporaryDirectory() as folder:
         named = [device or default_devices()[-1]]
         small = quick or max(usual.width, usual.height) < SIZES[0][0]
-        for kind, size, request in grown(subject, small):
+        for kind, size, request in list(grown(subject, small)):
             case = next(cases(subject, named, [precision], [request], runs, None, Path(folder)))
             if case.name not in known:  # the default shape is a point of every line
                 known[case.name] = measure_apart(measure, case, case.name)
@@ -149,6 +150,7 @@ def main(
         f"{kind}_{what}": (value,)
         for kind, slopes in exponents(found).items()
         for what, value in slopes.items()
+        if not np.isnan(value)
     }
     rows.append(Row("exponents", fitted))
     publish(

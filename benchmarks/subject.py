@@ -12,11 +12,13 @@ from hummingbird_edge.runtime.request import Request
 __all__ = ["open_subject", "random_copy", "random_full_size", "size_of"]
 
 
-def open_subject(bundle: Path | None, full_size: Path | None) -> Bundle:
-    """Return the bundle to measure; both None is the built-in one.
+def open_subject(bundle: Path | None, full_size: Path | None, quick: bool) -> Bundle:
+    """Return the bundle to measure: the built-in one for `quick`, and where nothing is given.
 
-    Raises RequestError for both, BundleError for a folder that is none.
+    Raises RequestError for more than one, BundleError for a folder that is none.
     """
+    if quick and (bundle or full_size):
+        raise RequestError("--quick measures the built-in model: give no other")
     if bundle is not None and full_size is not None:
         raise RequestError("a BUNDLE and --full-size exclude each other: give one")
     if full_size is not None:
@@ -44,8 +46,9 @@ def random_full_size(folder: Path) -> Path:
     return bundle
 
 
-def random_copy(bundle: Bundle, folder: Path) -> Path:
-    """Export random weights in the layout of `bundle` into `folder`."""
+def random_copy(source: Path, folder: Path) -> Path:
+    """Export random weights in the layout of the bundle at `source` into `folder`."""
+    bundle = Bundle.open(source)
     config, out = folder / "config.json", folder / "random"
     config.write_text(json.dumps(bundle.manifest.provenance["config"]), encoding="utf-8")
     _build(out, "--config", config, "--tokenizer", bundle.path("tokenizer"))

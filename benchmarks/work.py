@@ -1,8 +1,8 @@
-"""What a graph has to do: operations and bytes, from the graph itself with its sizes fixed.
+"""What a graph has to do: operations and numbers moved, from the graph itself, its sizes fixed.
 
 Operations are those of convolutions and products, attention's two among them, a multiplication and
-an addition counted as two. Bytes are what cannot be avoided: every
-weight once as it is stored, every activation of these layers read and written once in float32.
+an addition counted as two. Moved are what cannot be avoided: every weight once, every activation of
+layers with weights read and written once. Attention's own scores need not leave the cache.
 """
 
 import math
@@ -15,7 +15,6 @@ import onnx
 __all__ = ["Work", "work_of"]
 
 _PRODUCTS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
-_FLOAT_BYTES = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,27 +22,22 @@ class Work:
     """Of one run of a graph."""
 
     operations: float
-    weight_bytes: float
-    activation_bytes: float
+    weights: float
+    """How many numbers."""
+    activations: float
 
-    @property
-    def bytes(self) -> float:
-        """All that has to be moved."""
-        return self.weight_bytes + self.activation_bytes
-
-    @property
-    def intensity(self) -> float:
-        """Operations a byte."""
-        return self.operations / self.bytes
+    def bytes(self, width: int) -> float:
+        """Return what has to be moved where a number is `width` bytes."""
+        return width * (self.weights + self.activations)
 
 
 def work_of(graph: Path, sizes: Mapping[str, int]) -> Work:
-    """Return the work of one run of the float32 graph at `graph`, its free axes set to `sizes`.
+    """Return the work of one run of the graph at `graph`, its free axes set to `sizes`.
 
     Raises ValueError where a size of a layer does not follow from these.
     """
     model = onnx.load(graph, load_external_data=False)
-    weights = sum(_bytes(weight) for weight in model.graph.initializer)
+    weights = sum(math.prod(weight.dims) for weight in model.graph.initializer)
     stored = _stored(model)
     shapes = _shapes(model, sizes)
     operations = activations = 0.0
@@ -52,8 +46,8 @@ def work_of(graph: Path, sizes: Mapping[str, int]) -> Work:
             continue
         out, first, second = (shapes[name] for name in (node.output[0], *node.input[:2]))
         operations += 2 * math.prod(out) * _depth(node, first, second)
-        moved = [name for name in (*node.input[:2], node.output[0]) if name not in stored]
-        activations += _FLOAT_BYTES * sum(math.prod(shapes[name]) for name in moved)
+        if node.input[1] in stored:
+            activations += math.prod(first) + math.prod(out)
     return Work(operations, float(weights), activations)
 
 
@@ -98,12 +92,7 @@ def _shapes(model: onnx.ModelProto, sizes: Mapping[str, int]) -> dict[str, tuple
 
 
 def _stored(model: onnx.ModelProto) -> frozenset[str]:
-    """Return the names of the weights, and of those that a Cast widens from what is stored."""
+    """Return the names of the weights, and of what a Cast or DequantizeLinear widens of them."""
     stored = {weight.name for weight in model.graph.initializer}
-    casts = (node for node in model.graph.node if node.op_type == "Cast")
-    return frozenset(stored | {node.output[0] for node in casts if node.input[0] in stored})
-
-
-def _bytes(weight: onnx.TensorProto) -> int:
-    size = onnx.helper.tensor_dtype_to_np_dtype(weight.data_type).itemsize
-    return int(math.prod(weight.dims) * size)
+    widening = (n for n in model.graph.node if n.op_type in ("Cast", "DequantizeLinear"))
+    return frozenset(stored | {node.output[0] for node in widening if node.input[0] in stored})

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import product
 
+from hummingbird_edge.runtime.errors import RequestError
+
 __all__ = [
     "FULL",
     "PAIRS",
@@ -221,8 +223,8 @@ def sample_held_out(
 ) -> list[tuple[Scene, str]]:
     """Draw `n` distinct held-out captions, none in `exclude`, spread over the world's scenes.
 
-    A scene gets another caption only after every other had one. Raises ValueError where the world
-    has fewer.
+    A scene gets another caption only after every other had one. Raises RequestError where the
+    world has fewer.
     """
     rng = random.Random(seed)
     found: dict[str, Scene] = {}
@@ -239,4 +241,6 @@ def sample_held_out(
                 found.setdefault(text, scene)
             if len(found) == n:
                 return [(scene, text) for text, scene in found.items()]
-    raise ValueError(f"the world gave {len(found)} held-out captions, {n} were asked for")
+    raise RequestError(
+        f"the world gave {len(found)} held-out captions, {n} were asked for: ask for fewer"
+    )

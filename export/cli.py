@@ -22,6 +22,8 @@ LICENCE = (
 )
 RANDOM_LICENCE = "Random weights, made by hummingbird-edge: no terms."
 
+_QUANTIZING = ("onnx", "onnx_ir", "skimage", "matplotlib")
+
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
@@ -83,13 +85,20 @@ def build(
     from hummingbird_edge.export.graph import OPSETS
     from hummingbird_edge.export.models.config import ModelConfig
     from hummingbird_edge.export.precision import graphs_for
-    from hummingbird_edge.export.quantized import QuantizationPlan, quantize_bundle
     from hummingbird_edge.export.weights import CheckpointWeights, RandomWeights, Weights
-    from hummingbird_edge.quantize.calibration import PROMPTS
-    from hummingbird_edge.runtime.prompts import read_prompts
 
     source, out = _source_and_out(paths, random_weights)
-    quantization = QuantizationPlan(graphs_for(precision), read_prompts(prompts or PROMPTS))
+    graphs = graphs_for(precision)
+    quantization = None
+    if any(kinds != ("float32",) for kinds in graphs.values()):
+        require_modules("hb-export build --precision", "quantize", *_QUANTIZING)
+        from hummingbird_edge.export.quantized import QuantizationPlan, quantize_bundle
+        from hummingbird_edge.quantize.calibration import PROMPTS
+        from hummingbird_edge.runtime.prompts import read_prompts
+
+        quantization = QuantizationPlan(graphs, read_prompts(prompts or PROMPTS))
+    elif prompts is not None:
+        raise RequestError("--prompts is for --precision with int8 or fp16: leave it out")
     require_free(out, force)
     if opset not in OPSETS:
         raise RequestError(f"opset {opset} is not supported: choose {OPSETS[0]} to {OPSETS[-1]}")
@@ -127,9 +136,10 @@ def build(
     stages = ["text_encoder", "unet", "vae_decoder", *(["vae_encoder"] if vae_encoder else [])]
     stages += ["tiny_decoder"] if tiny_decoder is not None else []
     plan = BundlePlan(name or fallback, given, stages, opset, storage, tokenizer, licence or terms)
-    if all(graphs == ("float32",) for graphs in quantization.precisions.values()):
+    if quantization is None:
         write_bundle(plan, weights, out, typer.echo, force)
     else:
+        out.parent.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.float32-") as scratch:
             write_bundle(plan, weights, Path(scratch, "bundle"), typer.echo, force)
             quantize_bundle(Path(scratch, "bundle"), out, quantization, typer.echo, force)
@@ -204,7 +214,7 @@ def quantize_(
     force: Annotated[bool, typer.Option("--force", help="Replace a bundle at OUT.")] = False,
 ) -> None:
     """Write a bundle in smaller numbers: calibrate, measure every layer, keep what is sensitive."""
-    require_modules("hb-export quantize", "quantize", "onnx", "onnx_ir", "skimage", "matplotlib")
+    require_modules("hb-export quantize", "quantize", *_QUANTIZING)
     from hummingbird_edge.export.precision import graphs_for
     from hummingbird_edge.export.quantized import QuantizationPlan, quantize_bundle
     from hummingbird_edge.quantize.calibration import PROMPTS

@@ -123,10 +123,11 @@ def quantize_bundle(
 
 def _require_float32(bundle: Bundle, plan: QuantizationPlan) -> None:
     for stage in plan.precisions:
-        if "float32" not in bundle.manifest.precisions(stage):
+        known = bundle.manifest.precisions(stage)
+        if known != ("float32",):
             raise RequestError(
-                f"{bundle.folder} has no float32 graph of {stage}: quantize the bundle that it was "
-                f"made from"
+                f"{bundle.folder} has {', '.join(known)} graphs of {stage}, not float32 alone: "
+                f"quantize the bundle that it was made from"
             )
 
 
@@ -149,7 +150,7 @@ class _Found:
             plan.calibration if self.rows else 0,
             plan.held_out,
             plan.least_psnr_db,
-            self.choice.tried if self.choice else (),
+            self.choice.tried if self.choice and plan.held_out else (),
             self.quality,
             self.accuracy,
             self.rows,

@@ -12,7 +12,7 @@ import hashlib
 import json
 import os
 import zipfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -28,6 +28,7 @@ from hummingbird_edge.quantize.sensitivity import Noise, add_twins
 from hummingbird_edge.quantize.trajectory import Run, decode, walk
 from hummingbird_edge.runtime.bundle import Bundle
 from hummingbird_edge.runtime.device import Device
+from hummingbird_edge.runtime.errors import device_error
 from hummingbird_edge.runtime.placement import Option
 from hummingbird_edge.runtime.request import Request
 from hummingbird_edge.runtime.session import open_session
@@ -39,7 +40,7 @@ PROMPTS = Path(__file__).parent / "prompts.txt"
 
 _CPU = Option(Device.parse("cpu"))
 _ERRORS_ONLY = 3
-_FORM = 1
+_FORM = 2
 """Counts changes of what is recorded."""
 
 
@@ -107,17 +108,30 @@ class _Watched:
         options.enable_cpu_mem_arena = False
         options.enable_mem_pattern = False
         options.enable_mem_reuse = False
-        self._session = onnxruntime.InferenceSession(
-            str(graph), options, providers=["CPUExecutionProvider"]
-        )
+        with _as_device_error("load"):
+            self._session = onnxruntime.InferenceSession(
+                str(graph), options, providers=["CPUExecutionProvider"]
+            )
         self._wanted = {entry.name for entry in self._session.get_inputs()}
         self._names, self._collector = names, collector
 
     def __call__(self, inputs: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
         fed = {name: value for name, value in inputs.items() if name in self._wanted}
-        first, *more = self._session.run(None, fed)
+        with _as_device_error("run"):
+            first, *more = self._session.run(None, fed)
         self._collector.add(self._names, more)
         return np.asarray(first, np.float32)
+
+
+@contextlib.contextmanager
+def _as_device_error(what: str) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # the library raises bare exceptions of several kinds
+        reason = str(error).strip().partition("\n")[0][:200]
+        raise device_error(
+            error, f"calibration cannot {what} its graph ({reason}): give --frames or --size less"
+        ) from error
 
 
 def calibrate(

@@ -31,9 +31,8 @@ class Peaks:
         """Raise the peaks by one run's outputs of a graph with peaks, without its first."""
         for name, output in zip(names, outputs, strict=True):
             peak = float(np.asarray(output))
-            # NaN counts as too large: comparisons with it are false.
-            if not peak <= self.largest.get(name, 0.0):
-                self.largest[name] = peak
+            # NaN counts as too large, and stays.
+            self.largest[name] = float(np.maximum(peak, self.largest.get(name, 0.0)))
 
     @property
     def far(self) -> set[str]:

@@ -36,8 +36,8 @@ class Quality:
 def compare(found: Sequence[NDArray[np.uint8]], references: Sequence[NDArray[np.uint8]]) -> Quality:
     """Compare videos (T, H, W, 3) uint8 with `references` of the same shapes.
 
-    PSNR = 10 log10(255^2 / mean squared difference); SSIM as Wang et al. 2004 with their Gaussian
-    window of 11 pixels, or the largest that fits a small frame.
+    PSNR = 10 log10(255^2 / mean squared difference); SSIM of Wang et al. 2004 over an even window
+    of 11 pixels, or the largest that fits a small frame.
     """
     psnr, ssim = [], []
     for video, reference in zip(found, references, strict=True):

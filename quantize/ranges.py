@@ -21,6 +21,7 @@ from hummingbird_edge.runtime.errors import RequestError
 __all__ = ["Ranges", "observe"]
 
 _ROOM = 1.5
+"""Without, 4 videos in 400 of the built-in model showed something else than was asked for."""
 Extremes = tuple[NDArray[np.float32], NDArray[np.float32]]
 
 
@@ -51,8 +52,8 @@ class Ranges:
         A single channel goes beyond what calibration saw of it much sooner than all of them do.
         """
         low, high = self.extremes[name]
-        found = np.maximum(-low, high)
-        return np.minimum(_ROOM * found, found.max())
+        found: NDArray[np.float32] = np.maximum(-low, high)
+        return np.minimum(np.float32(_ROOM) * found, found.max())
 
     def arrays(self) -> dict[str, NDArray[np.float32]]:
         """Return plain arrays to be stored."""

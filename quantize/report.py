@@ -62,7 +62,7 @@ class Report:
 
     def write(self, folder: Path) -> None:
         """Write all three files into `folder`; raises OSError."""
-        text = json.dumps(asdict(self), indent=1)
+        text = json.dumps(asdict(self), indent=1, allow_nan=False)
         (folder / REPORT).write_text(text + "\n", encoding="utf-8", newline="\n")
         (folder / TABLE).write_text(self._markdown(), encoding="utf-8", newline="\n")
         if self.layers:

@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from hummingbird_edge.benchmarks.compare import SAME, SLOWER, UNKNOWN, differences
+from hummingbird_edge.benchmarks.compare import SAME, SLOWER, UNKNOWN, differences, missing
 from hummingbird_edge.benchmarks.eager import config_of, random_module
 from hummingbird_edge.benchmarks.record import SCHEMA, Record, Row, Spread
 from hummingbird_edge.benchmarks.scaling import exponent
@@ -66,7 +66,9 @@ def test_a_record_is_read_as_it_was_written(tmp_path: Path) -> None:
     [
         ({"schema": "hummingbird-edge/benchmark/0"}, "has the schema 'hummingbird-edge/benchmark"),
         ({"rows": [{"name": "a", "measures": {"video_s": ["fast"]}}]}, "is not a whole result"),
-        ({"rows": [{"name": "a", "measures": {}, "more": 1}]}, "a row has more"),
+        ({"rows": [{"name": "a", "measures": []}]}, "is not a whole result"),
+        ({"rows": [{"name": "a", "measures": {"a": [10**400]}, "facts": {}, "failure": ""}]}, ""),
+        ({"bundle": []}, "is not a whole result"),
         ({"machine": {}}, "is not a whole result"),
     ],
 )
@@ -82,10 +84,10 @@ def test_other_files_are_refused(tmp_path: Path, change: dict[str, object], mess
 @pytest.mark.parametrize(
     ("before", "after", "verdict"),
     [
-        ((1.0, 1.1, 1.2), (1.05, 1.15, 1.25), SAME),  # they overlap
-        ((1.0, 1.1, 1.2), (1.21, 1.25, 1.27), SAME),  # by less than a spread
-        ((1.0, 1.1, 1.2), (2.0, 2.1, 2.2), SLOWER),
-        ((1.0,), (2.0,), UNKNOWN),
+        ((1.0, 1.1, 1.1, 1.1, 1.2), (1.05, 1.1, 1.1, 1.2, 1.25), SAME),  # they overlap
+        ((1.0, 1.1, 1.1, 1.1, 1.2), (1.21, 1.22, 1.25, 1.26, 1.27), SAME),  # by less than a spread
+        ((1.0, 1.1, 1.1, 1.1, 1.2), (2.0, 2.1, 2.1, 2.1, 2.2), SLOWER),
+        ((1.0, 1.1, 1.2, 1.3), (2.0, 2.1, 2.2, 2.3), UNKNOWN),
     ],
 )
 def test_a_verdict_needs_more_than_the_spread(
@@ -96,14 +98,17 @@ def test_a_verdict_needs_more_than_the_spread(
 
 
 def test_more_frames_a_second_are_not_slower() -> None:
-    (found,) = differences(record(fps=(1.0, 1.1)), record(fps=(3.0, 3.1)))
+    few, many = (1.0, 1.1, 1.1, 1.1, 1.2), (3.0, 3.1, 3.1, 3.1, 3.2)
+    (found,) = differences(record(fps=few), record(fps=many))
     assert found.verdict == "more"
 
 
 def test_results_without_a_row_in_common_are_refused() -> None:
     other = replace(record(video_s=(1.0,)), rows=(Row("dml fp16", {"video_s": (1.0,)}),))
-    with pytest.raises(RequestError, match="no row in common: cpu fp32 and dml fp16"):
+    with pytest.raises(RequestError, match="no measured row in common: cpu fp32 and dml fp16"):
         differences(record(video_s=(1.0,)), other)
+    failed = replace(other, rows=(Row("cpu fp32", failure="no"),))
+    assert missing(record(video_s=(1.0,)), failed) == ["cpu fp32 failed after: no"]
     with pytest.raises(RequestError, match="one result is of latency, the other of peers"):
         differences(other, replace(other, benchmark="peers"))
 
@@ -119,8 +124,8 @@ def test_operations_are_those_that_pytorch_counts(stage: str) -> None:
         module(**inputs)
     work = work_of(bundle.graph(stage), sizes)
     assert work.operations == pytest.approx(counter.get_total_flops(), rel=0.02)
-    stored = sum(parameter.numel() for parameter in module.parameters()) * 2
-    assert work.weight_bytes == pytest.approx(stored, rel=0.1)
+    assert work.weights == pytest.approx(sum(w.numel() for w in module.parameters()), rel=0.1)
+    assert work.activations > 0
 
 
 def test_an_exponent_is_the_slope_of_logarithms() -> None:
@@ -147,9 +152,12 @@ def test_latency_measures_every_device_and_adds_up(tmp_path: Path) -> None:
     near = [row.median("agreement_db") for row in found.rows if "agreement_db" in row.measures]
     assert len(near) == len(found.rows) - 1
     assert min(near) > 30
-    same = script("compare", "latency.json", "latency.json", cwd=tmp_path)
-    assert same.returncode == 0
-    assert "slower" not in same.stdout
+    half = script("latency", "--quick", "--threads", 1, "--output", "half.json", cwd=tmp_path)
+    assert half.returncode == 0, half.stderr
+    assert {row.facts["threads"] for row in Record.read(tmp_path / "half.json").rows} == {1}
+    compared = script("compare", "latency.json", "half.json", "--measure", "video_s", cwd=tmp_path)
+    assert compared.returncode == 0, compared.stderr
+    assert len(re.findall(r"\| video_s \|", compared.stdout)) == len(found.rows)
 
 
 @pytest.mark.parametrize(
@@ -185,7 +193,9 @@ def test_each_runs_whole(
         ("latency", ("--threads", 4096), 2, "--threads is 4096"),
         ("compare", ("a.json", "b.json"), 2, "a.json cannot be read"),
         ("headline", (), 2, "give --full-size FOLDER or --quick"),
-        ("peers", ("--stages", "vae"), 2, "has no stage 'vae'"),
+        ("headline", ("--quick", "--quantized", "nowhere"), 1, "nowhere"),
+        ("latency", ("--output", "a.md"), 1, "give a name that ends in .json"),
+        ("scaling", ("--quick", "--full-size", "."), 2, "--quick measures the built-in model"),
     ],
 )
 def test_wrong_input_is_a_sentence(

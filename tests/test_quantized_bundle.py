@@ -127,7 +127,7 @@ def test_a_bundle_of_int8_alone_is_smaller_and_runs(
     assert "int8 graphs" in refused.stderr
     again = hb("hb-export", "quantize", out, tmp_path / "twice", "--prompts", prompts)
     assert again.returncode == 2
-    assert "has no float32 graph of text_encoder" in again.stderr
+    assert "has int8 graphs of text_encoder, not float32 alone" in again.stderr
 
 
 def test_auto_takes_int8_where_it_is_near(int8_bundle: Path, tmp_path: Path) -> None:
