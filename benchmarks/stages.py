@@ -26,6 +26,8 @@ from pathlib import Path
 
 import psutil
 
+from hummingbird_edge.benchmarks.machine import peak_mib
+from hummingbird_edge.benchmarks.subject import random_full_size
 from hummingbird_edge.runtime.bundle import Bundle
 from hummingbird_edge.runtime.request import Request
 
@@ -139,16 +141,6 @@ def whole_pytorch(bundle: Bundle, request: Request) -> tuple[float, ...]:
     return (total,)
 
 
-def peak_mib() -> float:
-    """Return this process's largest resident set so far."""
-    peak = getattr(psutil.Process().memory_info(), "peak_wset", None)  # Windows
-    if peak is None:
-        import resource
-
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 2**10
-    return round(float(peak) / 2**20, 1)
-
-
 def measure(arguments: argparse.Namespace, stage: str, engine: str, precision: str) -> Row:
     """Run one row in a process of its own; one that fails is a row with its reason."""
     command = [sys.executable, __file__, str(arguments.folder), "--bundle", str(arguments.bundle)]
@@ -205,25 +197,6 @@ def whole_command(arguments: argparse.Namespace, home: str) -> dict[str, object]
     return {**json.loads(text), "wall_s": wall_s, "peak_mib": round(peak / 2**20, 1)}
 
 
-def make_bundle(folder: Path) -> Path:
-    """Export hummingbird-0.7b with random weights and a random tiny decoder, or find it made."""
-    bundle = folder / "hummingbird-0.7b"
-    if not bundle.exists():
-        import torch
-        from safetensors.torch import save_file
-
-        from hummingbird_edge.export.models.tiny_decoder import TinyDecoder
-
-        folder.mkdir(parents=True, exist_ok=True)
-        torch.manual_seed(0)
-        save_file(dict(TinyDecoder().state_dict()), folder / "tiny.safetensors")
-        program = "from hummingbird_edge.export.cli import main; main()"
-        options = ["--random-weights", "--preset", "hummingbird-0.7b", str(bundle)]
-        options += ["--tiny-decoder", str(folder / "tiny.safetensors"), "--storage", "float16"]
-        subprocess.run([sys.executable, "-c", program, "build", *options], check=True)
-    return bundle
-
-
 def table(rows: list[Row]) -> str:
     """Return the rows as Markdown, each against PyTorch's row of its stage."""
     lines = ["| stage | engine | median | spread | faster than PyTorch | load | peak MiB |"]
@@ -269,7 +242,7 @@ def main() -> None:
     if arguments.child:
         child(arguments)
         return
-    arguments.bundle = arguments.bundle or make_bundle(arguments.folder)
+    arguments.bundle = arguments.bundle or random_full_size(arguments.folder)
     arguments.folder.mkdir(parents=True, exist_ok=True)
     has = Bundle.open(arguments.bundle).manifest
     rows = []

@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -205,6 +206,25 @@ def test_build_takes_precisions(hb: Command, tmp_path: Path, tiny_config: Path) 
     assert manifest.precisions("unet") == ("float32", "float16", "int8")
     assert manifest.precisions("vae_decoder") == ("float32",)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["out", "prompts.txt"]
+
+
+def test_a_float32_build_needs_nothing_that_only_quantization_does(
+    tmp_path: Path, tiny_config: Path
+) -> None:
+    absent = "import sys; sys.modules |= dict.fromkeys(['skimage', 'matplotlib'])"
+    program = f"{absent}; from hummingbird_edge.export.cli import main; main()"
+    made = ["build", "--random-weights", "--config", tiny_config]
+    made += ["--tokenizer", tiny_config.parent / "tokenizer"]
+
+    def build(*more: object) -> "subprocess.CompletedProcess[str]":
+        command = [sys.executable, "-c", program, *map(str, [*made, *more])]
+        return subprocess.run(command, capture_output=True, text=True, encoding="utf-8")
+
+    assert build(tmp_path / "out").returncode == 0
+    refused = build(tmp_path / "small", "--precision", "int8")
+    assert refused.returncode == 1
+    assert "needs skimage, matplotlib, not installed" in refused.stderr
+    assert len(refused.stderr.splitlines()) == 1
 
 
 @pytest.mark.parametrize(
