@@ -99,7 +99,7 @@ def table(found: list[tuple[str, float, Row]]) -> str:
         [kind, *(f"{value:.2f}" for value in slopes.values())]
         for kind, slopes in exponents(found).items()
     ]
-    slopes = markdown(["exponent in", "computing", "U-Net", "peak memory"], fitted)
+    slopes = markdown(["exponents of", "computing", "U-Net", "peak memory"], fitted)
     return f"{markdown([*header, 'peak MiB'], lines)}\n\n{slopes}"
 
 

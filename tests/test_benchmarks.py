@@ -172,7 +172,7 @@ def test_latency_measures_every_device_and_adds_up(tmp_path: Path) -> None:
         ("roofline", ("--quick", "--runs", 1), 5),
         ("scaling", ("--quick", "--runs", 1, "--device", "cpu"), 8),
         ("headline", ("--quick", "--runs", 1), 4),
-        ("peers", ("--quick", "--runs", 1, "--stages", "vae_decoder"), 8),
+        ("peers", ("--runs", 1, "--stages", "text_encoder"), 8),
     ],
 )
 def test_each_runs_whole(
