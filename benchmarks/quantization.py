@@ -16,6 +16,7 @@ import argparse
 import json
 import os
 import platform
+import re
 import statistics
 import sys
 import tempfile
@@ -113,7 +114,8 @@ class Bench:
         try:
             made, seconds = self.make(*networks(), None if judged else self.videos)
         except Exception as error:  # other people's quantizers raise whatever they like
-            return Row(name, None, None, 0.0, str(error).strip().splitlines()[0][:120])
+            reason = re.sub(r"[^\s(]*/", "", str(error).strip().splitlines()[0])  # folders of ours
+            return Row(name, None, None, 0.0, f"failed: {reason[:120]}")
         quality = compare(made[: self.videos], self.references[: self.videos])
         return Row(name, quality, self.accuracy(made) if judged else None, seconds)
 

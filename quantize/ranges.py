@@ -53,7 +53,8 @@ class Ranges:
         """
         low, high = self.extremes[name]
         found: NDArray[np.float32] = np.maximum(-low, high)
-        return np.minimum(np.float32(_ROOM) * found, found.max())
+        with_room: NDArray[np.float32] = np.minimum(np.float32(_ROOM) * found, found.max())
+        return with_room
 
     def arrays(self) -> dict[str, NDArray[np.float32]]:
         """Return plain arrays to be stored."""
