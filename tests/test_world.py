@@ -22,6 +22,7 @@ from hummingbird_edge.distill.world import (
     sample_training,
     words,
 )
+from hummingbird_edge.runtime.errors import RequestError
 
 ONLY_PAIRS = replace(PAIRS, pairs=1.0)
 
@@ -133,7 +134,7 @@ def test_held_out_captions_spread_over_the_scenes() -> None:
     left_out = frozenset(text for _, text in pairs[:100])
     others = sample_held_out(FULL, 500, seed=3, exclude=left_out)
     assert not left_out & {text for _, text in others}
-    with pytest.raises(ValueError, match="were asked for"):
+    with pytest.raises(RequestError, match="were asked for"):
         sample_held_out(replace(SMALL, colours=("red",), motions=("up",)), 10**4, seed=0)
 
 
