@@ -111,15 +111,6 @@ def eager_row(name: str, stages: list[Row]) -> Row:
     return Row(name, measures, facts)
 
 
-def with_computing(row: Row) -> Row:
-    """Add what a video took without loading, checks and MP4."""
-    if row.failure:
-        return row
-    parts = (row.measures[part] for part in ("text_encoder_s", "unet_s", "decoder_s"))
-    computing = tuple(sum(values) for values in zip(*parts, strict=True))
-    return Row(row.name, {**row.measures, "computing_s": computing}, row.facts)
-
-
 def teacher_of(config: "ModelConfig") -> tuple[str, "ModelConfig"]:
     """Return the name and the configuration of what a model was pruned from.
 
@@ -213,7 +204,7 @@ def main(
         typer.echo(f"{name}: {rows[-1].failure or 'done'}", err=True)
     with tempfile.TemporaryDirectory() as folder:
         for case in runtime_cases(bundle, small, request, names, runs, Path(folder)):
-            rows.append(with_computing(measure_apart(measure_video, case, case.name)))
+            rows.append(measure_apart(measure_video, case, case.name))
             typer.echo(f"{case.name}: {rows[-1].failure or 'done'}", err=True)
     publish(
         Record.of("headline", bundle, rows), table(rows), lambda axes: draw_bars(axes, rows), output

@@ -16,11 +16,12 @@ Generation (stages, pipeline, seconds an item).
 """
 
 import itertools
+import os
 import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -143,6 +144,7 @@ def video(
         "unet_step_s": list(timings.unet_step_s),
         "unet_s": [sum(timings.unet_step_s)],
         "decoder_s": [timings.vae_decoder_s],
+        "computing_s": [timings.total_s - sum(timings.load_s.values())],
         "post_s": [post_s],
         "encode_s": [ended - encoding],
         "video_s": [ended - started],
@@ -162,8 +164,6 @@ def limit_threads(count: int) -> None:
 
 def set_caches(folder: str) -> None:
     """Let this process find nothing that was compiled before."""
-    import os
-
     # Where platformdirs looks for a user's cache, on Linux and on Windows.
     for name in ("XDG_CACHE_HOME", "WIN_PD_OVERRIDE_LOCAL_APPDATA"):
         os.environ[name] = folder
@@ -199,8 +199,6 @@ def cases(
 
 def with_agreement(rows: list[Row], known: dict[str, Case]) -> list[Row]:
     """Add to each row how near its frames are to those in the most precise numbers of its shape."""
-    from dataclasses import replace
-
     from hummingbird_edge.quantize.quality import compare
 
     exact: dict[str, Case] = {}

@@ -5,6 +5,7 @@ Everything is read from the system; what it does not tell is left empty.
 
 import platform
 import subprocess
+import sys
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -136,7 +137,7 @@ def _packages() -> dict[str, str]:
 
 
 def _commit() -> str:
-    folder = str(Path(__file__).parent)
+    folder = str(Path(sys.argv[0]).resolve().parent)  # the script's: this module may be installed
     commit = _output("git", "-C", folder, "rev-parse", "--short", "HEAD").strip()
     changed = commit and _output("git", "-C", folder, "status", "--porcelain", "-uno").strip()
     return f"{commit}+" if changed else commit

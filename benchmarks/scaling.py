@@ -33,7 +33,6 @@ FRAMES, STEPS = (8, 12, 16, 24, 32), (1, 2, 4, 8)
 SIZES = ((256, 256), (384, 256), (512, 320), (512, 512), (768, 512))
 SMALL_FRAMES, SMALL_STEPS = (8, 16, 32), (1, 4, 8)
 SMALL_SIZES = ((64, 64), (96, 64), (128, 80))
-COMPUTING = ("text_encoder_s", "unet_s", "decoder_s")
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -46,11 +45,6 @@ def grown(bundle: Bundle, small: bool) -> Iterator[tuple[str, float, Request]]:
         yield "pixels", width * height, request_for(bundle, size=f"{width}x{height}")
     for steps in SMALL_STEPS if small else STEPS:
         yield "steps", steps, request_for(bundle, steps=steps)
-
-
-def computing_s(row: Row) -> float:
-    """Return the median seconds of text, steps and decoder: loading does not grow."""
-    return sum(row.median(part) for part in COMPUTING)
 
 
 def exponent(pairs: list[tuple[float, float]]) -> float:
@@ -67,7 +61,7 @@ def exponents(found: list[tuple[str, float, Row]]) -> dict[str, dict[str, float]
     for kind in dict.fromkeys(kind for kind, _, _ in found):
         rows = [(size, row) for each, size, row in found if each == kind and not row.failure]
         by_kind[kind] = {
-            "computing": exponent([(size, computing_s(row)) for size, row in rows]),
+            "computing": exponent([(size, row.median("computing_s")) for size, row in rows]),
             "unet": exponent([(size, row.median("unet_s")) for size, row in rows]),
             "memory": exponent([(size, row.median("peak_mib")) for size, row in rows]),
         }
@@ -88,7 +82,7 @@ def table(found: list[tuple[str, float, Row]]) -> str:
                 row.name,
                 f"{row.median('unet_step_s'):.3f}",
                 f"{row.median('decoder_s'):.3f}",
-                f"{computing_s(row):.3f}",
+                f"{row.median('computing_s'):.3f}",
                 f"{video.median:.3f}",
                 f"{video.range:.3f}",
                 f"{row.median('peak_mib'):,.0f}",
@@ -109,7 +103,10 @@ def draw_growth(axes: "Axes", found: list[tuple[str, float, Row]]) -> None:
         rows = [(size, row) for each, size, row in found if each == kind and not row.failure]
         if rows:
             first = rows[0][0]
-            xs, ys = [size / first for size, _ in rows], [computing_s(row) for _, row in rows]
+            xs, ys = (
+                [size / first for size, _ in rows],
+                [row.median("computing_s") for _, row in rows],
+            )
             axes.loglog(xs, ys, "o-", label=f"{kind}, exponent {slopes['computing']:.2f}")
     axes.set(xlabel="times the smallest", ylabel="computing, seconds")
     axes.legend(fontsize="small")
