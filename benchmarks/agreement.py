@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from hummingbird_edge.benchmarks.engines import working_devices
 from hummingbird_edge.export.checkpoint import read_checkpoint
 from hummingbird_edge.export.models.config import ModelConfig
 from hummingbird_edge.export.weights import CheckpointWeights
@@ -26,7 +27,6 @@ from hummingbird_edge.quantize.storage import round_to_float16
 from hummingbird_edge.runtime.bundle import BUILTIN, Bundle
 from hummingbird_edge.runtime.device import Device
 from hummingbird_edge.runtime.noise import gaussian_noise
-from hummingbird_edge.runtime.probe import known_devices, probe
 from hummingbird_edge.runtime.request import Request
 from hummingbird_edge.runtime.sampler import guidance_embedding
 from hummingbird_edge.runtime.text_to_video import TextToVideo
@@ -77,9 +77,8 @@ def pytorch_latents(bundle: Bundle, checkpoint: str) -> Callable[[Request], Late
 
 def ways() -> Iterator[tuple[str, str]]:
     """Yield every device that works here with every precision it has."""
-    for name in known_devices():
-        if probe(name).works:
-            yield from ((name, precision) for precision in Device.parse(name).precisions())
+    for name in working_devices():
+        yield from ((name, precision) for precision in Device.parse(name).precisions())
 
 
 def main() -> None:

@@ -1,5 +1,6 @@
 """A row measured in a process of its own: its peak memory is its own, and its end takes nothing."""
 
+import math
 import multiprocessing
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
@@ -25,9 +26,8 @@ def measure_apart(measure: Callable[[Task], Row], task: Task, name: str) -> Row:
         try:
             return pool.submit(_measured, measure, task, name).result()
         except BrokenProcessPool:
-            return Row(
-                name, failure="its process was killed or crashed, perhaps for want of memory"
-            )
+            reason = "its process was killed or crashed, perhaps for want of memory"
+            return Row(name, failure=reason)
 
 
 def _measured(measure: Callable[[Task], Row], task: Task, name: str) -> Row:
@@ -37,4 +37,7 @@ def _measured(measure: Callable[[Task], Row], task: Task, name: str) -> Row:
     except Exception as error:  # engines and other people's quantizers raise what they like
         lines = str(error).strip().splitlines() or [type(error).__name__]
         return Row(name, failure=lines[0][:200])
+    odd = [key for key, values in row.measures.items() if not all(map(math.isfinite, values))]
+    if odd:
+        return Row(name, failure=f"its {', '.join(odd)} came out as NaN or without end")
     return replace(row, facts={**row.facts, "threads": usable_cores()})

@@ -3,9 +3,10 @@
     python benchmarks/compare.py BEFORE.json AFTER.json
 
 Rows are paired by their names, measures by theirs. A ratio is of medians, after over before. A
-verdict is given only where the medians differ by more than either spread and no measurement of one
-lies among those of the other, with at least five of each. Rows that failed, or that only one result
-has, are named below the table.
+verdict is given only where the medians differ by more than either spread, no measurement of one
+lies among those of the other, there are at least five of each, and the medians are 5 % apart: from
+one process to the next a machine drifts by more than the runs inside of either tell. Rows that
+failed, or that only one result has, are named below the table.
 """
 
 from dataclasses import dataclass
@@ -14,8 +15,8 @@ from typing import Annotated
 
 import typer
 
-from hummingbird_edge.benchmarks.publish import markdown
 from hummingbird_edge.benchmarks.record import Record, Row, Spread
+from hummingbird_edge.benchmarks.table import markdown
 from hummingbird_edge.runtime.command import run_command
 from hummingbird_edge.runtime.errors import RequestError
 
@@ -23,6 +24,8 @@ SAME, FASTER, SLOWER = "no difference", "faster", "slower"
 MORE, LESS, UNKNOWN = "more", "less", "too few runs"
 LEAST_RUNS = 5
 """With fewer, two runs of the same lie apart by chance too often: with three, one time in ten."""
+DRIFT = 0.05
+"""Of the larger median: what two results of the same may differ by."""
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -48,7 +51,9 @@ class Difference:
         if min(before.count, after.count) < LEAST_RUNS:
             return UNKNOWN
         apart = before.most < after.least or after.most < before.least
-        if not apart or abs(after.median - before.median) <= max(before.range, after.range):
+        drift = DRIFT * max(abs(before.median), abs(after.median))
+        least = max(before.range, after.range, drift)
+        if not apart or abs(after.median - before.median) <= least:
             return SAME
         grew = after.median > before.median
         if self.measure.endswith("_s"):
@@ -103,7 +108,7 @@ def table(found: list[Difference]) -> str:
                 f"{each.before.range:.2g}",
                 f"{each.after.median:.4g}",
                 f"{each.after.range:.2g}",
-                f"{each.ratio:.3f}",
+                f"{each.ratio:.3f}" if each.before.median else "",
                 each.verdict,
             ]
             for each in found
@@ -132,8 +137,12 @@ def main(
     for record, path in zip(records, (before, after), strict=True):
         typer.echo(f"\n{path}: {record.machine}, {record.created}, {record.command}", nl=False)
     typer.echo("")
-    if records[0].bundle != records[1].bundle:
-        typer.echo("The bundles differ.")
+    for title, one, other in (
+        ("bundles", records[0].bundle, records[1].bundle),
+        ("machines", str(records[0].machine), str(records[1].machine)),
+    ):
+        if one != other:
+            typer.echo(f"The {title} differ.")
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ steps, both in PyTorch on a data-centre GPU. Here both run in PyTorch eager floa
 weights, on this machine in this run. Their parts are timed `--runs` times and multiplied: a hundred
 evaluations of the U-Net would take hours. The runtime's rows are whole videos, made as `hb-run`
 makes them and timed as `latency.py` does: warm, with loading where a large bundle loads stage by
-stage, and without ("computing").
+stage, and without ("computing"); frames are held to those of the most precise row, as there.
 """
 
 import tempfile
@@ -20,12 +20,16 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hummingbird_edge.benchmarks.apart import measure_apart
-from hummingbird_edge.benchmarks.latency import Case, cases, default_devices
+from hummingbird_edge.benchmarks.engines import working_devices
+from hummingbird_edge.benchmarks.latency import Case, cases, with_agreement
 from hummingbird_edge.benchmarks.latency import measure as measure_video
+from hummingbird_edge.benchmarks.ledger import KEPT, Ledger, require_output
 from hummingbird_edge.benchmarks.machine import peak_mib
-from hummingbird_edge.benchmarks.publish import markdown, publish, require_output
-from hummingbird_edge.benchmarks.record import Record, Row
+from hummingbird_edge.benchmarks.options import Frames, FullSize, Output, Quantized, Size
+from hummingbird_edge.benchmarks.record import Row
+from hummingbird_edge.benchmarks.repeat import timed
 from hummingbird_edge.benchmarks.subject import open_subject, size_of
+from hummingbird_edge.benchmarks.table import markdown
 from hummingbird_edge.runtime.bundle import Bundle
 from hummingbird_edge.runtime.command import require_modules, run_command
 from hummingbird_edge.runtime.device import Device
@@ -63,7 +67,7 @@ class Eager:
 
 def measure_stage(task: Eager) -> Row:
     """Time one stage, in a process that does nothing else."""
-    from hummingbird_edge.benchmarks.eager import eager_run, random_module, timed
+    from hummingbird_edge.benchmarks.eager import eager_run, random_module
     from hummingbird_edge.runtime.trial import example_inputs
 
     arrays = example_inputs(Bundle.open(task.bundle).manifest.model, task.stage, task.sizes)
@@ -83,10 +87,11 @@ def times_of(row: Row) -> int:
 def eager_tasks(
     name: str, config: "ModelConfig", bundle: Bundle, request: Request, passes: int, runs: int
 ) -> Iterator[Eager]:
-    """Yield the stages of a model in PyTorch; `passes` of the U-Net."""
+    """Yield the stages of a model in PyTorch; `passes` of the U-Net, guided or not."""
+    steps = request.steps if passes == request.steps else TEACHER_STEPS
     for stage, sizes in TextToVideo(bundle, "cpu").stage_sizes(request).items():
         frames = -(-request.frames // sizes.get("frames", 1))
-        times = {"text_encoder": 1, "unet": passes}.get(stage, frames)
+        times = {"text_encoder": -(-passes // steps), "unet": passes}.get(stage, frames)
         yield Eager(name, stage, config, bundle.folder, sizes, times, runs)
 
 
@@ -106,9 +111,21 @@ def eager_row(name: str, stages: list[Row]) -> Row:
         least, most = least + times * spread.least, most + times * spread.most
         measures[measure] = row.measures[measure]
         facts |= row.facts
-    measures["computing_s"] = tuple(sorted({least, total, most}))
+    measures |= {
+        "computing_s": (total,),
+        "computing_least_s": (least,),
+        "computing_most_s": (most,),
+    }
     measures["peak_mib"] = (max(row.median("peak_mib") for row in stages),)
     return Row(name, measures, facts)
+
+
+def _spread(row: Row) -> str:
+    """Return from the least to the most that was computed; nothing for one run."""
+    spread = row["computing_s"].range
+    if "computing_most_s" in row.measures:
+        spread = row.median("computing_most_s") - row.median("computing_least_s")
+    return f"{spread:.2f}" if spread else "one run"
 
 
 def teacher_of(config: "ModelConfig") -> tuple[str, "ModelConfig"]:
@@ -135,44 +152,40 @@ def table(rows: list[Row]) -> str:
             lines.append([row.name, f"failed: {row.failure}"])
             continue
         computing, whole = row["computing_s"], row.median("video_s")
+        agreement = row.median("agreement_db")
         lines.append(
             [
                 row.name,
                 f"{computing.median:,.2f}",
-                f"{computing.range:.2f}",
+                _spread(row),
                 f"{teacher / computing.median:.1f}x",
                 f"{student / computing.median:.2f}x",
                 "" if whole != whole else f"{whole:,.2f}",
                 f"{row.median('peak_mib'):,.0f}",
+                "" if agreement != agreement else f"{agreement:.1f} dB",
             ]
         )
     ratios = [f"faster than {name} in PyTorch" for name in names]
     header = ["", "computing, s", "spread, s", *ratios]
-    header += ["warm video, s", "peak MiB"]
+    header += ["warm video, s", "peak MiB", "frames"]
     own = "" if student != student else f"; {teacher / student:.1f}x in PyTorch on this machine"
     return f"{markdown(header, lines)}\n\nThe paper: {PAPER}x on its GPU, in PyTorch{own}."
 
 
 @app.command()
 def main(
-    full_size: Annotated[
-        Path | None, typer.Option(help="A folder for the published size, random weights.")
-    ] = None,
-    quantized: Annotated[
-        Path | None, typer.Option(help="What hb-export quantize made of that, for int8 rows.")
-    ] = None,
+    full_size: FullSize = None,
+    quantized: Quantized = None,
     device: Annotated[
         list[str] | None, typer.Option(help="Of this runtime; may be repeated; else all.")
     ] = None,
-    frames: Annotated[int | None, typer.Option(help="Else the model's default.")] = None,
-    size: Annotated[str | None, typer.Option(help="As 512x320.")] = None,
+    frames: Frames = None,
+    size: Size = None,
     runs: Annotated[int, typer.Option(min=1, help="Timed runs of each part, after one.")] = 2,
     quick: Annotated[
         bool, typer.Option("--quick", help="The built-in model and its teacher's layout.")
     ] = False,
-    output: Annotated[Path, typer.Option(help="JSON; .md and .png beside.")] = Path(
-        "headline.json"
-    ),
+    output: Output = Path("headline.json"),
 ) -> None:
     """Measure, print, write."""
     require_modules("headline.py", "benchmark", "matplotlib", "torch", "skimage")
@@ -181,6 +194,9 @@ def main(
     from hummingbird_edge.benchmarks.eager import config_of
 
     require_output(output)
+    able = [n for n in device or working_devices() if Device.parse(n).engine == "openvino"]
+    if quantized is not None and not able:
+        raise RequestError("--quantized needs OpenVINO, the engine that gains by int8: install it")
     bundle = open_subject(None, full_size, quick)
     width, height = parse_size(size)
     asked = {"frames": frames, "width": width, "height": height}
@@ -193,22 +209,21 @@ def main(
         f"{bundle.manifest.name}, {size_and_engine}": (config, request.steps),
     }
     small = None if quantized is None else Bundle.open(quantized)
-    names = [Device.parse(name).name for name in device or default_devices()]
-    rows = []
+    names = [Device.parse(name).name for name in device or working_devices()]
+    ledger = Ledger("headline", bundle, output)
     for name, (each, passes) in models.items():
         parts = [
-            measure_apart(measure_stage, task, name)
+            measure_apart(measure_stage, task, f"{name}: {task.stage}")
             for task in eager_tasks(name, each, bundle, request, passes, runs)
         ]
-        rows.append(eager_row(name, parts))
-        typer.echo(f"{name}: {rows[-1].failure or 'done'}", err=True)
+        ledger.add(eager_row(name, parts))
     with tempfile.TemporaryDirectory() as folder:
-        for case in runtime_cases(bundle, small, request, names, runs, Path(folder)):
-            rows.append(measure_apart(measure_video, case, case.name))
-            typer.echo(f"{case.name}: {rows[-1].failure or 'done'}", err=True)
-    publish(
-        Record.of("headline", bundle, rows), table(rows), lambda axes: draw_bars(axes, rows), output
-    )
+        planned = runtime_cases(bundle, small, request, names, runs, Path(folder))
+        known = {case.name: case for case in planned}
+        for case in known.values():
+            ledger.measure(measure_video, case, case.name)
+        rows = ledger.rows[: len(models)] + with_agreement(ledger.rows[len(models) :], known)
+    ledger.publish(rows, table(rows), lambda axes: draw_bars(axes, rows))
 
 
 def runtime_cases(
@@ -239,4 +254,4 @@ def draw_bars(axes: "Axes", rows: list[Row]) -> None:
 
 
 if __name__ == "__main__":
-    run_command(app, "headline.py")
+    run_command(app, "headline.py", KEPT)

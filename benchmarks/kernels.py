@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional
 
+from hummingbird_edge.benchmarks.engines import working_devices
 from hummingbird_edge.export.graph import export_graph
 from hummingbird_edge.export.models.unet import CrossAttention
 from hummingbird_edge.export.stage import Stage
@@ -40,7 +41,6 @@ from hummingbird_edge.kernels.temporal_conv import TemporalConv
 from hummingbird_edge.runtime.device import Device
 from hummingbird_edge.runtime.errors import DeviceError
 from hummingbird_edge.runtime.placement import Option
-from hummingbird_edge.runtime.probe import known_devices, probe
 from hummingbird_edge.runtime.session import open_session
 from hummingbird_edge.runtime.trial import snr_db
 
@@ -322,7 +322,7 @@ def main(
     output: Annotated[Path | None, typer.Option(help="A JSON file for the figures.")] = None,
 ) -> None:
     """Time every kernel, on and off, in every engine that works here."""
-    devices = [Device.parse(name) for name in known_devices() if probe(name).works]
+    devices = [Device.parse(name) for name in working_devices()]
     ways = [(PYTORCH, "fp32"), *((d.name, p) for d in devices for p in d.precisions())]
     rows: list[Row] = []
     for level in LEVELS[-1:] if quick else LEVELS:

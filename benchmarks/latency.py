@@ -4,12 +4,14 @@
     python benchmarks/latency.py BUNDLE --device openvino --precision all --steps 2 --steps 4
     python benchmarks/latency.py --full-size FOLDER          the published size, random weights
 
-Every row is a process of its own with empty caches: it loads, compiles and makes a first video
-(cold, the warm-up too), then `--runs` more (warm). The parts of a video, each by its own clock:
-loading (what is not kept between videos), text encoder, every U-Net step, decoder, post-processing
-(checks and 8-bit frames), encoding to MP4. Seed and prompt are fixed, so that all rows of a shape
-denoise the same noise; their frames are held to those of the row with the most precise numbers, and
-below 30 dB the row says so. fps is frames over the seconds of the whole video.
+Every row is a process of its own with empty caches: it opens the bundle (which digests its files),
+loads, compiles and makes a first video (cold, the warm-up too; the file system's own cache may be
+warm), then `--runs` more (warm). The parts of a video, each by its own clock: loading (what is not
+kept between videos), text encoder, every U-Net step, decoder, post-processing (checks and 8-bit
+frames), encoding to MP4; "elsewhere" is what is left of the whole. Seed and prompt are fixed, so
+that all rows of a shape denoise the same noise; their frames are held to those of the row with the
+most precise numbers, and below 30 dB the row says so. fps is frames over the seconds of the whole
+video. Device memory is the most that was taken beyond what was before, by whatever ran.
 
 Conventions: MLPerf Inference (fixed seed and latent, a stated quality gate), UL Procyon AI Image
 Generation (stages, pipeline, seconds an item).
@@ -28,19 +30,21 @@ from typing import TYPE_CHECKING, Annotated
 import numpy as np
 import psutil
 import typer
+from platformdirs import user_cache_path
 
-from hummingbird_edge.benchmarks.apart import measure_apart
+from hummingbird_edge.benchmarks.engines import working_devices
+from hummingbird_edge.benchmarks.ledger import KEPT, Ledger, require_output
 from hummingbird_edge.benchmarks.machine import device_memory_mib, peak_mib
-from hummingbird_edge.benchmarks.publish import bars, markdown, publish, require_output
-from hummingbird_edge.benchmarks.record import Record, Row
+from hummingbird_edge.benchmarks.options import BundleArgument, FullSize, Output
+from hummingbird_edge.benchmarks.record import Row
 from hummingbird_edge.benchmarks.subject import open_subject, size_of
+from hummingbird_edge.benchmarks.table import bars, markdown
 from hummingbird_edge.runtime.bundle import Bundle
 from hummingbird_edge.runtime.command import require_modules, run_command
 from hummingbird_edge.runtime.device import Device
-from hummingbird_edge.runtime.errors import RequestError
+from hummingbird_edge.runtime.errors import DeviceError, RequestError
 from hummingbird_edge.runtime.manifest import LEAST_PSNR_DB
-from hummingbird_edge.runtime.placement import precisions_of
-from hummingbird_edge.runtime.probe import known_devices, probe
+from hummingbird_edge.runtime.placement import PRECISIONS, precisions_of
 from hummingbird_edge.runtime.processor import usable_cores
 from hummingbird_edge.runtime.request import Request, parse_size
 from hummingbird_edge.runtime.text_to_video import TextToVideo
@@ -51,6 +55,7 @@ if TYPE_CHECKING:
 PROMPT, SEED = "a red circle moving right", 7
 PARTS = ("load_s", "text_encoder_s", "unet_s", "decoder_s", "post_s", "encode_s")
 LABELS = ("loading", "text encoder", "U-Net steps", "decoder", "post-processing", "MP4")
+COLD = ("open", "load", "video")
 _ORDER = ("fp32", "fp16", "bf16", "int8")
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -94,12 +99,20 @@ def measure(case: Case) -> Row:
     """Measure one row, in a process that does nothing else."""
     if case.threads is not None:
         limit_threads(case.threads)
-    with tempfile.TemporaryDirectory(dir=case.folder) as caches:
+    # Windows keeps files that a session has open.
+    with tempfile.TemporaryDirectory(dir=case.folder, ignore_cleanup_errors=True) as caches:
         set_caches(caches)
+        taken = device_memory_mib()
+        started = time.perf_counter()
         pipeline = TextToVideo.from_bundle(case.bundle, case.device, precision=case.precision)
+        opened = time.perf_counter() - started
         cold, _ = video(pipeline, case.request, case.folder)
         measures: dict[str, list[float]] = defaultdict(list)
-        measures |= {"cold_load_s": cold["load_s"], "cold_video_s": cold["video_s"]}
+        measures |= {
+            "cold_open_s": [opened],
+            "cold_load_s": cold["load_s"],
+            "cold_video_s": cold["video_s"],
+        }
         frames = None
         for _ in range(case.runs):
             found, frames = video(pipeline, case.request, case.folder)
@@ -108,9 +121,8 @@ def measure(case: Case) -> Row:
     assert frames is not None  # there is at least one run
     np.save(case.kept, frames)
     measures["peak_mib"] = [peak_mib()]
-    taken = device_memory_mib()
     if taken is not None:
-        measures["device_mib"] = [taken]
+        measures["device_mib"] = [most - taken for most in measures["device_mib"]]
     facts = {
         "placement": {
             stage: f"{placed.option}, {100 * placed.share:.0f} % of the nodes"
@@ -127,8 +139,9 @@ def video(
 ) -> tuple[dict[str, list[float]], np.ndarray]:
     """Make one video and its file; returns the seconds of its parts, and its frames."""
     started = before = time.perf_counter()
-    post_s, made = 0.0, None
+    post_s, made, device = 0.0, None, list[float]()
     for progress in pipeline.generate(request):
+        device += filter(None, [device_memory_mib()])
         now = time.perf_counter()
         if progress.video is not None:
             post_s, made = now - before, progress.video
@@ -150,6 +163,8 @@ def video(
         "video_s": [ended - started],
         "fps": [request.frames / (ended - started)],
     }
+    if device:
+        found["device_mib"] = [max(device)]
     parts = sum(found[name][0] for name in PARTS)
     return {**found, "elsewhere_s": [ended - started - parts]}, made.frames
 
@@ -157,16 +172,16 @@ def video(
 def limit_threads(count: int) -> None:
     """Bind this process to its first `count` cores, so that every engine uses as many threads."""
     process = psutil.Process()
-    if not hasattr(process, "cpu_affinity"):
-        raise RequestError("--threads needs a system that binds processes to cores: leave it out")
     process.cpu_affinity((process.cpu_affinity() or [])[:count])
 
 
 def set_caches(folder: str) -> None:
-    """Let this process find nothing that was compiled before."""
+    """Let this process find nothing that was compiled before; raises DeviceError."""
     # Where platformdirs looks for a user's cache, on Linux and on Windows.
     for name in ("XDG_CACHE_HOME", "WIN_PD_OVERRIDE_LOCAL_APPDATA"):
         os.environ[name] = folder
+    if not user_cache_path("hummingbird-edge").is_relative_to(folder):
+        raise DeviceError("this system's folder for caches cannot be moved: nothing would be cold")
 
 
 def cases(
@@ -230,9 +245,8 @@ def table(rows: list[Row]) -> str:
         if row.failure
         else [
             row.name,
-            *(f"{row.median(part):.3f}" for part in PARTS[:2]),
-            f"{row.median('unet_step_s'):.3f}",
-            *(f"{row.median(part):.3f}" for part in PARTS[3:]),
+            *(_with_range(row, part) for part in (*PARTS[:2], "unet_step_s", *PARTS[2:])),
+            f"{row.median('elsewhere_s'):.3f}",
         ]
         for row in rows
     ]
@@ -247,18 +261,25 @@ def table(rows: list[Row]) -> str:
         whole.append(
             [
                 row.name,
-                f"{row.median('cold_load_s'):.2f}, {row.median('cold_video_s'):.2f}",
+                ", ".join(f"{row.median(f'cold_{part}_s'):.2f}" for part in COLD),
                 f"{warm.median:.3f}",
                 f"{warm.p95:.3f}",
                 f"{warm.range:.3f}",
                 f"{row.median('fps'):.2f}",
                 f"{row.median('peak_mib'):,.0f}",
+                f"{row.median('device_mib'):,.0f}" if "device_mib" in row.measures else "",
                 gate,
             ]
         )
-    header = ["", "load, s", "text, s", "a step, s", "decoder, s", "post, s", "MP4, s"]
-    total = ["", "cold: load, all, s", "warm, s", "p95, s", "spread, s", "fps", "peak MiB"]
-    return f"{markdown(header, parts)}\n\n{markdown([*total, 'frames'], whole)}"
+    header = ["", "load, s", "text, s", "a step, s", "steps, s", "decoder, s", "post, s", "MP4, s"]
+    total = ["", "cold: open, load, video, s", "warm, s", "p95, s", "spread, s", "fps", "peak MiB"]
+    total += ["device MiB", "frames"]
+    return f"{markdown([*header, 'elsewhere, s'], parts)}\n\n{markdown(total, whole)}"
+
+
+def _with_range(row: Row, part: str) -> str:
+    spread = row[part]
+    return f"{spread.median:.3f} ±{spread.range / 2:.3f}"
 
 
 def request_for(
@@ -273,17 +294,10 @@ def request_for(
     return Request.for_model(bundle.manifest, PROMPT, SEED, decoder, **asked)
 
 
-def default_devices() -> list[str]:
-    """Return every device that works here."""
-    return [name for name in known_devices() if probe(name).works]
-
-
 @app.command()
 def main(
-    bundle: Annotated[Path | None, typer.Argument(help="Else the built-in one.")] = None,
-    full_size: Annotated[
-        Path | None, typer.Option(help="A folder for the published size, random weights.")
-    ] = None,
+    bundle: BundleArgument = None,
+    full_size: FullSize = None,
     device: Annotated[
         list[str] | None, typer.Option(help="May be repeated; else all that work.")
     ] = None,
@@ -299,35 +313,40 @@ def main(
     quick: Annotated[
         bool, typer.Option("--quick", help="The built-in model's default in two minutes at most.")
     ] = False,
-    output: Annotated[Path, typer.Option(help="JSON; .md and .png beside.")] = Path("latency.json"),
+    output: Output = Path("latency.json"),
 ) -> None:
     """Measure, print, write."""
     require_modules("latency.py", "benchmark", "matplotlib", "skimage")
-    require_output(output)
     if threads is not None and not 1 <= threads <= usable_cores():
         raise RequestError(f"--threads is {threads}: this machine has 1 to {usable_cores()}")
+    if threads is not None and not hasattr(psutil.Process, "cpu_affinity"):
+        raise RequestError("--threads needs a system that binds processes to cores: leave it out")
+    require_output(output)
     subject = open_subject(bundle, full_size, quick)
+    for name in precision or []:
+        if name not in (*PRECISIONS, "all"):
+            known = ", ".join((*PRECISIONS, "all"))
+            raise RequestError(f"there is no precision {name!r}: choose from {known}")
+    ledger = Ledger("latency", subject, output)
     asked = itertools.product(size or [""], frames or [0], steps or [0])
     requests = [request_for(subject, decoder, *each) for each in asked]
     with tempfile.TemporaryDirectory() as folder:
         planned = list(
             cases(
-                subject, device or default_devices(), precision or ["auto"], requests,
+                subject, device or working_devices(), precision or ["auto"], requests,
                 runs, threads, Path(folder),
             )
         )  # fmt: skip
         known = {case.name: case for case in planned}
-        rows = []
         for case in known.values():
-            rows.append(measure_apart(measure, case, case.name))
-            typer.echo(f"{case.name}: {rows[-1].failure or 'done'}", err=True)
-        rows = with_agreement(rows, known)
+            ledger.measure(measure, case, case.name)
+        rows = with_agreement(ledger.rows, known)
 
     def draw(axes: "Axes") -> None:
         bars(axes, rows, PARTS, LABELS, "seconds a warm video, medians")
 
-    publish(Record.of("latency", subject, rows), table(rows), draw, output)
+    ledger.publish(rows, table(rows), draw)
 
 
 if __name__ == "__main__":
-    run_command(app, "latency.py")
+    run_command(app, "latency.py", KEPT)

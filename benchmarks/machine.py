@@ -139,7 +139,9 @@ def _packages() -> dict[str, str]:
 def _commit() -> str:
     folder = str(Path(sys.argv[0]).resolve().parent)  # the script's: this module may be installed
     commit = _output("git", "-C", folder, "rev-parse", "--short", "HEAD").strip()
-    changed = commit and _output("git", "-C", folder, "status", "--porcelain", "-uno").strip()
+    source = [":/", ":(exclude,top)benchmarks/results"]  # a result that is new changes no figure
+    asked = ("git", "-C", folder, "status", "--porcelain", "-uno", "--", *source)
+    changed = commit and _output(*asked).strip()
     return f"{commit}+" if changed else commit
 
 

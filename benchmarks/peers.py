@@ -6,10 +6,15 @@
 Every row runs one stage on the same inputs in a process of its own: PyTorch eager and
 `torch.compile`; what `torch.onnx.export` writes, on ONNX Runtime and on OpenVINO with their
 defaults; the default int8 of optimum and of NNCF; this project's bundle on every device that works
-here, in every precision. Agreement is the signal-to-noise ratio with PyTorch eager float32. What
-fails is a row with its reason. A decoder's time is a frame's.
+here, in every precision. Exporting and quantizing are rows of their own, without a time to run.
+Agreement is the signal-to-noise ratio with PyTorch eager float32. What fails is a row with its
+reason. A decoder's time is a frame's. Modules that only some rows need are loaded by those, so that
+a row's memory is its own.
 """
 
+import contextlib
+import io
+import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -21,18 +26,18 @@ import numpy as np
 import typer
 from numpy.typing import NDArray
 
-from hummingbird_edge.benchmarks.apart import measure_apart
-from hummingbird_edge.benchmarks.eager import Run, config_of, eager_run, random_module, timed
+from hummingbird_edge.benchmarks.engines import options_here
+from hummingbird_edge.benchmarks.ledger import KEPT, Ledger, require_output
 from hummingbird_edge.benchmarks.machine import peak_mib
-from hummingbird_edge.benchmarks.publish import bars, markdown, publish, require_output
-from hummingbird_edge.benchmarks.record import Record, Row
+from hummingbird_edge.benchmarks.options import Frames, FullSize, Output, Quantized, Size
+from hummingbird_edge.benchmarks.record import Row
+from hummingbird_edge.benchmarks.repeat import Run, timed
 from hummingbird_edge.benchmarks.subject import random_copy, random_full_size, size_of
+from hummingbird_edge.benchmarks.table import bars, markdown
 from hummingbird_edge.runtime.bundle import BUILTIN, Bundle
 from hummingbird_edge.runtime.command import require_modules, run_command
-from hummingbird_edge.runtime.device import Device
 from hummingbird_edge.runtime.errors import RequestError
-from hummingbird_edge.runtime.placement import Option, precisions_of
-from hummingbird_edge.runtime.probe import known_devices, probe
+from hummingbird_edge.runtime.placement import Option
 from hummingbird_edge.runtime.request import Request, parse_size
 from hummingbird_edge.runtime.session import open_session
 from hummingbird_edge.runtime.text_to_video import TextToVideo
@@ -40,8 +45,10 @@ from hummingbird_edge.runtime.trial import example_inputs, snr_db
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from torch import nn
 
 EAGER, PLAIN = "PyTorch eager fp32", "plain export, ONNX Runtime"
+OPTIMUM, NNCF = "optimum int8, ONNX Runtime", "NNCF int8, OpenVINO"
 OURS = "this runtime"
 STAGES = ("unet", "vae_decoder")
 
@@ -60,8 +67,7 @@ class Task:
     runs: int
     folder: Path
     """Where the plain export and the outputs lie."""
-    device: str = ""
-    precision: str = ""
+    option: Option | None = None
     """Of this runtime."""
     size: str = ""
     """Of the video, in words."""
@@ -70,12 +76,23 @@ class Task:
     @property
     def name(self) -> str:
         """The row's name."""
-        return f"{self.stage}, {self.size}: {self.title or self.way}"
+        part = "a frame of " if self.stage.endswith("decoder") else ""
+        return f"{part}{self.stage}, {self.size}: {self.title or self.way}"
 
     @property
     def plain(self) -> Path:
         """The plain export's graph."""
         return self.folder / f"plain-{self.stage}" / "model.onnx"
+
+    @property
+    def optimum(self) -> Path:
+        """Where optimum writes."""
+        return self.folder / f"optimum-{self.stage}"
+
+    @property
+    def nncf(self) -> Path:
+        """What NNCF makes."""
+        return self.folder / f"nncf-{self.stage}.xml"
 
     @property
     def truth(self) -> Path:
@@ -89,30 +106,36 @@ class Task:
 
 def eager(task: Task) -> Run:
     """Run the module itself."""
-    module = random_module(config_of(Bundle.open(task.bundle)), task.stage)
-    return eager_run(module, task.inputs())
+    from hummingbird_edge.benchmarks.eager import eager_run
+
+    return eager_run(module_of(task), task.inputs())
 
 
 def compiled(task: Task) -> Run:
-    """Run what torch.compile makes of it, with its defaults."""
+    """Run what torch.compile makes of it, with its defaults and an empty cache."""
+    os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(task.folder / f"inductor-{task.stage}")
     import torch
 
-    module = random_module(config_of(Bundle.open(task.bundle)), task.stage)
-    return eager_run(torch.compile(module), task.inputs())  # type: ignore[arg-type]
+    from hummingbird_edge.benchmarks.eager import eager_run
+
+    return eager_run(torch.compile(module_of(task)), task.inputs())  # type: ignore[arg-type]
+
+
+def module_of(task: Task) -> "nn.Module":
+    """Return the stage's module with random weights."""
+    from hummingbird_edge.benchmarks.eager import config_of, random_module
+
+    return random_module(config_of(Bundle.open(task.bundle)), task.stage)
 
 
 def plain_export(task: Task) -> None:
     """Write what `torch.onnx.export` makes of the module, sizes fixed, no option changed."""
-    import contextlib
-    import io
-
     import torch
 
-    module = random_module(config_of(Bundle.open(task.bundle)), task.stage)
-    import inspect
+    from hummingbird_edge.benchmarks.eager import inputs_for
 
-    takes = inspect.signature(module.forward).parameters
-    inputs = {n: torch.from_numpy(x) for n, x in task.inputs().items() if n in takes}
+    module = module_of(task)
+    inputs = inputs_for(module, task.inputs())
     task.plain.parent.mkdir()
     with torch.no_grad(), contextlib.redirect_stdout(io.StringIO()):
         torch.onnx.export(
@@ -134,22 +157,28 @@ def plain_openvino(task: Task) -> Run:
     return _openvino(core.compile_model(core.read_model(str(_existing(task))), "CPU"), task)
 
 
-def optimum_int8(task: Task) -> Run:
+def optimum_quantize(task: Task) -> None:
     """Quantize the plain export by optimum's ORTQuantizer, its preset for AVX-512 VNNI."""
     from optimum.onnxruntime import ORTQuantizer
     from optimum.onnxruntime.configuration import AutoQuantizationConfig
 
     quantizer = ORTQuantizer.from_pretrained(str(_existing(task).parent), file_name=task.plain.name)
-    out = task.folder / f"optimum-{task.stage}"
     quantizer.quantize(
-        save_dir=str(out),
+        save_dir=str(task.optimum),
         quantization_config=AutoQuantizationConfig.avx512_vnni(is_static=False),
         use_external_data_format=True,
     )
-    return _onnxruntime(next(out.glob("*.onnx")), task)
 
 
-def nncf_int8(task: Task) -> Run:
+def optimum_int8(task: Task) -> Run:
+    """Run what optimum wrote."""
+    written = sorted(task.optimum.glob("*.onnx"))
+    if not written:
+        raise RequestError("optimum wrote nothing, see its row")
+    return _onnxruntime(written[0], task)
+
+
+def nncf_quantize(task: Task) -> None:
     """Quantize the plain export by NNCF's defaults, calibrated on the inputs of the rows."""
     import nncf
     import openvino
@@ -160,12 +189,23 @@ def nncf_int8(task: Task) -> Run:
     names = {port.any_name for port in model.inputs}
     inputs = {name: x for name, x in task.inputs().items() if name in names}
     small = nncf.quantize(model, nncf.Dataset([inputs]), subset_size=1)
-    return _openvino(core.compile_model(small, "CPU"), task)
+    openvino.save_model(small, str(task.nncf), compress_to_fp16=False)
+
+
+def nncf_int8(task: Task) -> Run:
+    """Run what NNCF made."""
+    if not task.nncf.exists():
+        raise RequestError("NNCF wrote nothing, see its row")
+    import openvino
+
+    core = openvino.Core()
+    return _openvino(core.compile_model(core.read_model(str(task.nncf)), "CPU"), task)
 
 
 def ours(task: Task) -> Run:
     """Run this project's graph as `hb-run` does."""
-    bundle, option = Bundle.open(task.bundle), Option(Device.parse(task.device), task.precision)
+    bundle, option = Bundle.open(task.bundle), task.option
+    assert option is not None  # see `tasks`
     graph = bundle.graph(task.stage, option.device.family, option.graph)
     session, inputs = open_session(graph, option, task.sizes), task.inputs()
     return lambda: session.run(inputs)
@@ -176,10 +216,16 @@ WAYS: Mapping[str, Callable[[Task], Run]] = {
     "torch.compile fp32": compiled,
     PLAIN: plain_onnxruntime,
     "plain export, OpenVINO": plain_openvino,
-    "optimum int8, ONNX Runtime": optimum_int8,
-    "NNCF int8, OpenVINO": nncf_int8,
+    OPTIMUM: optimum_int8,
+    NNCF: nncf_int8,
     OURS: ours,
 }
+PREPARING: Mapping[str, tuple[str, Callable[[Task], None]]] = {
+    PLAIN: ("torch.onnx.export", plain_export),
+    OPTIMUM: ("optimum quantizing", optimum_quantize),
+    NNCF: ("NNCF quantizing", nncf_quantize),
+}
+"""What has to be written before a way can be run."""
 
 
 def measure(task: Task) -> Row:
@@ -195,18 +241,20 @@ def measure(task: Task) -> Row:
         "ready_s": (load_s + seconds[0],),
         "peak_mib": (peak_mib(),),
     }
+    if not np.isfinite(output).all():
+        raise RequestError("its output has NaN")
     if task.way == EAGER:
         np.save(task.truth, output)
     elif task.truth.exists():
-        measures["agreement_db"] = (round(snr_db(output, np.load(task.truth)), 1),)
+        measures["agreement_db"] = (round(min(snr_db(output, np.load(task.truth)), 200.0), 1),)
     facts = {"sizes": dict(task.sizes), "bundle_sha256": Bundle.open(task.bundle).digest}
     return Row(task.name, measures, facts)
 
 
-def export_row(task: Task) -> Row:
-    """Write the plain export, in a process that does nothing else; its row has no time to run."""
+def prepare(task: Task) -> Row:
+    """Write what a way runs, in a process that does nothing else."""
     started = time.perf_counter()
-    plain_export(task)
+    PREPARING[task.way][1](task)
     seconds = time.perf_counter() - started
     return Row(task.name, {"ready_s": (seconds,), "peak_mib": (peak_mib(),)})
 
@@ -237,15 +285,11 @@ def tasks(base: Task, quantized: Bundle | None) -> Iterator[Task]:
         if way != OURS:
             yield replace(base, way=way)
     for bundle in filter(None, (Bundle.open(base.bundle), quantized)):
-        graphs = bundle.manifest.precisions(base.stage)
-        for name in known_devices():
-            if not probe(name).works:
-                continue
-            for precision in precisions_of(base.stage, Device.parse(name), graphs):
-                if bundle is not quantized or precision == "int8":
-                    title = f"{OURS}, {name} {precision}"
-                    own = replace(base, way=OURS, bundle=bundle.folder, title=title)
-                    yield replace(own, device=name, precision=precision)
+        for option in options_here(base.stage, bundle.manifest.precisions(base.stage)):
+            if bundle is not quantized or option.precision == "int8":
+                title = f"{OURS}, {option}"
+                own = replace(base, way=OURS, bundle=bundle.folder, title=title)
+                yield replace(own, option=option)
 
 
 def _existing(task: Task) -> Path:
@@ -308,22 +352,18 @@ def table(rows: list[Row]) -> str:
 
 @app.command()
 def main(
-    full_size: Annotated[
-        Path | None, typer.Option(help="A folder for the published size, random weights.")
-    ] = None,
-    quantized: Annotated[
-        Path | None, typer.Option(help="What hb-export quantize made of that, for int8 rows.")
-    ] = None,
+    full_size: FullSize = None,
+    quantized: Quantized = None,
     stages: Annotated[
         str | None, typer.Option(help="Else unet,vae_decoder; with --quick the decoder alone.")
     ] = None,
-    frames: Annotated[int | None, typer.Option(help="Else the model's default.")] = None,
-    size: Annotated[str | None, typer.Option(help="As 512x320.")] = None,
+    frames: Frames = None,
+    size: Size = None,
     runs: Annotated[int, typer.Option(min=1, help="Timed runs a row, after one.")] = 3,
     quick: Annotated[
         bool, typer.Option("--quick", help="Its decoder alone, two minutes at most.")
     ] = False,
-    output: Annotated[Path, typer.Option(help="JSON; .md and .png beside.")] = Path("peers.json"),
+    output: Output = Path("peers.json"),
 ) -> None:
     """Measure, print, write."""
     require_modules("peers.py", "benchmark", "matplotlib", "torch")
@@ -332,28 +372,30 @@ def main(
     require_output(output)
     asked = frames, *parse_size(size)
     small = None if quantized is None else Bundle.open(quantized)
+    named = stages.split(",") if stages else STAGES[-1:] if quick else STAGES
+    known = Bundle.open(BUILTIN).manifest.stages
+    if unknown := [stage for stage in named if stage not in (*known, "tiny_decoder")]:
+        raise RequestError(f"there is no stage {unknown[0]!r}: choose from {', '.join(known)}")
     if full_size:
         random_full_size(full_size)
-    with tempfile.TemporaryDirectory(dir=full_size) as name:
+    with tempfile.TemporaryDirectory(dir=full_size, ignore_cleanup_errors=True) as name:
         folder = Path(name)
         path = random_full_size(full_size) if full_size else random_copy(BUILTIN, folder)
         bundle = Bundle.open(path)
-        named = stages.split(",") if stages else STAGES[-1:] if quick else STAGES
-        rows = []
+        ledger = Ledger("peers", bundle, output)
         for base in [base_task(bundle, stage, asked, runs, folder) for stage in named]:
             for task in tasks(base, small):
-                if task.way == PLAIN:
-                    made = replace(task, title="torch.onnx.export")
-                    rows.append(measure_apart(export_row, made, made.name))
-                rows.append(measure_apart(measure, task, task.name))
-                typer.echo(f"{task.name}: {rows[-1].failure or 'done'}", err=True)
+                if task.way in PREPARING:
+                    made = replace(task, title=PREPARING[task.way][0])
+                    ledger.measure(prepare, made, made.name)
+                ledger.measure(measure, task, task.name)
 
-    def draw(axes: "Axes") -> None:
-        shown = [row for row in rows if "run_s" in row.measures]
-        bars(axes, shown, ["run_s"], ["a run"], "seconds a U-Net step or a frame, medians")
+        def draw(axes: "Axes") -> None:
+            shown = [row for row in ledger.rows if "run_s" in row.measures]
+            bars(axes, shown, ["run_s"], ["a run"], "seconds a U-Net step or a frame, medians")
 
-    publish(Record.of("peers", bundle, rows), table(rows), draw, output)
+        ledger.publish(ledger.rows, table(ledger.rows), draw)
 
 
 if __name__ == "__main__":
-    run_command(app, "peers.py")
+    run_command(app, "peers.py", KEPT)

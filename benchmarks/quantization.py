@@ -1,86 +1,77 @@
 """What smaller numbers cost the picture, and what they bring, on the built-in model.
 
     python benchmarks/quantization.py
-    python benchmarks/quantization.py --videos 16 --captions 32         a quick look
+    python benchmarks/quantization.py --quick
 
 Calibrates on captions that no row is judged on. Each row makes the same videos from the same seeds:
 float32, this project's float16 and int8, NNCF's and ONNX Runtime's quantizers with their defaults
-and the same calibration data. Prints a Markdown table: PSNR and SSIM of the frames against float32,
-how many of `--captions` videos show all that was asked (this project's rows), and seconds a video.
-`--output` writes JSON. NNCF is left out where it is not installed (pip install nncf).
-
-For full size: `hb-export quantize` a bundle of `benchmarks/stages.py`, then that with `--bundle`.
+and the same calibration data. PSNR and SSIM are of the frames against float32; how many of
+`--captions` videos show all that was asked is counted for this project's rows. A tool that is not
+installed is a row that says so. At full size, `peers.py` and `headline.py` time what `hb-export
+quantize` makes.
 """
 
-import argparse
-import json
-import os
-import platform
 import re
-import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass
 from functools import partial
-from importlib.metadata import version
-from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import onnx_ir as ir
+import typer
 from numpy.typing import NDArray
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
-from hummingbird_edge.distill.recipe import BUILTIN_RECIPE
-from hummingbird_edge.distill.score import score_clips, unseen_captions
+from hummingbird_edge.benchmarks.ledger import KEPT, Ledger, require_output
+from hummingbird_edge.benchmarks.options import Output
+from hummingbird_edge.benchmarks.record import Row
+from hummingbird_edge.benchmarks.table import bars, markdown
 from hummingbird_edge.export.precision import graphs_for
 from hummingbird_edge.export.quantized import QuantizationPlan, quantize_bundle
-from hummingbird_edge.quantize.quality import Quality, compare
+from hummingbird_edge.quantize.quality import compare
 from hummingbird_edge.quantize.trajectory import Run, decode, encode, trajectories, walk
 from hummingbird_edge.runtime.bundle import BUILTIN, Bundle
+from hummingbird_edge.runtime.command import require_modules, run_command
 from hummingbird_edge.runtime.device import Device
 from hummingbird_edge.runtime.placement import Option
 from hummingbird_edge.runtime.request import Request
 from hummingbird_edge.runtime.result import to_pixels
 from hummingbird_edge.runtime.session import open_session
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
 Frames = NDArray[np.uint8]
 Inputs = dict[str, NDArray[Any]]
-CALIBRATION, FIRST_SEED = 16, 10_000
+FIRST_SEED = 10_000
 STAGES = ("unet", "vae_decoder")
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One way of running U-Net and VAE."""
-
-    name: str
-    quality: Quality | None
-    """Against float32; None for float32 itself."""
-    accuracy: float | None
-    """Share of the captions' videos that show all that was asked, where that was counted."""
-    seconds: float
-    """Median of a video's U-Net steps and decoding."""
-    failure: str = ""
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
 class Bench:
     """The videos to be made, and the ones in float32."""
 
-    def __init__(self, bundle: Bundle, videos: int, captions: int) -> None:
+    def __init__(self, bundle: Bundle, calibration: int, videos: int, captions: int) -> None:
         self.bundle = bundle
-        pairs = unseen_captions(BUILTIN_RECIPE.world, CALIBRATION + max(videos, captions), 11)
+        from hummingbird_edge.distill.recipe import BUILTIN_RECIPE
+        from hummingbird_edge.distill.score import unseen_captions
+
+        self.world = BUILTIN_RECIPE.world
+        count = calibration + max(videos, captions)
+        pairs = unseen_captions(self.world, count, 11)
         self.prompts = [caption for _, caption in pairs]
-        self.scenes = [scene for scene, _ in pairs[CALIBRATION:]]
+        self.scenes = [scene for scene, _ in pairs[calibration:]]
         self.contexts = encode(bundle, self.prompts)
         self.plan = [
             Request.for_model(bundle.manifest, prompt, FIRST_SEED + index)
-            for index, prompt in enumerate(self.prompts[CALIBRATION:])
+            for index, prompt in enumerate(self.prompts[calibration:])
         ]
-        self.videos, self.captions = videos, captions
+        self.calibration, self.videos, self.captions = calibration, videos, captions
         self.references = self.make(*self.networks(self.bundle, "cpu", "fp32"))[0]
 
     def networks(self, bundle: Bundle, device: str, precision: str) -> tuple[Run, Run]:
@@ -98,8 +89,10 @@ class Bench:
         )
         return unet, vae
 
-    def make(self, unet: Run, vae: Run, count: int | None = None) -> tuple[list[Frames], float]:
-        """Return the videos, and the median seconds of one."""
+    def make(
+        self, unet: Run, vae: Run, count: int | None = None
+    ) -> tuple[list[Frames], tuple[float, ...]]:
+        """Return the videos, and the seconds of each one's U-Net steps and decoding."""
         made, seconds = list[Frames](), list[float]()
         for trajectory in self.plan[:count]:
             started = time.perf_counter()
@@ -107,22 +100,26 @@ class Bench:
             pixels = np.concatenate(list(decode(latents, self.bundle, vae)))
             seconds.append(time.perf_counter() - started)
             made.append(to_pixels(pixels))
-        return made, statistics.median(seconds)
+        return made, tuple(seconds)
 
     def row(self, name: str, networks: Callable[[], tuple[Run, Run]], judged: bool) -> Row:
         """Measure one way; one that fails is a row with its reason."""
         try:
             made, seconds = self.make(*networks(), None if judged else self.videos)
         except Exception as error:  # other people's quantizers raise whatever they like
-            reason = re.sub(r"[^\s(]*/", "", str(error).strip().splitlines()[0])  # folders of ours
-            return Row(name, None, None, 0.0, f"failed: {reason[:120]}")
+            lines = str(error).strip().splitlines() or [type(error).__name__]
+            reason = re.sub(r"[^\s(]*/", "", lines[0])  # folders of ours
+            return Row(name, failure=reason[:120])
         quality = compare(made[: self.videos], self.references[: self.videos])
-        return Row(name, quality, self.accuracy(made) if judged else None, seconds)
+        measures = {"psnr_db": quality.psnr_db, "ssim": quality.ssim, "video_s": seconds}
+        return Row(name, measures | ({"all_right": (self.accuracy(made),)} if judged else {}))
 
     def accuracy(self, made: list[Frames]) -> float:
         """Return the share of videos that show all that their captions say."""
+        from hummingbird_edge.distill.score import score_clips
+
         count = self.captions
-        scores = score_clips(np.stack(made[:count]), self.scenes[:count], BUILTIN_RECIPE.world)
+        scores = score_clips(np.stack(made[:count]), self.scenes[:count], self.world)
         return scores.accuracy["all"]
 
     def calibration_data(self) -> dict[str, list[Inputs]]:
@@ -137,20 +134,23 @@ class Bench:
 
             return wrapped
 
-        for trajectory in trajectories(self.bundle, self.prompts[:CALIBRATION], 0, {}):
+        for trajectory in trajectories(self.bundle, self.prompts[: self.calibration], 0, {}):
             latents = walk(trajectory, self.bundle, self.contexts, watched("unet", unet))
             for _ in decode(latents, self.bundle, watched("vae_decoder", vae)):
                 pass
         return seen
 
 
-def nncf_networks(bench: Bench, data: dict[str, list[Inputs]], **options: Any) -> tuple[Run, Run]:
+def nncf_networks(
+    bench: Bench, data: dict[str, list[Inputs]], transformer: bool
+) -> tuple[Run, Run]:
     """Quantize both by NNCF, compiled as this runtime compiles: bfloat16 for the rest."""
     import nncf
     import openvino
 
     nncf.set_log_level("ERROR")
     core = openvino.Core()
+    options: dict[str, Any] = {"model_type": nncf.ModelType.TRANSFORMER} if transformer else {}
 
     def network(stage: str) -> Run:
         model = core.read_model(str(bench.bundle.graph(stage)))
@@ -217,79 +217,73 @@ def widened(model: ir.Model) -> ir.Model:
 
 def table(rows: list[Row], videos: int, captions: int) -> str:
     """Return the rows as Markdown."""
-    lines = [
-        f"| | median PSNR of {videos}, dB | lowest | SSIM | all right, of {captions} | a video |",
-        "|---|---|---|---|---|---|",
-    ]
+    lines = []
     for row in rows:
         if row.failure:
-            lines.append(f"| {row.name} | {row.failure} | | | | |")
+            lines.append([row.name, f"failed: {row.failure}"])
             continue
-        q = row.quality
-        figures = (
-            "| | | "
-            if q is None
-            else (f"| {q.median_db:.1f} | {min(q.psnr_db):.1f} | {q.median_ssim:.4f} ")
-        )
-        right = "" if row.accuracy is None else f"{100 * row.accuracy:.1f} %"
-        lines.append(f"| {row.name} {figures}| {right} | {row.seconds:.3f} s |")
-    return "\n".join(lines)
+        figures, right, video = ["", "", ""], row.median("all_right"), row["video_s"]
+        if "psnr_db" in row.measures:
+            psnr = row["psnr_db"]
+            figures = [f"{psnr.median:.1f}", f"{psnr.least:.1f}", f"{row.median('ssim'):.4f}"]
+        shown = "" if np.isnan(right) else f"{100 * right:.2f} %"
+        lines.append([row.name, *figures, shown, f"{video.median:.3f}", f"{video.p95:.3f}"])
+    header = ["", f"median PSNR of {videos}, dB", "lowest", "SSIM", f"all right, of {captions}"]
+    return markdown([*header, "a video, s", "p95, s"], lines)
 
 
-def measure(bench: Bench, folder: Path) -> list[Row]:
+def measure(bench: Bench, ledger: Ledger, folder: Path) -> None:
     """Quantize the built-in model in every way, and measure each."""
-    texts = bench.prompts[:CALIBRATION]
-    plan = QuantizationPlan(graphs_for("fp16+int8"), texts, CALIBRATION, held_out=0)
+    texts = bench.prompts[: bench.calibration]
+    plan = QuantizationPlan(graphs_for("fp16+int8"), texts, bench.calibration, held_out=0)
     quantize_bundle(bench.bundle.folder, folder / "ours", plan, lambda _: None, force=False)
     ours, data = Bundle.open(folder / "ours"), bench.calibration_data()
     seconds = bench.make(*bench.networks(bench.bundle, "cpu", "fp32"), bench.videos)[1]
-    rows = [Row("float32, cpu", None, bench.accuracy(bench.references), seconds)]
-    has_openvino, has_nncf = find_spec("openvino"), find_spec("nncf")
-    ways = [("float16", "cpu", "fp16"), ("int8", "cpu", "int8")]
-    ways += [("int8", "openvino", "int8")] if has_openvino else []
-    for name, device, precision in ways:
-        print(f"{name}, {device}", file=sys.stderr)
-        networks = partial(bench.networks, ours, device, precision)
-        rows.append(bench.row(f"{name}, {device}", networks, judged=True))
-    if has_openvino and has_nncf:
-        import nncf
+    exact = {"all_right": (bench.accuracy(bench.references),), "video_s": seconds}
+    ledger.add(Row("float32, cpu", exact))
 
-        presets = {"defaults": {}, "for transformers": {"model_type": nncf.ModelType.TRANSFORMER}}
-        for name, options in presets.items():
-            print(f"NNCF {name}", file=sys.stderr)
-            networks = partial(nncf_networks, bench, data, **options)
-            rows.append(bench.row(f"NNCF, {name}, openvino", networks, judged=False))
-    print("ONNX Runtime", file=sys.stderr)
+    def add(name: str, networks: Callable[[], tuple[Run, Run]], judged: bool) -> None:
+        ledger.add(bench.row(name, networks, judged))
+
+    ways = [("float16", "cpu", "fp16"), ("int8", "cpu", "int8"), ("int8", "openvino", "int8")]
+    for name, device, precision in ways:
+        add(f"{name}, {device}", partial(bench.networks, ours, device, precision), judged=True)
+    for name, transformer in {"defaults": False, "for transformers": True}.items():
+        networks = partial(nncf_networks, bench, data, transformer)
+        add(f"NNCF, {name}, openvino", networks, judged=False)
     products = {"op_types_to_quantize": ["Conv", "Gemm", "MatMul"]}
     for name, chosen in {"defaults": {}, "products only": products}.items():
         static = partial(onnxruntime_networks, bench, data, folder, **chosen)
-        rows.append(bench.row(f"ONNX Runtime, {name}, cpu", static, judged=False))
-    return rows
+        add(f"ONNX Runtime, {name}, cpu", static, judged=False)
 
 
-def main() -> None:
-    """Measure and print."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--videos", type=int, default=64, help="videos to compare (64)")
-    parser.add_argument("--captions", type=int, default=400, help="videos to judge (400)")
-    parser.add_argument("--output", type=Path, help="a JSON file for the figures")
-    arguments = parser.parse_args()
-    bench = Bench(Bundle.open(BUILTIN), arguments.videos, arguments.captions)
-    with tempfile.TemporaryDirectory() as folder:
-        rows = measure(bench, Path(folder))
-    print(table(rows, arguments.videos, arguments.captions))
-    if arguments.output is not None:
-        known = ("onnxruntime", "openvino", "nncf", "numpy")
-        facts = {
-            "machine": {"cpu": platform.processor(), "cores": os.cpu_count()},
-            "packages": {name: version(name) for name in known if find_spec(name)},
-            "bundle_sha256": bench.bundle.digest,
-            "rows": [asdict(row) for row in rows],
-        }
-        arguments.output.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+@app.command()
+def main(
+    calibration: Annotated[int, typer.Option(min=1, help="Captions to calibrate on.")] = 16,
+    videos: Annotated[int, typer.Option(min=1, help="Videos to compare.")] = 64,
+    captions: Annotated[int, typer.Option(min=1, help="Videos to judge.")] = 400,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="2 captions to calibrate on, 4 videos: two minutes.")
+    ] = False,
+    output: Output = Path("quantization.json"),
+) -> None:
+    """Measure, print, write."""
+    needed = ("matplotlib", "openvino", "skimage", "torch", "accelerate")
+    require_modules("quantization.py", "benchmark,distill", *needed)
+    require_output(output)
+    if quick:
+        calibration, videos, captions = 2, 4, 4
+    bench = Bench(Bundle.open(BUILTIN), calibration, videos, captions)
+    ledger = Ledger("quantization", bench.bundle, output)
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        measure(bench, ledger, Path(folder))
+
+    def draw(axes: "Axes") -> None:
+        shown = [row for row in ledger.rows if "psnr_db" in row.measures]
+        bars(axes, shown, ["psnr_db"], ["PSNR"], "dB against float32, medians")
+
+    ledger.publish(ledger.rows, table(ledger.rows, videos, captions), draw)
 
 
 if __name__ == "__main__":
-    main()
+    run_command(app, "quantization.py", KEPT)

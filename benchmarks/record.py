@@ -82,12 +82,15 @@ class Record:
     schema: str = SCHEMA
 
     @classmethod
-    def of(cls, benchmark: str, bundle: Bundle | None, rows: list[Row]) -> "Record":
-        """Return the record of what was measured just now, here."""
+    def of(
+        cls, benchmark: str, bundle: Bundle | None, rows: list[Row], machine: Machine | None = None
+    ) -> "Record":
+        """Return the record of what was measured just now, on `machine` or here."""
         now = datetime.now(timezone.utc).isoformat(timespec="seconds")
         known = {} if bundle is None else {"name": bundle.manifest.name, "sha256": bundle.digest}
         command = shlex.join(["python", f"benchmarks/{benchmark}.py", *_arguments()])
-        return cls(benchmark, command, now, Machine.here(), known, tuple(rows))
+        here = machine or Machine.here()
+        return cls(benchmark, command, now, here, known, tuple(rows))
 
     def write(self, path: Path) -> None:
         """Write it to `path`, beside and renamed; raises OutputError."""

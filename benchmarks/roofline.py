@@ -3,10 +3,15 @@
     python benchmarks/roofline.py                            the built-in model
     python benchmarks/roofline.py --full-size FOLDER         hummingbird-0.7b, 16 frames of 512x320
 
-The ceiling of operations is a large product through the same engine in the same precision, that of
-bytes a large copy in memory; both are measured in this run, the best of several. A stage's floor is
-the longer of its operations over the one and its bytes over the other, as `work.py` counts them
-from the graph, in numbers as wide as the precision; the share is floor over measured time.
+The ceiling of operations is a chain of large products through the same engine in the same
+precision, that of bytes a large copy in memory by all cores; both are measured in this run, the
+best of several. A stage's floor is the longer of its operations over the one and its bytes over the
+other, as `work.py` counts them from the graph, in numbers as wide as the precision; the share is
+floor over measured time. In int8, attention's products, which stay as they are, count at the
+ceiling of the numbers around them, and a text encoder, whose weights alone are small, altogether.
+
+A small model's weights stay in the cache between runs, and then its bytes are no floor: a share
+above 100 % says so. Devices with a memory of their own have a ceiling of operations alone.
 
 Source: Williams, Waterman, Patterson 2009, "Roofline".
 """
@@ -14,7 +19,8 @@ Source: Williams, Waterman, Patterson 2009, "Roofline".
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -22,16 +28,18 @@ import numpy as np
 import typer
 
 from hummingbird_edge.benchmarks.apart import measure_apart
+from hummingbird_edge.benchmarks.engines import options_here
+from hummingbird_edge.benchmarks.ledger import KEPT, Ledger, require_output
 from hummingbird_edge.benchmarks.machine import peak_mib
-from hummingbird_edge.benchmarks.publish import markdown, publish, require_output
-from hummingbird_edge.benchmarks.record import Record, Row
+from hummingbird_edge.benchmarks.options import BundleArgument, Frames, FullSize, Output, Size
+from hummingbird_edge.benchmarks.record import Row
 from hummingbird_edge.benchmarks.subject import open_subject, size_of
+from hummingbird_edge.benchmarks.table import markdown
 from hummingbird_edge.benchmarks.work import work_of
 from hummingbird_edge.runtime.bundle import Bundle
 from hummingbird_edge.runtime.command import require_modules, run_command
-from hummingbird_edge.runtime.device import Device
-from hummingbird_edge.runtime.placement import Option, precisions_of
-from hummingbird_edge.runtime.probe import known_devices, probe
+from hummingbird_edge.runtime.placement import Option
+from hummingbird_edge.runtime.processor import usable_cores
 from hummingbird_edge.runtime.request import Request, parse_size
 from hummingbird_edge.runtime.session import open_session
 from hummingbird_edge.runtime.text_to_video import TextToVideo
@@ -43,7 +51,7 @@ if TYPE_CHECKING:
 STAGES = ("text_encoder", "unet", "vae_decoder")
 WIDTHS = {"fp32": 4, "fp16": 2, "bf16": 2, "int8": 1}
 """Bytes a number."""
-SIDE, COPY_BYTES, TRIES = 2048, 1 << 28, 7
+SIDE, CHAIN, COPY_BYTES, TRIES = 2048, 4, 1 << 28, 7
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -55,44 +63,49 @@ class Task:
     bundle: Path
     stage: str
     sizes: dict[str, int]
-    device: str
-    precision: str
+    option: Option
     runs: int
     size: str
     """Of the video, in words."""
 
     @property
-    def option(self) -> Option:
-        """The way itself."""
-        return Option(Device.parse(self.device), self.precision)
-
-    @property
     def name(self) -> str:
         """The row's name."""
-        return f"{self.stage}, {self.device} {self.precision}, {self.size}"
+        return f"{self.stage}, {self.option}, {self.size}"
 
 
 def measure(task: Task) -> Row:
     """Time a stage and the product that is its ceiling, in a process that does nothing else."""
     bundle = Bundle.open(task.bundle)
-    rate = product_rate(task.option)
+    rate = attention_rate = product_rate(arithmetic(task))
+    if task.option.precision == "int8" and task.stage != "text_encoder":
+        rate = product_rate(task.option)
     trial = run_trial(bundle, task.stage, task.option, task.sizes, None, task.runs, enough_s=1e9)
     # The graph without a device's own operators, which have other shapes.
     graph = bundle.graph(task.stage, None, bundle.manifest.precisions(task.stage)[0])
-    work, width = work_of(graph, task.sizes), WIDTHS[task.precision]
+    work, width = work_of(graph, task.sizes), WIDTHS[task.option.precision]
     measures = {
         "run_s": trial.seconds,
         "product_gops": (rate / 1e9,),
-        "operations_g": (work.operations / 1e9,),
+        "operations_g": ((work.operations + work.attention) / 1e9,),
+        "operations_floor_s": (work.operations / rate + work.attention / attention_rate,),
         "moved_gb": (work.bytes(width) / 1e9,),
-        "intensity": (work.operations / work.bytes(width),),
+        "intensity": ((work.operations + work.attention) / work.bytes(width),),
         "peak_mib": (peak_mib(),),
     }
     return Row(task.name, measures)
 
 
+def arithmetic(task: Task) -> Option:
+    """Return the way without int8: what products have that are between activations."""
+    if task.option.precision != "int8":
+        return task.option
+    text = task.stage == "text_encoder"
+    return replace(task.option, precision="fp32" if text else task.option.device.precisions()[0])
+
+
 def product_rate(option: Option) -> float:
-    """Return operations a second of a product of two matrices of `SIDE` x `SIDE`."""
+    """Return operations a second of products of matrices of `SIDE` x `SIDE`, one after another."""
     with tempfile.TemporaryDirectory() as folder:
         session = open_session(product_graph(Path(folder), option.graph), option)
         x = np.random.default_rng(0).standard_normal((SIDE, SIDE), np.float32)
@@ -101,11 +114,11 @@ def product_rate(option: Option) -> float:
             started = time.perf_counter()
             session.run({"x": x})
             best = min(best, time.perf_counter() - started)
-    return 2 * SIDE**3 / best
+    return CHAIN * 2 * SIDE**3 / best
 
 
 def product_graph(folder: Path, graph: str) -> Path:
-    """Write a product with a weight, in int8 or float16 where `graph` says so."""
+    """Write products with weights, in int8 or float16 where `graph` says so."""
     import onnx
     import onnx_ir as ir
     from onnx import TensorProto, helper, numpy_helper
@@ -115,14 +128,23 @@ def product_graph(folder: Path, graph: str) -> Path:
     from hummingbird_edge.quantize.ranges import Ranges
     from hummingbird_edge.quantize.static import quantize
 
-    weight = np.random.default_rng(1).standard_normal((SIDE, SIDE), np.float32) / SIDE**0.5
-    shape = [SIDE, SIDE]
+    rng, shape = np.random.default_rng(1), [SIDE, SIDE]
+    weights = [
+        numpy_helper.from_array(rng.standard_normal(shape, np.float32) / SIDE**0.5, f"w{index}")
+        for index in range(CHAIN)
+    ]
+    values = ["x", *(f"y{index}" for index in range(1, CHAIN)), "y"]
     made = helper.make_graph(
-        [helper.make_node("MatMul", ["x", "w"], ["y"], "product")],
-        "product",
+        [
+            helper.make_node(
+                "MatMul", [values[index], f"w{index}"], [values[index + 1]], f"p{index}"
+            )
+            for index in range(CHAIN)
+        ],
+        "products",
         [helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)],
         [helper.make_tensor_value_info("y", TensorProto.FLOAT, shape)],
-        [numpy_helper.from_array(weight, "w")],
+        weights,
     )
     path = folder / "product.onnx"
     onnx.save(helper.make_model(made, opset_imports=[helper.make_opsetid("", 18)]), path)
@@ -139,41 +161,39 @@ def product_graph(folder: Path, graph: str) -> Path:
 
 
 def copy_rate() -> float:
-    """Return bytes a second of a copy in memory, what is read and what is written."""
-    source = np.ones(COPY_BYTES // 8)
-    target, best = np.empty_like(source), float("inf")
-    for _ in range(TRIES):
-        started = time.perf_counter()
-        np.copyto(target, source)
-        best = min(best, time.perf_counter() - started)
+    """Return bytes a second of a copy in memory by all cores, read and written."""
+    count = usable_cores()
+    sources = np.array_split(np.ones(COPY_BYTES // 8), count)
+    targets, best = [np.ones_like(source) for source in sources], float("inf")
+    with ThreadPoolExecutor(count) as pool:  # NumPy copies without Python's lock
+        for _ in range(TRIES):
+            started = time.perf_counter()
+            list(pool.map(np.copyto, targets, sources))
+            best = min(best, time.perf_counter() - started)
     return 2 * COPY_BYTES / best
 
 
-def with_floor(row: Row, bytes_s: float) -> Row:
+def with_floor(row: Row, bytes_s: float | None) -> Row:
     """Add the floor and the share of the ceiling that was reached."""
     if row.failure:
         return row
-    operations, moved = row.median("operations_g") * 1e9, row.median("moved_gb") * 1e9
-    by_operations = operations / (row.median("product_gops") * 1e9)
-    by_bytes = moved / bytes_s
+    by_operations, by_bytes = row.median("operations_floor_s"), 0.0
+    measures = dict(row.measures)
+    if bytes_s is not None:
+        by_bytes = row.median("moved_gb") * 1e9 / bytes_s
+        measures["copy_gbs"] = (bytes_s / 1e9,)
     floor = max(by_operations, by_bytes)
-    shares = tuple(floor / seconds for seconds in row.measures["run_s"])
+    measures["floor_s"] = (floor,)
+    measures["share"] = tuple(floor / seconds for seconds in row.measures["run_s"])
     bound = "operations" if by_operations >= by_bytes else "bytes"
-    measures = {**row.measures, "floor_s": (floor,), "share": shares, "copy_gbs": (bytes_s / 1e9,)}
-    return Row(row.name, measures, {"bound_by": bound})
+    return replace(row, measures=measures, facts={**row.facts, "bound_by": bound})
 
 
 def tasks(bundle: Bundle, request: Request, runs: int) -> Iterator[Task]:
     """Yield every stage on every device that works here in every precision it has."""
     for stage, sizes in TextToVideo(bundle, "cpu").stage_sizes(request).items():
-        for name in known_devices():
-            if not probe(name).works:
-                continue
-            graphs = bundle.manifest.precisions(stage)
-            for precision in precisions_of(stage, Device.parse(name), graphs):
-                if stage != "text_encoder" or precision in ("fp32", "int8"):
-                    size = size_of(request)
-                    yield Task(bundle.folder, stage, sizes, name, precision, runs, size)
+        for option in options_here(stage, bundle.manifest.precisions(stage)):
+            yield Task(bundle.folder, stage, sizes, option, runs, size_of(request))
 
 
 def table(rows: list[Row]) -> str:
@@ -190,7 +210,7 @@ def table(rows: list[Row]) -> str:
                 f"{row.median('moved_gb'):.3f}",
                 f"{row.median('intensity'):.0f}",
                 f"{row.median('product_gops'):,.0f}",
-                f"{row.median('copy_gbs'):.1f}",
+                f"{row.median('copy_gbs'):.1f}" if "copy_gbs" in row.measures else "",
                 f"{row.median('floor_s'):.4g}",
                 f"{row.median('run_s'):.4g}",
                 f"{row['run_s'].range:.2g}",
@@ -209,9 +229,11 @@ def draw_roofs(axes: "Axes", rows: list[Row]) -> None:
         x, roof = row.median("intensity"), row.median("product_gops")
         reached = row.median("operations_g") / row.median("run_s")
         (mark,) = axes.loglog([x], [reached], "o", label=row.name)
-        knee = roof / row.median("copy_gbs")
-        xs = [min(1.0, x), knee, max(1e4, x)]
-        ys = [xs[0] * row.median("copy_gbs"), roof, roof]
+        xs, ys = [1.0, max(1e4, x)], [roof, roof]
+        if "copy_gbs" in row.measures:
+            slope = row.median("copy_gbs")
+            xs = [min(1.0, x), roof / slope, max(1e4, x)]
+            ys = [xs[0] * slope, roof, roof]
         axes.loglog(xs, ys, color=mark.get_color(), linewidth=0.6)
     axes.set(xlabel="operations a byte", ylabel="Gop/s")
     if drawn:
@@ -220,17 +242,13 @@ def draw_roofs(axes: "Axes", rows: list[Row]) -> None:
 
 @app.command()
 def main(
-    bundle: Annotated[Path | None, typer.Argument(help="Else the built-in one.")] = None,
-    full_size: Annotated[
-        Path | None, typer.Option(help="A folder for the published size, random weights.")
-    ] = None,
-    frames: Annotated[int | None, typer.Option(help="Else the bundle's default.")] = None,
-    size: Annotated[str | None, typer.Option(help="As 512x320.")] = None,
+    bundle: BundleArgument = None,
+    full_size: FullSize = None,
+    frames: Frames = None,
+    size: Size = None,
     runs: Annotated[int, typer.Option(min=1, help="Timed runs a row, after one.")] = 5,
     quick: Annotated[bool, typer.Option("--quick", help="The built-in model.")] = False,
-    output: Annotated[Path, typer.Option(help="JSON; .md and .png beside.")] = Path(
-        "roofline.json"
-    ),
+    output: Output = Path("roofline.json"),
 ) -> None:
     """Measure, print, write."""
     require_modules("roofline.py", "benchmark", "matplotlib", "onnx", "onnx_ir", "sympy")
@@ -239,13 +257,13 @@ def main(
     width, height = parse_size(size)
     asked = {"frames": frames, "width": width, "height": height}
     request = Request.for_model(subject.manifest, "a cat", 0, "full", **asked)
-    bytes_s, rows = copy_rate(), []
+    ledger, bytes_s = Ledger("roofline", subject, output), copy_rate()
     for task in tasks(subject, request, runs):
-        rows.append(with_floor(measure_apart(measure, task, task.name), bytes_s))
-        typer.echo(f"{task.name}: {rows[-1].failure or 'done'}", err=True)
-    record = Record.of("roofline", subject, rows)
-    publish(record, table(rows), lambda axes: draw_roofs(axes, rows), output)
+        # Another device's memory is not what was copied in.
+        near = not task.option.device.needs_proof
+        ledger.add(with_floor(measure_apart(measure, task, task.name), bytes_s if near else None))
+    ledger.publish(ledger.rows, table(ledger.rows), lambda axes: draw_roofs(axes, ledger.rows))
 
 
 if __name__ == "__main__":
-    run_command(app, "roofline.py")
+    run_command(app, "roofline.py", KEPT)

@@ -6,24 +6,28 @@
 
 Starts from the bundle's default shape and changes one thing at a time: 8 to 32 frames, 256x256 to
 768x512, 1 to 8 steps. Each row makes whole videos as `latency.py` does. The exponent is the slope
-of log seconds over log size, by least squares: 1 is linear.
+of log seconds over log size, by least squares: 1 is linear. Peak memory includes the weights and
+what compiling takes, so that its exponent is far below that of the activations.
 """
 
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import typer
 
-from hummingbird_edge.benchmarks.apart import measure_apart
-from hummingbird_edge.benchmarks.latency import cases, default_devices, measure, request_for
-from hummingbird_edge.benchmarks.publish import markdown, publish, require_output
-from hummingbird_edge.benchmarks.record import Record, Row
+from hummingbird_edge.benchmarks.engines import working_devices
+from hummingbird_edge.benchmarks.latency import cases, measure, request_for
+from hummingbird_edge.benchmarks.ledger import KEPT, Ledger, require_output
+from hummingbird_edge.benchmarks.options import BundleArgument, FullSize, Output
+from hummingbird_edge.benchmarks.record import Row
 from hummingbird_edge.benchmarks.subject import open_subject
+from hummingbird_edge.benchmarks.table import markdown
 from hummingbird_edge.runtime.bundle import Bundle
 from hummingbird_edge.runtime.command import require_modules, run_command
+from hummingbird_edge.runtime.errors import RequestError
 from hummingbird_edge.runtime.request import Request
 
 if TYPE_CHECKING:
@@ -37,14 +41,23 @@ SMALL_SIZES = ((64, 64), (96, 64), (128, 80))
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
-def grown(bundle: Bundle, small: bool) -> Iterator[tuple[str, float, Request]]:
-    """Yield what grows, its size, and the video."""
+def grown(bundle: Bundle, small: bool) -> Iterator[tuple[str, float, Request | Row]]:
+    """Yield what grows, its size, and the video, or the row that says why there is none."""
+
+    def video(**asked: Any) -> Request | Row:
+        try:
+            return request_for(bundle, **asked)
+        except RequestError as error:
+            return Row(
+                ", ".join(f"{key} {value}" for key, value in asked.items()), failure=str(error)
+            )
+
     for frames in SMALL_FRAMES if small else FRAMES:
-        yield "frames", frames, request_for(bundle, frames=frames)
+        yield "frames", frames, video(frames=frames)
     for width, height in SMALL_SIZES if small else SIZES:
-        yield "pixels", width * height, request_for(bundle, size=f"{width}x{height}")
+        yield "pixels", width * height, video(size=f"{width}x{height}")
     for steps in SMALL_STEPS if small else STEPS:
-        yield "steps", steps, request_for(bundle, steps=steps)
+        yield "steps", steps, video(steps=steps)
 
 
 def exponent(pairs: list[tuple[float, float]]) -> float:
@@ -114,49 +127,46 @@ def draw_growth(axes: "Axes", found: list[tuple[str, float, Row]]) -> None:
 
 @app.command()
 def main(
-    bundle: Annotated[Path | None, typer.Argument(help="Else the built-in one.")] = None,
-    full_size: Annotated[
-        Path | None, typer.Option(help="A folder for the published size, random weights.")
-    ] = None,
+    bundle: BundleArgument = None,
+    full_size: FullSize = None,
     device: Annotated[str | None, typer.Option(help="Else the last that works.")] = None,
     precision: Annotated[str, typer.Option(help="As latency.py takes it.")] = "auto",
     runs: Annotated[int, typer.Option(min=1, help="Warm videos a row.")] = 3,
     quick: Annotated[
         bool, typer.Option("--quick", help="The built-in model, fewer and smaller shapes.")
     ] = False,
-    output: Annotated[Path, typer.Option(help="JSON; .md and .png beside.")] = Path("scaling.json"),
+    output: Output = Path("scaling.json"),
 ) -> None:
     """Measure, print, write."""
     require_modules("scaling.py", "benchmark", "matplotlib")
     require_output(output)
+    if precision == "all":
+        raise RequestError("--precision is all: one precision grows at a time, name it")
     subject = open_subject(bundle, full_size, quick)
+    ledger = Ledger("scaling", subject, output)
     usual = subject.manifest.defaults
     found: list[tuple[str, float, Row]] = []
     known: dict[str, Row] = {}
     with tempfile.TemporaryDirectory() as folder:
-        named = [device or default_devices()[-1]]
+        named = [device or working_devices()[-1]]
         small = quick or max(usual.width, usual.height) < SIZES[0][0]
-        for kind, size, request in list(grown(subject, small)):
+        for kind, size, request in grown(subject, small):
+            if isinstance(request, Row):
+                found.append((kind, size, ledger.add(request)))
+                continue
             case = next(cases(subject, named, [precision], [request], runs, None, Path(folder)))
             if case.name not in known:  # the default shape is a point of every line
-                known[case.name] = measure_apart(measure, case, case.name)
-                typer.echo(f"{case.name}: {known[case.name].failure or 'done'}", err=True)
+                known[case.name] = ledger.measure(measure, case, case.name)
             found.append((kind, size, known[case.name]))
-    rows = list(known.values())
     fitted = {
         f"{kind}_{what}": (value,)
         for kind, slopes in exponents(found).items()
         for what, value in slopes.items()
         if not np.isnan(value)
     }
-    rows.append(Row("exponents", fitted))
-    publish(
-        Record.of("scaling", subject, rows),
-        table(found),
-        lambda axes: draw_growth(axes, found),
-        output,
-    )
+    rows = [*ledger.rows, Row("exponents", fitted)]
+    ledger.publish(rows, table(found), lambda axes: draw_growth(axes, found))
 
 
 if __name__ == "__main__":
-    run_command(app, "scaling.py")
+    run_command(app, "scaling.py", KEPT)

@@ -1,8 +1,9 @@
 """What a graph has to do: operations and numbers moved, from the graph itself, its sizes fixed.
 
-Operations are those of convolutions and products, attention's two among them, a multiplication and
-an addition counted as two. Moved are what cannot be avoided: every weight once, every activation of
-layers with weights read and written once. Attention's own scores need not leave the cache.
+Operations are those of convolutions and products, a multiplication and an addition counted as two;
+the products of activations with each other, attention's two, apart. Moved are what cannot be
+avoided: every weight once, of a table the rows that are read, every activation of layers with
+weights read and written once. Attention's own scores need not leave the cache.
 """
 
 import math
@@ -22,6 +23,9 @@ class Work:
     """Of one run of a graph."""
 
     operations: float
+    """Of layers with weights."""
+    attention: float
+    """Operations between activations."""
     weights: float
     """How many numbers."""
     activations: float
@@ -37,28 +41,37 @@ def work_of(graph: Path, sizes: Mapping[str, int]) -> Work:
     Raises ValueError where a size of a layer does not follow from these.
     """
     model = onnx.load(graph, load_external_data=False)
-    weights = sum(math.prod(weight.dims) for weight in model.graph.initializer)
     stored = _stored(model)
+    tables = {stored.get(n.input[0]) for n in model.graph.node if n.op_type == "Gather"}
+    whole = (weight for weight in model.graph.initializer if weight.name not in tables)
+    weights = sum(math.prod(weight.dims) for weight in whole)
     shapes = _shapes(model, sizes)
-    operations = activations = 0.0
+    operations = attention = activations = 0.0
     for node in model.graph.node:
+        if node.op_type == "Gather" and node.input[0] in stored:
+            weights += math.prod(shapes[node.output[0]])
         if node.op_type not in _PRODUCTS:
             continue
         out, first, second = (shapes[name] for name in (node.output[0], *node.input[:2]))
-        operations += 2 * math.prod(out) * _depth(node, first, second)
+        count = _operations(node, out, first, second)
         if node.input[1] in stored:
+            operations += count
             activations += math.prod(first) + math.prod(out)
-    return Work(operations, float(weights), activations)
+        else:
+            attention += count
+    return Work(operations, attention, float(weights), activations)
 
 
-def _depth(node: onnx.NodeProto, first: tuple[int, ...], second: tuple[int, ...]) -> int:
-    """Return how many products each output is the sum of."""
+def _operations(node: onnx.NodeProto, *shapes: tuple[int, ...]) -> float:
+    """Return the multiplications and additions of a product."""
+    out, first, second = shapes
     if node.op_type == "Conv":
-        return math.prod(second[1:])
-    if node.op_type == "ConvTranspose":
-        return second[0] * math.prod(second[2:])
+        return 2 * math.prod(out) * math.prod(second[1:])
+    if node.op_type == "ConvTranspose":  # each input goes to as many outputs
+        return 2 * math.prod(first) * math.prod(second[1:])
     transposed = any(a.name == "transA" and a.i for a in node.attribute)
-    return first[-2] if node.op_type == "Gemm" and transposed else first[-1]
+    depth = first[-2] if node.op_type == "Gemm" and transposed else first[-1]
+    return 2 * math.prod(out) * depth
 
 
 def _shapes(model: onnx.ModelProto, sizes: Mapping[str, int]) -> dict[str, tuple[int, ...]]:
@@ -91,8 +104,10 @@ def _shapes(model: onnx.ModelProto, sizes: Mapping[str, int]) -> dict[str, tuple
     return shapes
 
 
-def _stored(model: onnx.ModelProto) -> frozenset[str]:
-    """Return the names of the weights, and of what a Cast or DequantizeLinear widens of them."""
-    stored = {weight.name for weight in model.graph.initializer}
-    widening = (n for n in model.graph.node if n.op_type in ("Cast", "DequantizeLinear"))
-    return frozenset(stored | {node.output[0] for node in widening if node.input[0] in stored})
+def _stored(model: onnx.ModelProto) -> dict[str, str]:
+    """Return the weights' names by their own, and by those of what widens them."""
+    stored = {weight.name: weight.name for weight in model.graph.initializer}
+    for node in model.graph.node:
+        if node.op_type in ("Cast", "DequantizeLinear") and node.input[0] in stored:
+            stored[node.output[0]] = stored[node.input[0]]
+    return stored

@@ -236,6 +236,8 @@ class _Quantization:
         )
         if choice.tried[-1][0] != len(choice.keep):
             self._write(calibration, choice.keep)
+        if evaluation is not None:
+            self.report(_chosen(choice, len(rows)))
         found.choice, found.quality = choice, qualities.get(frozenset(choice.keep))
         if self.judge is not None:
             found.accuracy = self._judged(self.judge, graphs)
@@ -311,6 +313,15 @@ def _float16_of(graph: str) -> str:
     """Return the path of a graph's float16 form: `unet/dml_float16.onnx` for `unet/dml.onnx`."""
     path = PurePosixPath(graph)
     return str(path.with_name(f"{path.stem}_float16.onnx"))
+
+
+def _chosen(choice: Choice, layers: int) -> str:
+    """Say what was settled on, and what to do where that is most of the graph."""
+    kept = len(choice.keep)
+    found = f"chosen: {kept} of {layers} layers stay as they were, {choice.psnr_db:.1f} dB"
+    if 2 * kept <= layers:
+        return found
+    return f"{found}; a larger --calibration, or a lower --min-psnr, would leave fewer"
 
 
 def _save_beside(model: ir.Model, path: Path) -> None:

@@ -90,6 +90,7 @@ def test_other_files_are_refused(tmp_path: Path, change: dict[str, object], mess
     [
         ((1.0, 1.1, 1.1, 1.1, 1.2), (1.05, 1.1, 1.1, 1.2, 1.25), SAME),  # they overlap
         ((1.0, 1.1, 1.1, 1.1, 1.2), (1.21, 1.22, 1.25, 1.26, 1.27), SAME),  # by less than a spread
+        ((1.0, 1.0, 1.0, 1.0, 1.0), (1.03, 1.03, 1.03, 1.03, 1.03), SAME),  # as machines drift
         ((1.0, 1.1, 1.1, 1.1, 1.2), (2.0, 2.1, 2.1, 2.1, 2.2), SLOWER),
         ((1.0, 1.1, 1.2, 1.3), (2.0, 2.1, 2.2, 2.3), UNKNOWN),
     ],
@@ -129,7 +130,7 @@ def test_operations_are_those_that_pytorch_counts(stage: str) -> None:
     with sdpa_kernel(SDPBackend.MATH), counter, torch.inference_mode():
         module(**inputs)
     work = work_of(bundle.graph(stage), sizes)
-    assert work.operations == pytest.approx(counter.get_total_flops(), rel=0.02)
+    assert work.operations + work.attention == pytest.approx(counter.get_total_flops(), rel=0.02)
     assert work.weights == pytest.approx(sum(w.numel() for w in module.parameters()), rel=0.1)
     assert work.activations > 0
 
@@ -173,6 +174,7 @@ def test_latency_measures_every_device_and_adds_up(tmp_path: Path) -> None:
         ("scaling", ("--quick", "--runs", 1, "--device", "cpu"), 8),
         ("headline", ("--quick", "--runs", 1), 4),
         ("peers", ("--runs", 1, "--stages", "text_encoder"), 8),
+        ("quantization", ("--quick",), 8),
     ],
 )
 def test_each_runs_whole(
@@ -185,7 +187,8 @@ def test_each_runs_whole(
     assert (tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG")
     failed = {row.name for row in found.rows if row.failure}
     # Other people's tools may be missing, and then say so; ours may not.
-    assert not [row for row in failed if "NNCF" not in row and "optimum" not in row], failed
+    others = ("NNCF", "optimum", "ONNX Runtime, defaults")
+    assert not [row for row in failed if not any(name in row for name in others)], failed
     for row in found.rows:
         assert row.name.partition(",")[0] in done.stdout
 

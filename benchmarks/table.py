@@ -1,0 +1,34 @@
+"""Rows for people: a table in Markdown, bars in a picture."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from hummingbird_edge.benchmarks.record import Row
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+__all__ = ["bars", "markdown"]
+
+
+def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return a table; short rows are filled up."""
+    lines = [list(header), ["---"] * len(header)]
+    lines += [[*row, *[""] * (len(header) - len(row))] for row in rows]
+    cells = ([cell.replace("|", "\\|") for cell in line] for line in lines)
+    return "\n".join(f"| {' | '.join(line)} |" for line in cells)
+
+
+def bars(
+    axes: "Axes", rows: Sequence[Row], measures: Sequence[str], labels: Sequence[str], unit: str
+) -> None:
+    """Draw a bar a row of the medians of `measures`, stacked; failed rows are left out."""
+    rows = [row for row in rows if not row.failure][::-1]
+    names, start = [row.name for row in rows], [0.0] * len(rows)
+    for measure, label in zip(measures, labels, strict=True):
+        widths = [row.median(measure) if row.measures.get(measure) else 0.0 for row in rows]
+        axes.barh(names, widths, left=start, label=label)
+        start = [a + b for a, b in zip(start, widths, strict=True)]
+    axes.set_xlabel(unit)
+    if len(measures) > 1:
+        axes.legend(fontsize="small")
