@@ -325,8 +325,8 @@ def main(
     subject = open_subject(bundle, full_size, quick)
     for name in precision or []:
         if name not in (*PRECISIONS, "all"):
-            known = ", ".join((*PRECISIONS, "all"))
-            raise RequestError(f"there is no precision {name!r}: choose from {known}")
+            names = ", ".join((*PRECISIONS, "all"))
+            raise RequestError(f"there is no precision {name!r}: choose from {names}")
     ledger = Ledger("latency", subject, output)
     asked = itertools.product(size or [""], frames or [0], steps or [0])
     requests = [request_for(subject, decoder, *each) for each in asked]

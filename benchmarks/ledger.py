@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["KEPT", "Ledger", "require_output"]
 
 Task = TypeVar("Task")
+_BUSY = 0.1
 KEPT = "rows that were done are in the file that ends in .partial.json"
 """What Ctrl-C leaves."""
 
@@ -62,6 +63,9 @@ class Ledger:
         """
         record = self._record(rows)
         text = f"{table}\n\n`{record.command}`\n{record.machine}; {_packages(record)}"
+        if record.machine.busy > _BUSY:
+            text += f"\nOther work took {100 * record.machine.busy:.0f} % of the processors' time "
+            text += "just before: these figures are none of this machine alone."
         record.write(self.output)
         write_beside(self.output.with_suffix(".md"), f"{text}\n".encode())
         print(text)

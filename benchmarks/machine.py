@@ -50,6 +50,8 @@ class Machine:
     packages: dict[str, str]
     commit: str
     """Of the source beside the scripts, with `+` where it was changed; empty outside git."""
+    busy: float = 0.0
+    """Share of the processors' time that other work took just before, 0 to 1."""
 
     @classmethod
     def here(cls) -> "Machine":
@@ -64,6 +66,7 @@ class Machine:
             platform.python_version(),
             _packages(),
             _commit(),
+            round(psutil.cpu_percent(interval=0.5) / 100, 2),
         )
 
     def __str__(self) -> str:

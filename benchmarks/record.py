@@ -141,7 +141,7 @@ def _row(entry: dict[str, Any]) -> Row:
 
 
 def _machine(entry: dict[str, Any]) -> Machine:
-    known = {f.name: entry[f.name] for f in fields(Machine)}
+    known = {f.name: entry[f.name] for f in fields(Machine) if f.name != "busy"}
     texts = {name: str(value) for name, value in known.items() if isinstance(value, str)}
     return Machine(
         **{
@@ -149,6 +149,7 @@ def _machine(entry: dict[str, Any]) -> Machine:
             **texts,
             "cores": int(entry["cores"]),
             "memory_gib": float(entry["memory_gib"]),
+            "busy": float(entry.get("busy", 0.0)),  # since 0.4.0
             "gpus": tuple(str(name) for name in entry["gpus"]),
             "packages": {str(name): str(value) for name, value in entry["packages"].items()},
         }
