@@ -6,6 +6,7 @@
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from importlib.util import find_spec
 
 from hummingbird_edge.runtime.device import Device, candidates
 from hummingbird_edge.runtime.errors import DeviceError, RequestError
@@ -93,9 +94,12 @@ def options(
     if not found:
         names = ", ".join(known.name for known in devices)
         has = ", ".join(sorted({str(graph) for graph in graphs}))
+        hint = "choose another --precision or --device, or see hb-export quantize --help"
+        if precision == "bf16" and find_spec("openvino") is None:
+            hint = "OpenVINO computes a float32 graph in bf16: pip install openvino"
         raise DeviceError(
             f"{names} cannot compute {stage} in {precision}, the bundle has {has} graphs of it: "
-            f"choose another --precision or --device, or see hb-export quantize --help"
+            f"{hint}"
         )
     return found
 

@@ -6,16 +6,20 @@ import re
 import subprocess
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from hummingbird_edge.benchmarks.apart import measure_apart
 from hummingbird_edge.benchmarks.compare import SAME, SLOWER, UNKNOWN, differences, missing
 from hummingbird_edge.benchmarks.eager import config_of, random_module
+from hummingbird_edge.benchmarks.ledger import Ledger
 from hummingbird_edge.benchmarks.record import SCHEMA, Record, Row, Spread
 from hummingbird_edge.benchmarks.scaling import exponent
 from hummingbird_edge.benchmarks.work import work_of
@@ -135,6 +139,47 @@ def test_operations_are_those_that_pytorch_counts(stage: str) -> None:
     assert work.activations > 0
 
 
+def test_work_is_that_of_the_rows_that_are_read(tmp_path: Path) -> None:
+    floats, helper = onnx.TensorProto.FLOAT, onnx.helper
+    graph = helper.make_graph(
+        [
+            helper.make_node("Gather", ["table", "ids"], ["rows"]),
+            helper.make_node("MatMul", ["rows", "w"], ["y"]),
+            helper.make_node("MatMul", ["y", "z"], ["scores"]),
+        ],
+        "gathered",
+        [
+            helper.make_tensor_value_info("ids", onnx.TensorProto.INT64, ["n"]),
+            helper.make_tensor_value_info("z", floats, [5, 7]),
+        ],
+        [helper.make_tensor_value_info("scores", floats, ["n", 7])],
+        [
+            onnx.numpy_helper.from_array(np.ones((1000, 4), np.float32), "table"),
+            onnx.numpy_helper.from_array(np.ones((4, 5), np.float32), "w"),
+        ],
+    )
+    path = tmp_path / "model.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)]), path)
+    work = work_of(path, {"n": 3})
+    assert (work.operations, work.attention) == (2 * 3 * 4 * 5, 2 * 3 * 5 * 7)
+    assert (work.weights, work.activations) == (4 * 5 + 3 * 4, 3 * 4 + 3 * 5)
+
+
+def test_rows_are_on_disk_as_they_come(tmp_path: Path) -> None:
+    ledger = Ledger("latency", None, tmp_path / "a.json")
+    ledger.add(Row("cpu fp32", {"video_s": (1.0,)}))
+    assert Record.read(ledger.partial).rows == tuple(ledger.rows)
+    ledger.publish(ledger.rows, "a table", lambda axes: axes.plot([0, 1]))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.json", "a.md", "a.png"]
+    assert Record.read(tmp_path / "a.json").rows == tuple(ledger.rows)
+
+
+def test_nan_is_a_row_that_says_so() -> None:
+    measures = {"video_s": (1.0,), "agreement_db": (float("nan"),)}
+    row = measure_apart(partial(Row, "cpu fp32"), measures, "cpu fp32")
+    assert (row.failure, row.measures) == ("its agreement_db came out as NaN or without end", {})
+
+
 def test_an_exponent_is_the_slope_of_logarithms() -> None:
     pairs = [(size, 3 * size**1.5) for size in (1.0, 2.0, 4.0, 9.0)]
     assert exponent(pairs) == pytest.approx(1.5)
@@ -185,10 +230,14 @@ def test_each_runs_whole(
     found = Record.read(tmp_path / f"{name}.json")
     assert len(found.rows) >= rows
     assert (tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG")
-    failed = {row.name for row in found.rows if row.failure}
-    # Other people's tools may be missing, and then say so; ours may not.
-    others = ("NNCF", "optimum", "ONNX Runtime, defaults")
-    assert not [row for row in failed if not any(name in row for name in others)], failed
+    # Other people's tools may be missing, and then say so; ours may not fail.
+    for row in found.rows:
+        if row.failure and ("NNCF" in row.name or "optimum" in row.name):
+            assert re.search("No module named|wrote nothing", row.failure)
+        elif row.failure and "torch.compile" in row.name:
+            assert sys.platform == "win32"  # where it needs a compiler that may be missing
+        elif row.failure:
+            assert "ONNX Runtime, defaults" in row.name
     for row in found.rows:
         assert row.name.partition(",")[0] in done.stdout
 
@@ -198,6 +247,9 @@ def test_each_runs_whole(
     [
         ("latency", ("nowhere",), 1, "nowhere"),
         ("latency", ("--device", "gpu"), 2, "there is no device called 'gpu'"),
+        ("latency", ("--precision", "int4"), 2, "there is no precision 'int4'"),
+        ("peers", ("--stages", "unet,vae"), 2, "there is no stage 'vae'"),
+        ("scaling", ("--quick", "--precision", "all"), 2, "one precision grows at a time"),
         ("latency", ("--size", "65x64"), 2, "width 65 does not divide"),
         ("latency", ("--threads", 4096), 2, "--threads is 4096"),
         ("compare", ("a.json", "b.json"), 2, "a.json cannot be read"),
