@@ -11,7 +11,7 @@ from typing import TypeVar
 from hummingbird_edge.benchmarks.record import Row
 from hummingbird_edge.runtime.processor import usable_cores
 
-__all__ = ["measure_apart"]
+__all__ = ["measure_apart", "reason_of"]
 
 Task = TypeVar("Task")
 
@@ -30,13 +30,19 @@ def measure_apart(measure: Callable[[Task], Row], task: Task, name: str) -> Row:
             return Row(name, failure=reason)
 
 
+def reason_of(error: Exception) -> str:
+    """Return the line of a message that says why: OpenVINO's begins with where it was thrown."""
+    lines = str(error).strip().splitlines()
+    telling = [line for line in lines if line.strip() and not line.startswith("Exception from")]
+    return (telling or lines or [type(error).__name__])[0].strip()[:200]
+
+
 def _measured(measure: Callable[[Task], Row], task: Task, name: str) -> Row:
     """Measure, and keep errors here: not all of them survive the way between processes."""
     try:
         row = measure(task)
     except Exception as error:  # engines and other people's quantizers raise what they like
-        lines = str(error).strip().splitlines() or [type(error).__name__]
-        return Row(name, failure=lines[0][:200])
+        return Row(name, failure=reason_of(error))
     odd = [key for key, values in row.measures.items() if not all(map(math.isfinite, values))]
     if odd:
         return Row(name, failure=f"its {', '.join(odd)} came out as NaN or without end")

@@ -25,6 +25,7 @@ import typer
 from numpy.typing import NDArray
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
+from hummingbird_edge.benchmarks.apart import reason_of
 from hummingbird_edge.benchmarks.ledger import KEPT, Ledger, require_output
 from hummingbird_edge.benchmarks.options import Output
 from hummingbird_edge.benchmarks.record import Row
@@ -107,8 +108,7 @@ class Bench:
         try:
             made, seconds = self.make(*networks(), None if judged else self.videos)
         except Exception as error:  # other people's quantizers raise whatever they like
-            lines = str(error).strip().splitlines() or [type(error).__name__]
-            reason = re.sub(r"[^\s(]*/", "", lines[0])  # folders of ours
+            reason = re.sub(r"[^\s(]*/", "", reason_of(error))  # folders of ours
             return Row(name, failure=reason[:120])
         quality = compare(made[: self.videos], self.references[: self.videos])
         measures = {"psnr_db": quality.psnr_db, "ssim": quality.ssim, "video_s": seconds}
