@@ -1,6 +1,7 @@
 """Two results of one benchmark side by side: ratios, and a verdict where the difference is real.
 
     python benchmarks/compare.py BEFORE.json AFTER.json
+    python benchmarks/compare.py BEFORE.json AFTER.json --output compared.md     and a picture
 
 Rows are paired by their names, measures by theirs. A ratio is of medians, after over before. A
 verdict is given only where the medians differ by more than either spread, no measurement of one
@@ -11,14 +12,17 @@ failed, or that only one result has, are named below the table.
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hummingbird_edge.benchmarks.record import Record, Row, Spread
-from hummingbird_edge.benchmarks.table import markdown
-from hummingbird_edge.runtime.command import run_command
-from hummingbird_edge.runtime.errors import RequestError
+from hummingbird_edge.benchmarks.record import Record, Row, Spread, write_beside
+from hummingbird_edge.benchmarks.table import markdown, picture
+from hummingbird_edge.runtime.command import require_modules, run_command
+from hummingbird_edge.runtime.errors import OutputError, RequestError
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 SAME, FASTER, SLOWER = "no difference", "faster", "slower"
 MORE, LESS, UNKNOWN = "more", "less", "too few runs"
@@ -116,6 +120,16 @@ def table(found: list[Difference]) -> str:
     )
 
 
+def draw_ratios(axes: "Axes", found: list[Difference]) -> None:
+    """Draw a bar a measure, those with a verdict in colour."""
+    known = [each for each in found[::-1] if each.before.median]
+    colours = ["lightgrey" if each.verdict in (SAME, UNKNOWN) else "C1" for each in known]
+    names = [f"{each.row}: {each.measure}" for each in known]
+    axes.barh(names, [each.ratio for each in known], color=colours)
+    axes.axvline(1.0, color="black", linewidth=0.8)
+    axes.set_xlabel("median after over median before; in colour where they differ")
+
+
 @app.command()
 def main(
     before: Annotated[Path, typer.Argument(help="A result of any benchmark.")],
@@ -123,26 +137,37 @@ def main(
     measure: Annotated[
         str | None, typer.Option(help="This measure alone, such as video_s.")
     ] = None,
+    output: Annotated[
+        Path | None, typer.Option(help="A file for the table, .md; a picture, .png, beside it.")
+    ] = None,
 ) -> None:
     """Compare two results."""
+    if output is not None and (output.suffix != ".md" or not output.parent.is_dir()):
+        raise OutputError(
+            f"--output is {output}: give a name that ends in .md, in a folder that is"
+        )
     records = Record.read(before), Record.read(after)
     found = differences(*records)
     if measure is not None:
         found = [each for each in found if each.measure == measure]
         if not found:
             raise RequestError(f"there is no measure {measure!r} in both: leave --measure out")
-    typer.echo(table(found))
-    for line in missing(*records):
-        typer.echo(f"\n{line}", nl=False)
+    lines = [table(found), "", *missing(*records)]
     for record, path in zip(records, (before, after), strict=True):
-        typer.echo(f"\n{path}: {record.machine}, {record.created}, {record.command}", nl=False)
-    typer.echo("")
+        lines.append(f"{path.name}: {record.machine}, {record.created}, {record.command}")
     for title, one, other in (
         ("bundles", records[0].bundle, records[1].bundle),
         ("machines", str(records[0].machine), str(records[1].machine)),
     ):
         if one != other:
-            typer.echo(f"The {title} differ.")
+            lines.append(f"The {title} differ.")
+    typer.echo("\n".join(lines))
+    if output is not None:
+        require_modules("compare.py --output", "benchmark", "matplotlib")
+        write_beside(output, ("\n".join(lines) + "\n").encode())
+        names = f"{after.name} over {before.name}"
+        png = picture(names, len(found), lambda axes: draw_ratios(axes, found))
+        write_beside(output.with_suffix(".png"), png)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,5 @@
 """The rows of a run as they come, on disk at once: a long run that ends early loses none."""
 
-import io
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import TYPE_CHECKING, TypeVar
 from hummingbird_edge.benchmarks.apart import measure_apart
 from hummingbird_edge.benchmarks.machine import Machine
 from hummingbird_edge.benchmarks.record import Record, Row, write_beside
+from hummingbird_edge.benchmarks.table import picture
 from hummingbird_edge.runtime.bundle import Bundle
 from hummingbird_edge.runtime.errors import OutputError
 
@@ -69,23 +69,12 @@ class Ledger:
         record.write(self.output)
         write_beside(self.output.with_suffix(".md"), f"{text}\n".encode())
         print(text)
-        write_beside(self.output.with_suffix(".png"), _picture(record, draw))
+        title = f"{record.command}\n{record.machine}"
+        write_beside(self.output.with_suffix(".png"), picture(title, len(rows), draw))
         self.partial.unlink(missing_ok=True)
 
     def _record(self, rows: Sequence[Row]) -> Record:
         return Record.of(self.benchmark, self.bundle, list(rows), self.machine)
-
-
-def _picture(record: Record, draw: Callable[["Axes"], None]) -> bytes:
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(9, 3.6), layout="constrained")
-    axes = figure.subplots()
-    draw(axes)
-    axes.set_title(f"{record.command}\n{record.machine}", fontsize="small", loc="left")
-    png = io.BytesIO()
-    figure.savefig(png, dpi=110, metadata={"Software": None})
-    return png.getvalue()
 
 
 def _packages(record: Record) -> str:

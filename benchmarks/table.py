@@ -1,6 +1,8 @@
 """Rows for people: a table in Markdown, bars in a picture."""
 
-from collections.abc import Sequence
+import io
+import re
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from hummingbird_edge.benchmarks.record import Row
@@ -8,7 +10,9 @@ from hummingbird_edge.benchmarks.record import Row
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["bars", "markdown"]
+__all__ = ["bars", "markdown", "picture"]
+
+_SHAPE = r", \d+ frames of \d+x\d+"
 
 
 def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -25,6 +29,10 @@ def bars(
     """Draw a bar a row of the medians of `measures`, stacked; failed rows are left out."""
     rows = [row for row in rows if not row.failure][::-1]
     names, start = [row.name for row in rows], [0.0] * len(rows)
+    shapes = {shape for name in names for shape in re.findall(_SHAPE, name)}
+    if len(shapes) == 1:  # what all have in common is said once
+        names = [re.sub(_SHAPE, "", name) for name in names]
+        unit = f"{unit}{shapes.pop()}"
     for measure, label in zip(measures, labels, strict=True):
         widths = [row.median(measure) if row.measures.get(measure) else 0.0 for row in rows]
         axes.barh(names, widths, left=start, label=label)
@@ -32,3 +40,15 @@ def bars(
     axes.set_xlabel(unit)
     if len(measures) > 1:
         axes.legend(fontsize="small")
+
+
+def picture(title: str, rows: int, draw: Callable[["Axes"], None]) -> bytes:
+    """Return a PNG of what `draw` draws, high enough for as many `rows`."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, max(3.6, 1.5 + 0.22 * rows)), layout="constrained")
+    draw(figure.subplots())
+    figure.suptitle(title, x=0.01, ha="left", fontsize="small")
+    png = io.BytesIO()
+    figure.savefig(png, dpi=110, metadata={"Software": None})
+    return png.getvalue()

@@ -207,8 +207,11 @@ def test_latency_measures_every_device_and_adds_up(tmp_path: Path) -> None:
     half = script("latency", "--quick", "--threads", 1, "--output", "half.json", cwd=tmp_path)
     assert half.returncode == 0, half.stderr
     assert {row.facts["threads"] for row in Record.read(tmp_path / "half.json").rows} == {1}
-    compared = script("compare", "latency.json", "half.json", "--measure", "video_s", cwd=tmp_path)
+    both = ("latency.json", "half.json", "--measure", "video_s", "--output", "both.md")
+    compared = script("compare", *both, cwd=tmp_path)
     assert compared.returncode == 0, compared.stderr
+    assert (tmp_path / "both.md").read_text(encoding="utf-8") == compared.stdout
+    assert (tmp_path / "both.png").read_bytes().startswith(b"\x89PNG")
     assert len(re.findall(r"\| video_s \|", compared.stdout)) == len(found.rows)
 
 
