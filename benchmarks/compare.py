@@ -142,10 +142,10 @@ def main(
     ] = None,
 ) -> None:
     """Compare two results."""
-    if output is not None and (output.suffix != ".md" or not output.parent.is_dir()):
-        raise OutputError(
-            f"--output is {output}: give a name that ends in .md, in a folder that is"
-        )
+    if output is not None:
+        require_modules("compare.py --output", "benchmark", "matplotlib")
+        if output.suffix != ".md" or not output.parent.is_dir():
+            raise OutputError(f"--output is {output}: give a .md file in a folder that exists")
     records = Record.read(before), Record.read(after)
     found = differences(*records)
     if measure is not None:
@@ -154,7 +154,7 @@ def main(
             raise RequestError(f"there is no measure {measure!r} in both: leave --measure out")
     lines = [table(found), "", *missing(*records)]
     for record, path in zip(records, (before, after), strict=True):
-        lines.append(f"{path.name}: {record.machine}, {record.created}, {record.command}")
+        lines.append(f"{path}: {record.machine}, {record.created}, {record.command}")
     for title, one, other in (
         ("bundles", records[0].bundle, records[1].bundle),
         ("machines", str(records[0].machine), str(records[1].machine)),
@@ -163,7 +163,6 @@ def main(
             lines.append(f"The {title} differ.")
     typer.echo("\n".join(lines))
     if output is not None:
-        require_modules("compare.py --output", "benchmark", "matplotlib")
         write_beside(output, ("\n".join(lines) + "\n").encode())
         names = f"{after.name} over {before.name}"
         png = picture(names, len(found), lambda axes: draw_ratios(axes, found))
