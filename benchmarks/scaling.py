@@ -97,7 +97,7 @@ def table(found: list[tuple[str, float, Row]]) -> str:
                 f"{row.median('decoder_s'):.3f}",
                 f"{row.median('computing_s'):.3f}",
                 f"{video.median:.3f}",
-                f"{video.range:.3f}",
+                f"{video.range:.3f}" if video.count > 1 else "one run",
                 f"{row.median('peak_mib'):,.0f}",
             ]
         )
