@@ -169,7 +169,7 @@ def test_rows_are_on_disk_as_they_come(tmp_path: Path) -> None:
     ledger = Ledger("latency", None, tmp_path / "a.json")
     ledger.add(Row("cpu fp32", {"video_s": (1.0,)}))
     assert Record.read(ledger.partial).rows == tuple(ledger.rows)
-    ledger.publish(ledger.rows, "a table", lambda axes: axes.plot([0, 1]))
+    ledger.publish(ledger.rows, "a table", lambda axes: None)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.json", "a.md", "a.png"]
     assert Record.read(tmp_path / "a.json").rows == tuple(ledger.rows)
 
