@@ -149,7 +149,7 @@ def _machine(entry: dict[str, Any]) -> Machine:
             **texts,
             "cores": int(entry["cores"]),
             "memory_gib": float(entry["memory_gib"]),
-            "busy": float(entry.get("busy", 0.0)),  # since 0.4.0
+            "busy": float(entry.get("busy", 0.0)),  # results before had none
             "gpus": tuple(str(name) for name in entry["gpus"]),
             "packages": {str(name): str(value) for name, value in entry["packages"].items()},
         }
