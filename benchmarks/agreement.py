@@ -1,36 +1,40 @@
 """How far each engine and precision is from PyTorch float32 over all steps of a video.
 
-    python benchmarks/agreement.py CHECKPOINT                    against the built-in bundle
-    python benchmarks/agreement.py CHECKPOINT --bundle BUNDLE
+    python benchmarks/agreement.py                               random weights, built-in layout
+    python benchmarks/agreement.py CHECKPOINT --bundle BUNDLE    BUNDLE was built from CHECKPOINT
 
-CHECKPOINT is what the bundle was built from. Text encoder and U-Net run in PyTorch eager float32
-with the bundle's sampler and noise, once a prompt; then the pipeline of `hb-run` makes the same
-latents on every device that works here, in every precision it has. Prints a Markdown table of
-signal-to-noise ratios of the last latents, the worst and the median prompt.
+Text encoder and U-Net run in PyTorch eager float32 with the bundle's sampler and noise, once a
+prompt; then the pipeline of `hb-run` makes the same latents on every device that works here, in
+every precision it has. The figures are signal-to-noise ratios of the last latents.
 """
 
-import argparse
-import json
-import statistics
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
-import torch
+import typer
 from numpy.typing import NDArray
 
 from hummingbird_edge.benchmarks.engines import working_devices
-from hummingbird_edge.export.checkpoint import read_checkpoint
-from hummingbird_edge.export.models.config import ModelConfig
-from hummingbird_edge.export.weights import CheckpointWeights
-from hummingbird_edge.quantize.storage import round_to_float16
+from hummingbird_edge.benchmarks.ledger import KEPT, Ledger, require_output
+from hummingbird_edge.benchmarks.options import Output
+from hummingbird_edge.benchmarks.record import Row
+from hummingbird_edge.benchmarks.subject import random_copy
+from hummingbird_edge.benchmarks.table import by_row
 from hummingbird_edge.runtime.bundle import BUILTIN, Bundle
+from hummingbird_edge.runtime.command import require_modules, run_command
 from hummingbird_edge.runtime.device import Device
+from hummingbird_edge.runtime.errors import RequestError
 from hummingbird_edge.runtime.noise import gaussian_noise
 from hummingbird_edge.runtime.request import Request
 from hummingbird_edge.runtime.sampler import guidance_embedding
 from hummingbird_edge.runtime.text_to_video import TextToVideo
 from hummingbird_edge.runtime.trial import snr_db
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 PROMPTS = (
     "a red circle moving right",
@@ -41,18 +45,30 @@ PROMPTS = (
 
 Latents = NDArray[np.float32]
 
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
-def pytorch_latents(bundle: Bundle, checkpoint: str) -> Callable[[Request], Latents]:
-    """Return a function that makes a request's latents (1, C, T, h, w) in PyTorch."""
-    config = ModelConfig.from_dict(bundle.manifest.provenance["config"])
-    weights = CheckpointWeights(read_checkpoint(checkpoint))
-    text, unet = (weights.load(name, config).eval() for name in ("text_encoder", "unet"))
+
+def pytorch_latents(bundle: Bundle, checkpoint: str | None) -> Callable[[Request], Latents]:
+    """Return a function that makes a request's latents (1, C, T, h, w) in PyTorch.
+
+    Raises CheckpointError for a file that is none of the model's.
+    """
+    import torch
+
+    from hummingbird_edge.benchmarks.eager import config_of
+    from hummingbird_edge.export.checkpoint import read_checkpoint
+    from hummingbird_edge.export.weights import CheckpointWeights, RandomWeights
+    from hummingbird_edge.quantize.storage import round_to_float16
+
+    weights = CheckpointWeights(read_checkpoint(checkpoint)) if checkpoint else RandomWeights()
+    text, unet = (weights.load(name, config_of(bundle)).eval() for name in ("text_encoder", "unet"))
     if bundle.manifest.stages["unet"]["variants"][0]["storage"] == "float16":
         round_to_float16(text)
         round_to_float16(unet)
     tokens = TextToVideo(bundle, "cpu").tokens
     guidance_width = bundle.manifest.model.guidance_width
-    assert guidance_width is not None
+    if guidance_width is None:
+        raise RequestError(f"{bundle.manifest.name} has no guidance embedding: give another bundle")
 
     def make(request: Request) -> Latents:
         shape = request.latent_shape(bundle.manifest)
@@ -81,36 +97,57 @@ def ways() -> Iterator[tuple[str, str]]:
         yield from ((name, precision) for precision in Device.parse(name).precisions())
 
 
-def main() -> None:
-    """Compare and print."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("checkpoint", help="what the bundle was built from")
-    parser.add_argument("--bundle", type=Path, default=BUILTIN)
-    parser.add_argument("--output", type=Path, help="a JSON file for the figures")
-    arguments = parser.parse_args()
-    bundle = Bundle.open(arguments.bundle)
-    requests = [
-        Request.for_model(bundle.manifest, prompt, seed) for seed, prompt in enumerate(PROMPTS)
-    ]
-    make = pytorch_latents(bundle, arguments.checkpoint)
-    truths = [make(request) for request in requests]
-    print("| device | precision | worst | median |\n|---|---|---|---|")
-    found = {}
-    for device, precision in ways():
-        pipeline = TextToVideo(bundle, device, precision)
-        ratios = []
-        for request, truth in zip(requests, truths, strict=True):
-            *_, last = pipeline.generate(request)
-            assert last.video is not None
-            ratios.append(snr_db(last.video.latents, truth))
-        found[f"{device} {precision}"] = ratios
-        worst, median = min(ratios), statistics.median(ratios)
-        print(f"| {device} | {precision} | {worst:.1f} dB | {median:.1f} dB |", flush=True)
-    if arguments.output is not None:
-        arguments.output.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+def compare(bundle: Bundle, device: str, precision: str, truths: dict[Request, Latents]) -> Row:
+    """Return how near a device's latents are to those of PyTorch, a figure a prompt."""
+    pipeline, ratios = TextToVideo(bundle, device, precision), list[float]()
+    for request, truth in truths.items():
+        *_, last = pipeline.generate(request)
+        assert last.video is not None  # the generator ends with a video
+        ratios.append(round(min(snr_db(last.video.latents, truth), 200.0), 1))
+    return Row(f"{device} {precision}", {"agreement_db": tuple(ratios)})
+
+
+def table(rows: list[Row]) -> str:
+    """Return the rows as Markdown."""
+
+    def cells(row: Row) -> list[str]:
+        near = row["agreement_db"]
+        return [f"{near.least:.1f}", f"{near.median:.1f}", str(near.count)]
+
+    return by_row(["worst, dB", "median, dB", "prompts"], rows, cells)
+
+
+def draw_agreement(axes: "Axes", rows: list[Row]) -> None:
+    """Draw a bar a row."""
+    axes.barh([row.name for row in rows[::-1]], [row["agreement_db"].least for row in rows[::-1]])
+    axes.set_xlabel("dB against PyTorch float32, worst prompt")
+
+
+@app.command()
+def main(
+    checkpoint: Annotated[
+        str | None, typer.Argument(help="What BUNDLE was built from; else random weights.")
+    ] = None,
+    bundle: Annotated[Path | None, typer.Option(help="With a CHECKPOINT.")] = None,
+    output: Output = Path("agreement.json"),
+) -> None:
+    """Measure, print, write."""
+    require_modules("benchmark", "matplotlib", "torch")
+    if (checkpoint is None) != (bundle is None):
+        raise RequestError("a CHECKPOINT and --bundle belong together: give both or neither")
+    require_output(output)
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        subject = Bundle.open(bundle or random_copy(BUILTIN, Path(folder)))
+        requests = [
+            Request.for_model(subject.manifest, prompt, seed) for seed, prompt in enumerate(PROMPTS)
+        ]
+        make = pytorch_latents(subject, checkpoint)
+        truths = {request: make(request) for request in requests}
+        ledger = Ledger("agreement", subject, output)
+        for device, precision in ways():
+            ledger.add(compare(subject, device, precision, truths))
+    ledger.publish(ledger.rows, table(ledger.rows), lambda axes: draw_agreement(axes, ledger.rows))
 
 
 if __name__ == "__main__":
-    main()
+    run_command(app, "agreement.py", KEPT)

@@ -143,7 +143,7 @@ def main(
 ) -> None:
     """Compare two results."""
     if output is not None:
-        require_modules("compare.py --output", "benchmark", "matplotlib")
+        require_modules("benchmark", "matplotlib")
         if output.suffix != ".md" or not output.parent.is_dir():
             raise OutputError(f"--output is {output}: give a .md file in a folder that exists")
     records = Record.read(before), Record.read(after)

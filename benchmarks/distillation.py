@@ -3,28 +3,39 @@
     python benchmarks/distillation.py RUN               after hb-distill all RUN
 
 Both make the same captions through PyTorch on the same machine, one after the other in turns: text
-encoder, U-Net steps and VAE of one clip at a time. Prints a Markdown table: median and spread of
-the seconds a clip, their ratio, and how many of `--captions` clips show all that was asked.
+encoder, U-Net steps and VAE of one clip at a time; then as many of `--captions` clips as show all
+that was asked are counted.
 """
 
-import argparse
-import json
-import os
-import platform
-import statistics
-import sys
 import time
-from importlib.metadata import version
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
-from hummingbird_edge.distill.model import Model
-from hummingbird_edge.distill.recipe import BUILTIN_RECIPE
-from hummingbird_edge.distill.sampling import generate
-from hummingbird_edge.distill.score import FIRST_SEED, Scores, score_clips, unseen_captions
+import typer
+
+from hummingbird_edge.benchmarks.ledger import KEPT, Ledger, require_output
+from hummingbird_edge.benchmarks.options import Output
+from hummingbird_edge.benchmarks.record import Row
+from hummingbird_edge.benchmarks.table import bars, by_row
+from hummingbird_edge.runtime.command import require_modules, run_command
+from hummingbird_edge.runtime.errors import RequestError
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from hummingbird_edge.distill.model import Model
+    from hummingbird_edge.distill.score import Scores
+
+MODELS = ("teacher", "student")
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
-def seconds_a_clip(models: dict[str, Model], prompts: list[str]) -> dict[str, list[float]]:
+def seconds_a_clip(models: dict[str, "Model"], prompts: list[str]) -> dict[str, list[float]]:
     """Time one clip a prompt by each model in turns; the first prompt only warms up."""
+    from hummingbird_edge.distill.sampling import generate
+    from hummingbird_edge.distill.score import FIRST_SEED
+
     seconds: dict[str, list[float]] = {name: [] for name in models}
     for index, prompt in enumerate(prompts):
         for name, model in models.items():
@@ -35,52 +46,65 @@ def seconds_a_clip(models: dict[str, Model], prompts: list[str]) -> dict[str, li
     return seconds
 
 
-def scored(model: Model, captions: int, seed: int) -> Scores:
+def scored(model: "Model", captions: int, seed: int) -> "Scores":
     """Judge one clip a held-out caption."""
+    from hummingbird_edge.distill.recipe import BUILTIN_RECIPE
+    from hummingbird_edge.distill.sampling import generate
+    from hummingbird_edge.distill.score import FIRST_SEED, score_clips, unseen_captions
+
     pairs = unseen_captions(BUILTIN_RECIPE.world, captions, seed)
     clips = generate(model, [caption for _, caption in pairs], seed=FIRST_SEED)
     return score_clips(clips, [scene for scene, _ in pairs], BUILTIN_RECIPE.world)
 
 
-def main() -> None:
-    """Print the table; `--output` writes the same as JSON."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
-    parser.add_argument("run", type=Path, help="a finished run's folder")
-    parser.add_argument("--captions", type=int, default=100, help="captions to judge (100)")
-    parser.add_argument("--clips", type=int, default=6, help="clips to time, the first not counted")
-    parser.add_argument("--output", type=Path, help="a JSON file to write")
-    options = parser.parse_args()
-    for folder in ("teacher", "student"):
-        if not (options.run / folder).is_dir():
-            sys.exit(f"{options.run} has no {folder}: run hb-distill all {options.run} first")
-    models = {name: Model.read(options.run / name).frozen() for name in ("teacher", "student")}
-    prompts = [text for _, text in unseen_captions(BUILTIN_RECIPE.world, options.clips, 5)]
-    seconds = seconds_a_clip(models, prompts)
-    scores = {name: scored(model, options.captions, 0) for name, model in models.items()}
-    print(f"| | steps | seconds a clip | spread | all right, of {options.captions} |")
-    print("|---|---|---|---|---|")
+def row_of(name: str, model: "Model", seconds: list[float], scores: "Scores") -> Row:
+    """Return what was found of one model."""
+    guided = "" if model.config.unet.guidance_width else ", guided"
+    measures = {"clip_s": tuple(seconds), "all_right": (scores.accuracy["all"],)}
+    facts = {"steps": f"{model.config.defaults.steps}{guided}", "accuracy": scores.accuracy}
+    return Row(name, measures, facts)
+
+
+def table(rows: list[Row], captions: int) -> str:
+    """Return the rows as Markdown, and the ratio."""
+
+    def cells(row: Row) -> list[str]:
+        clip, right = row["clip_s"], f"{100 * row.median('all_right'):.1f} %"
+        return [str(row.facts["steps"]), f"{clip.median:.3f}", f"{clip.range:.3f}", right]
+
+    header = ["steps", "seconds a clip", "spread", f"all right, of {captions}"]
+    teacher, student = (row.median("clip_s") for row in rows)
+    return f"{by_row(header, rows, cells)}\n\nThe student is {teacher / student:.1f} times faster."
+
+
+@app.command()
+def main(
+    run: Annotated[Path, typer.Argument(help="A finished run's folder.")],
+    captions: Annotated[int, typer.Option(min=1, help="Captions to judge.")] = 100,
+    clips: Annotated[int, typer.Option(min=2, help="Clips to time; the first warms up.")] = 6,
+    output: Output = Path("distillation.json"),
+) -> None:
+    """Measure, print, write."""
+    require_modules("benchmark,distill", "matplotlib", "torch", "accelerate")
+    from hummingbird_edge.distill.model import Model
+    from hummingbird_edge.distill.recipe import BUILTIN_RECIPE
+    from hummingbird_edge.distill.score import unseen_captions
+
+    for folder in MODELS:
+        if not (run / folder).is_dir():
+            raise RequestError(f"{run} has no {folder}: run hb-distill all {run} first")
+    require_output(output)
+    models = {name: Model.read(run / name).frozen() for name in MODELS}
+    prompts = [text for _, text in unseen_captions(BUILTIN_RECIPE.world, clips, 5)]
+    ledger, seconds = Ledger("distillation", None, output), seconds_a_clip(models, prompts)
     for name, model in models.items():
-        defaults, taken = model.config.defaults, seconds[name]
-        guided = "" if model.config.unet.guidance_width else ", guided"
-        print(
-            f"| {name} | {defaults.steps}{guided} | {statistics.median(taken):.3f} "
-            f"| {max(taken) - min(taken):.3f} | {100 * scores[name].accuracy['all']:.1f} % |"
-        )
-    ratio = statistics.median(seconds["teacher"]) / statistics.median(seconds["student"])
-    print(f"\nThe student is {ratio:.1f} times faster.")
-    if options.output:
-        facts = {
-            "seconds": seconds,
-            "ratio": ratio,
-            "accuracy": {name: s.accuracy for name, s in scores.items()},
-            "captions": options.captions,
-            "machine": {"cpu": platform.processor() or platform.machine(), "cores": os.cpu_count()},
-            "versions": {"torch": version("torch"), "python": platform.python_version()},
-        }
-        options.output.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+        ledger.add(row_of(name, model, seconds[name], scored(model, captions, 0)))
+
+    def draw(axes: "Axes") -> None:
+        bars(axes, ledger.rows, ["clip_s"], [""], "seconds a clip, medians")
+
+    ledger.publish(ledger.rows, table(ledger.rows, captions), draw)
 
 
 if __name__ == "__main__":
-    main()
+    run_command(app, "distillation.py", KEPT)

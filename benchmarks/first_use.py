@@ -1,27 +1,32 @@
 """What a newcomer waits for and what it costs in memory: whole commands, each a process of its own.
 
     python benchmarks/first_use.py                      help and a built-in video
-    python benchmarks/first_use.py --full-size FOLDER   and a full-size export and its videos
+    python benchmarks/first_use.py --full-size FOLDER   and a full-size export
     python benchmarks/first_use.py --prune FOLDER       and VideoCrafter2's layout pruned to 0.7b
 
-Prints a Markdown table: median and spread of the wall time, largest peak memory (resident set,
-mapped weights included). `--output` writes the same as JSON with the machine it ran on.
+A command's time is that of its process, from start to end. Peak memory is the largest resident set,
+mapped weights included: Windows keeps it, elsewhere the largest of samples every 20 ms stands for
+it. A command that fails is a row with the last line that it said.
 """
 
-import argparse
-import json
-import os
-import platform
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import asdict, dataclass
-from importlib.metadata import version
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import psutil
+import typer
+
+from hummingbird_edge.benchmarks.ledger import KEPT, Ledger, require_output
+from hummingbird_edge.benchmarks.options import Output
+from hummingbird_edge.benchmarks.record import Row
+from hummingbird_edge.benchmarks.table import bars, by_row
+from hummingbird_edge.runtime.bundle import BUILTIN, Bundle
+from hummingbird_edge.runtime.command import require_modules, run_command
 
 RUN = "from hummingbird_edge.runtime.cli import main; main()"
 EXPORT = "from hummingbird_edge.export.cli import main; main()"
@@ -40,36 +45,38 @@ save_file(tensors, sys.argv[1])
 """A checkpoint of VideoCrafter2's names and shapes with random weights, 7.4 GB."""
 
 
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
 @dataclass(frozen=True, slots=True)
-class Cost:
-    """What one command took, over all its runs."""
+class Command:
+    """One command line."""
 
-    title: str
-    seconds: tuple[float, ...]
-    peak_mib: float
-
-    def row(self) -> str:
-        """Return a row of the table."""
-        median, spread = statistics.median(self.seconds), max(self.seconds) - min(self.seconds)
-        runs = len(self.seconds)
-        return f"| {self.title} | {median:.2f} s | {spread:.2f} s | {runs} | {self.peak_mib:,.0f} |"
+    name: str
+    program: str
+    arguments: tuple[str, ...]
 
 
-def measure(title: str, program: str, arguments: list[str], runs: int) -> Cost:
-    """Run a command `runs` times; raises CalledProcessError where it fails."""
-    seconds, peak = [], 0
-    for _ in range(runs):
-        started = time.perf_counter()
-        process = subprocess.Popen(
-            [sys.executable, "-c", program, *arguments], stdout=subprocess.DEVNULL
-        )
-        while process.poll() is None:
-            peak = max(peak, resident_bytes(process.pid))
-            time.sleep(0.02)
-        seconds.append(time.perf_counter() - started)
-        if process.returncode:
-            raise subprocess.CalledProcessError(process.returncode, arguments)
-    return Cost(title, tuple(round(s, 3) for s in seconds), round(peak / 2**20, 1))
+def measure(command: Command, runs: int) -> Row:
+    """Run a command `runs` times."""
+    seconds, peak = list[float](), 0
+    with tempfile.TemporaryFile() as said:
+        for _ in range(runs):
+            started = time.perf_counter()
+            process = subprocess.Popen(
+                [sys.executable, "-c", command.program, *command.arguments],
+                stdout=subprocess.DEVNULL,
+                stderr=said,
+            )
+            while process.poll() is None:
+                peak = max(peak, resident_bytes(process.pid))
+                time.sleep(0.02)
+            seconds.append(time.perf_counter() - started)
+            if process.returncode:
+                said.seek(0)
+                last = said.read().decode(errors="replace").strip().splitlines()[-1:]
+                return Row(command.name, failure="".join(last) or f"exit {process.returncode}")
+    return Row(command.name, {"run_s": tuple(seconds), "peak_mib": (peak / 2**20,)})
 
 
 def resident_bytes(pid: int) -> int:
@@ -78,74 +85,71 @@ def resident_bytes(pid: int) -> int:
         memory = psutil.Process(pid).memory_info()
     except psutil.Error:
         return 0
-    # Windows keeps the peak itself; elsewhere the largest sample stands for it.
     return int(getattr(memory, "peak_wset", memory.rss))
 
 
-def newcomer(folder: Path, runs: int) -> list[Cost]:
-    """Measure the README's first command."""
+def newcomer(folder: Path) -> Iterator[Command]:
+    """Yield the README's first command, and the one before it."""
     video = str(folder / "out.mp4")
-    return [
-        measure("hb-run --help", RUN, ["--help"], runs),
-        measure("built-in video, cold", RUN, ["a red circle moving right", "-o", video], runs),
-    ]
+    yield Command("hb-run --help", RUN, ("--help",))
+    yield Command("built-in video, cold", RUN, ("a red circle moving right", "-o", video))
 
 
-def full_size(folder: Path, device: str) -> list[Cost]:
-    """Measure the published size with random weights, once each: these take minutes."""
-    bundle = str(folder / "hummingbird-0.7b-random")
-    build = ["build", "--random-weights", "--preset", "hummingbird-0.7b", "--force", bundle]
-    costs = [measure("export hummingbird-0.7b", EXPORT, build, 1)]
-    for frames in (16, 26):
-        video = str(folder / f"{frames}.mp4")
-        arguments = ["a cat DJ at a party", "--bundle", bundle, "--frames", str(frames)]
-        title = f"{frames} frames, 512x320, 4 steps, {device}"
-        costs.append(measure(title, RUN, [*arguments, "--device", device, "-o", video], 1))
-    return costs
+def export(folder: Path) -> Command:
+    """Return the export of the published size with random weights."""
+    folder.mkdir(parents=True, exist_ok=True)
+    asked = ("build", "--random-weights", "--preset", "hummingbird-0.7b", "--force")
+    return Command("export hummingbird-0.7b", EXPORT, (*asked, str(folder / "first-use")))
 
 
-def pruning(folder: Path) -> list[Cost]:
-    """Measure how VideoCrafter2's layout is pruned, once."""
+def pruning(folder: Path) -> Command:
+    """Return the pruning of VideoCrafter2's layout; writes the random teacher it needs."""
+    folder.mkdir(parents=True, exist_ok=True)
     teacher = folder / "videocrafter2-random.safetensors"
     if not teacher.exists():
         subprocess.run([sys.executable, "-c", RANDOM_TEACHER, str(teacher)], check=True)
-    arguments = ["prune", str(folder), "--teacher", str(teacher), "--preset", "hummingbird-0.7b"]
-    return [measure("prune VideoCrafter2 to hummingbird-0.7b", DISTILL, arguments, 1)]
+    asked = ("prune", str(folder), "--teacher", str(teacher), "--preset", "hummingbird-0.7b")
+    return Command("prune VideoCrafter2 to hummingbird-0.7b", DISTILL, asked)
 
 
-def main() -> None:
-    """Parse, measure, print."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--runs", type=int, default=3, help="runs of the short commands")
-    parser.add_argument("--full-size", type=Path, help="folder for a full-size bundle (4.6 GB)")
-    parser.add_argument("--prune", type=Path, help="folder for a teacher to prune (11 GB)")
-    parser.add_argument("--device", default="cpu", help="device of the full-size videos")
-    parser.add_argument("--output", type=Path, help="write JSON here")
-    options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as name:
-        costs = newcomer(Path(name), options.runs)
-    if options.full_size is not None:
-        options.full_size.mkdir(parents=True, exist_ok=True)
-        costs += full_size(options.full_size, options.device)
-    if options.prune is not None:
-        options.prune.mkdir(parents=True, exist_ok=True)
-        costs += pruning(options.prune)
-    print("| command | median | spread | runs | peak MiB |\n|---|---|---|---|---|")
-    print("\n".join(cost.row() for cost in costs))
-    if options.output is not None:
-        entries = {
-            "costs": [asdict(cost) for cost in costs],
-            "machine": {
-                "cpu": platform.processor() or platform.machine(),
-                "cores": os.cpu_count(),
-                "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
-                "system": platform.platform(),
-                "python": platform.python_version(),
-            },
-            "packages": {name: version(name) for name in ("hummingbird-edge", "onnxruntime")},
-        }
-        options.output.write_text(json.dumps(entries, indent=2) + "\n", encoding="utf-8")
+def table(rows: list[Row]) -> str:
+    """Return the rows as Markdown."""
+
+    def cells(row: Row) -> list[str]:
+        run = row["run_s"]
+        spread = f"{run.range:.2f}" if run.count > 1 else "one run"
+        return [f"{run.median:.2f}", spread, str(run.count), f"{row.median('peak_mib'):,.0f}"]
+
+    return by_row(["median, s", "spread, s", "runs", "peak MiB"], rows, cells)
+
+
+@app.command()
+def main(
+    full_size: Annotated[
+        Path | None, typer.Option(help="A folder for a full-size bundle, 4.6 GB.")
+    ] = None,
+    prune: Annotated[
+        Path | None, typer.Option(help="A folder for a teacher to prune, 11 GB.")
+    ] = None,
+    runs: Annotated[int, typer.Option(min=1, help="Of every command.")] = 3,
+    output: Output = Path("first_use.json"),
+) -> None:
+    """Measure, print, write."""
+    require_modules("benchmark", "matplotlib")
+    if full_size or prune:
+        require_modules("distill", "torch", "safetensors")
+    require_output(output)
+    ledger = Ledger("first_use", Bundle.open(BUILTIN), output)
+    with tempfile.TemporaryDirectory() as folder:
+        for command in newcomer(Path(folder)):
+            ledger.add(measure(command, runs))
+    if full_size is not None:
+        ledger.add(measure(export(full_size), runs))
+    if prune is not None:
+        ledger.add(measure(pruning(prune), runs))
+    rows = ledger.rows
+    ledger.publish(rows, table(rows), lambda axes: bars(axes, rows, ["run_s"], [""], "seconds"))
 
 
 if __name__ == "__main__":
-    main()
+    run_command(app, "first_use.py", KEPT)

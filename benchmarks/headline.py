@@ -7,8 +7,8 @@ The paper (arXiv:2503.18559) runs 4 steps 31 times as fast as VideoCrafter2's 50
 steps, both in PyTorch on a data-centre GPU. Here both run in PyTorch eager float32 with random
 weights, on this machine in this run. Their parts are timed `--runs` times and multiplied: a hundred
 evaluations of the U-Net would take hours. The runtime's rows are whole videos, made as `hb-run`
-makes them and timed as `latency.py` does: warm, with loading where a large bundle loads stage by
-stage, and without ("computing"); frames are held to those of the most precise row, as there.
+makes them and timed as `latency.py` times them: warm, with loading where a large bundle loads stage
+by stage, and without ("computing"); frames are held to those of the most precise row, as there.
 """
 
 import tempfile
@@ -21,20 +21,20 @@ import typer
 
 from hummingbird_edge.benchmarks.apart import measure_apart
 from hummingbird_edge.benchmarks.engines import working_devices
-from hummingbird_edge.benchmarks.latency import Case, cases, with_agreement
-from hummingbird_edge.benchmarks.latency import measure as measure_video
 from hummingbird_edge.benchmarks.ledger import KEPT, Ledger, require_output
 from hummingbird_edge.benchmarks.machine import peak_mib
 from hummingbird_edge.benchmarks.options import Frames, FullSize, Output, Quantized, Size
 from hummingbird_edge.benchmarks.record import Row
 from hummingbird_edge.benchmarks.repeat import timed
 from hummingbird_edge.benchmarks.subject import open_subject, size_of
-from hummingbird_edge.benchmarks.table import markdown
+from hummingbird_edge.benchmarks.table import by_row, shown
+from hummingbird_edge.benchmarks.video import Case, cases, request_for, with_agreement
+from hummingbird_edge.benchmarks.video import measure as measure_video
 from hummingbird_edge.runtime.bundle import Bundle
 from hummingbird_edge.runtime.command import require_modules, run_command
 from hummingbird_edge.runtime.device import Device
 from hummingbird_edge.runtime.errors import RequestError
-from hummingbird_edge.runtime.request import Request, parse_size
+from hummingbird_edge.runtime.request import Request
 from hummingbird_edge.runtime.text_to_video import TextToVideo
 
 if TYPE_CHECKING:
@@ -146,30 +146,23 @@ def table(rows: list[Row]) -> str:
     """Return the rows as Markdown, with ratios to the first two: teacher and student in PyTorch."""
     teacher, student = (row.median("computing_s") for row in rows[:2])
     names = [row.name.partition(",")[0] for row in rows[:2]]
-    lines = []
-    for row in rows:
-        if row.failure:
-            lines.append([row.name, f"failed: {row.failure}"])
-            continue
-        computing, whole = row["computing_s"], row.median("video_s")
-        agreement = row.median("agreement_db")
-        lines.append(
-            [
-                row.name,
-                f"{computing.median:,.2f}",
-                _spread(row),
-                f"{teacher / computing.median:.1f}x",
-                f"{student / computing.median:.2f}x",
-                "" if whole != whole else f"{whole:,.2f}",
-                f"{row.median('peak_mib'):,.0f}",
-                "" if agreement != agreement else f"{agreement:.1f} dB",
-            ]
-        )
+
+    def cells(row: Row) -> list[str]:
+        computing = row.median("computing_s")
+        return [
+            f"{computing:,.2f}",
+            _spread(row),
+            shown(teacher / computing, "{:.1f}x"),
+            shown(student / computing, "{:.2f}x"),
+            shown(row.median("video_s"), "{:,.2f}"),
+            f"{row.median('peak_mib'):,.0f}",
+            shown(row.median("agreement_db"), "{:.1f} dB"),
+        ]
+
     ratios = [f"faster than {name} in PyTorch" for name in names]
-    header = ["", "computing, s", "spread, s", *ratios]
-    header += ["warm video, s", "peak MiB", "frames"]
-    own = "" if student != student else f"; {teacher / student:.1f}x in PyTorch on this machine"
-    return f"{markdown(header, lines)}\n\nThe paper: {PAPER}x on its GPU, in PyTorch{own}."
+    header = ["computing, s", "spread, s", *ratios, "warm video, s", "peak MiB", "frames"]
+    own = shown(teacher / student, "; {:.1f}x in PyTorch on this machine")
+    return f"{by_row(header, rows, cells)}\n\nThe paper: {PAPER}x on its GPU, in PyTorch{own}."
 
 
 @app.command()
@@ -188,7 +181,7 @@ def main(
     output: Output = Path("headline.json"),
 ) -> None:
     """Measure, print, write."""
-    require_modules("headline.py", "benchmark", "matplotlib", "torch", "skimage")
+    require_modules("benchmark", "matplotlib", "torch", "skimage")
     if quick == (full_size is not None):
         raise RequestError("give --full-size FOLDER or --quick")
     from hummingbird_edge.benchmarks.eager import config_of
@@ -198,9 +191,7 @@ def main(
     if quantized is not None and not able:
         raise RequestError("--quantized needs OpenVINO, the engine that gains by int8: install it")
     bundle = open_subject(None, full_size, quick)
-    width, height = parse_size(size)
-    asked = {"frames": frames, "width": width, "height": height}
-    request = Request.for_model(bundle.manifest, "a cat", 0, "full", **asked)
+    request = request_for(bundle, size=size, frames=frames)
     config = config_of(bundle)
     teacher, its_config = teacher_of(config)
     size_and_engine = f"{EAGER}, {size_of(request)}"
@@ -248,8 +239,8 @@ def runtime_cases(
 
 def draw_bars(axes: "Axes", rows: list[Row]) -> None:
     """Draw a bar a row on a logarithmic scale."""
-    shown = [row for row in rows if not row.failure][::-1]
-    axes.barh([row.name for row in shown], [row.median("computing_s") for row in shown])
+    done = [row for row in rows if not row.failure][::-1]
+    axes.barh([row.name for row in done], [row.median("computing_s") for row in done])
     axes.set(xscale="log", xlabel="seconds a video, loading apart")
 
 

@@ -4,294 +4,83 @@
     python benchmarks/latency.py BUNDLE --device openvino --precision all --steps 2 --steps 4
     python benchmarks/latency.py --full-size FOLDER          the published size, random weights
 
-Every row is a process of its own with empty caches: it opens the bundle (which digests its files),
-loads, compiles and makes a first video (cold, the warm-up too; the file system's own cache may be
-warm), then `--runs` more (warm). The parts of a video, each by its own clock: loading (what is not
-kept between videos), text encoder, every U-Net step, decoder, post-processing (checks and 8-bit
-frames), encoding to MP4; "elsewhere" is what is left of the whole. Seed and prompt are fixed, so
-that all rows of a shape denoise the same noise; their frames are held to those of the row with the
-most precise numbers, and below 30 dB the row says so. fps is frames over the seconds of the whole
-video. Device memory is the most that was taken beyond what was before, by whatever ran.
+Rows and the parts of a video are those of `video.py`: cold, then `--runs` warm videos, each row a
+process of its own. Frames are held to those of the row of the same shape with the most precise
+numbers, and below 30 dB the row says so. fps is frames over the seconds of the whole video. Device
+memory is the most that was taken beyond what was before, by whatever ran.
 
 Conventions: MLPerf Inference (fixed seed and latent, a stated quality gate), UL Procyon AI Image
 Generation (stages, pipeline, seconds an item).
 """
 
 import itertools
-import os
 import tempfile
-import time
-from collections import defaultdict
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
-import numpy as np
 import psutil
 import typer
-from platformdirs import user_cache_path
 
 from hummingbird_edge.benchmarks.engines import working_devices
 from hummingbird_edge.benchmarks.ledger import KEPT, Ledger, require_output
-from hummingbird_edge.benchmarks.machine import device_memory_mib, peak_mib
 from hummingbird_edge.benchmarks.options import BundleArgument, FullSize, Output
 from hummingbird_edge.benchmarks.record import Row
-from hummingbird_edge.benchmarks.subject import open_subject, size_of
-from hummingbird_edge.benchmarks.table import bars, markdown
-from hummingbird_edge.runtime.bundle import Bundle
+from hummingbird_edge.benchmarks.subject import open_subject
+from hummingbird_edge.benchmarks.table import bars, by_row, shown
+from hummingbird_edge.benchmarks.video import (
+    COLD,
+    PARTS,
+    cases,
+    measure,
+    request_for,
+    with_agreement,
+)
 from hummingbird_edge.runtime.command import require_modules, run_command
-from hummingbird_edge.runtime.device import Device
-from hummingbird_edge.runtime.errors import DeviceError, RequestError
+from hummingbird_edge.runtime.errors import RequestError
 from hummingbird_edge.runtime.manifest import LEAST_PSNR_DB
-from hummingbird_edge.runtime.placement import PRECISIONS, precisions_of
+from hummingbird_edge.runtime.placement import PRECISIONS
 from hummingbird_edge.runtime.processor import usable_cores
-from hummingbird_edge.runtime.request import Request, parse_size
-from hummingbird_edge.runtime.text_to_video import TextToVideo
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-PROMPT, SEED = "a red circle moving right", 7
-PARTS = ("load_s", "text_encoder_s", "unet_s", "decoder_s", "post_s", "encode_s")
+Value = TypeVar("Value")
 LABELS = ("loading", "text encoder", "U-Net steps", "decoder", "post-processing", "MP4")
-COLD = ("open", "load", "video")
-_ORDER = ("fp32", "fp16", "bf16", "int8")
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
-@dataclass(frozen=True, slots=True)
-class Case:
-    """One row to be measured."""
-
-    bundle: Path
-    device: str
-    precision: str
-    """As `hb-run --precision` takes it."""
-    label: str
-    """Of the U-Net's precision."""
-    request: Request
-    runs: int
-    threads: int | None
-    folder: Path
-    """For frames and videos."""
-
-    @property
-    def shape(self) -> str:
-        """What is made."""
-        steps, decoder = self.request.steps, self.request.decoder
-        tiny = ", tiny decoder" if decoder == "tiny" else ""
-        return f"{size_of(self.request)}, {steps} step{'' if steps == 1 else 's'}{tiny}"
-
-    @property
-    def name(self) -> str:
-        """The row's name."""
-        return f"{self.device} {self.label}, {self.shape}"
-
-    @property
-    def kept(self) -> Path:
-        """Where the last video's frames lie."""
-        return self.folder / f"{self.name}.npy".replace(":", "-")
-
-
-def measure(case: Case) -> Row:
-    """Measure one row, in a process that does nothing else."""
-    if case.threads is not None:
-        limit_threads(case.threads)
-    # Windows keeps files that a session has open.
-    with tempfile.TemporaryDirectory(dir=case.folder, ignore_cleanup_errors=True) as caches:
-        set_caches(caches)
-        taken = device_memory_mib()
-        started = time.perf_counter()
-        pipeline = TextToVideo.from_bundle(case.bundle, case.device, precision=case.precision)
-        opened = time.perf_counter() - started
-        cold, _ = video(pipeline, case.request, case.folder)
-        measures: dict[str, list[float]] = defaultdict(list)
-        measures |= {
-            "cold_open_s": [opened],
-            "cold_load_s": cold["load_s"],
-            "cold_video_s": cold["video_s"],
-        }
-        frames = None
-        for _ in range(case.runs):
-            found, frames = video(pipeline, case.request, case.folder)
-            for name, values in found.items():
-                measures[name] += values
-    assert frames is not None  # there is at least one run
-    np.save(case.kept, frames)
-    measures["peak_mib"] = [peak_mib()]
-    if taken is not None:
-        measures["device_mib"] = [most - taken for most in measures["device_mib"]]
-    facts = {
-        "placement": {
-            stage: f"{placed.option}, {100 * placed.share:.0f} % of the nodes"
-            for stage, placed in pipeline.placed.items()
-        },
-        "seed": SEED,
-        "bundle_sha256": pipeline.bundle.digest,
-    }
-    return Row(case.name, {name: tuple(values) for name, values in measures.items()}, facts)
-
-
-def video(
-    pipeline: TextToVideo, request: Request, folder: Path
-) -> tuple[dict[str, list[float]], np.ndarray]:
-    """Make one video and its file; returns the seconds of its parts, and its frames."""
-    started = before = time.perf_counter()
-    post_s, made, device = 0.0, None, list[float]()
-    for progress in pipeline.generate(request):
-        device += filter(None, [device_memory_mib()])
-        now = time.perf_counter()
-        if progress.video is not None:
-            post_s, made = now - before, progress.video
-        before = now
-    assert made is not None  # the generator ends with a video
-    encoding = time.perf_counter()
-    made.save(folder / "video.mp4")
-    ended = time.perf_counter()
-    timings = made.timings
-    found = {
-        "load_s": [sum(timings.load_s.values())],
-        "text_encoder_s": [timings.text_encoder_s],
-        "unet_step_s": list(timings.unet_step_s),
-        "unet_s": [sum(timings.unet_step_s)],
-        "decoder_s": [timings.vae_decoder_s],
-        "computing_s": [timings.total_s - sum(timings.load_s.values())],
-        "post_s": [post_s],
-        "encode_s": [ended - encoding],
-        "video_s": [ended - started],
-        "fps": [request.frames / (ended - started)],
-    }
-    if device:
-        found["device_mib"] = [max(device)]
-    parts = sum(found[name][0] for name in PARTS)
-    return {**found, "elsewhere_s": [ended - started - parts]}, made.frames
-
-
-def limit_threads(count: int) -> None:
-    """Bind this process to its first `count` cores, so that every engine uses as many threads."""
-    process = psutil.Process()
-    process.cpu_affinity((process.cpu_affinity() or [])[:count])
-
-
-def set_caches(folder: str) -> None:
-    """Let this process find nothing that was compiled before; raises DeviceError."""
-    # Where platformdirs looks for a user's cache, on Linux and on Windows.
-    for name in ("XDG_CACHE_HOME", "WIN_PD_OVERRIDE_LOCAL_APPDATA"):
-        os.environ[name] = folder
-    if not user_cache_path("hummingbird-edge").is_relative_to(folder):
-        raise DeviceError("this system's folder for caches cannot be moved: nothing would be cold")
-
-
-def cases(
-    bundle: Bundle,
-    devices: list[str],
-    precisions: list[str],
-    requests: Iterable[Request],
-    runs: int,
-    threads: int | None,
-    folder: Path,
-) -> Iterator[Case]:
-    """Yield the rows: every request on every device in every precision that is asked for."""
-    graphs = bundle.manifest.precisions("unet")
-    for request, name in itertools.product(requests, devices):
-        device = Device.parse(name)
-        usual = precisions_of("unet", device, bundle.manifest.trusted("unet"))
-        ways = dict.fromkeys(precisions)
-        if "all" in ways:
-            ways = dict.fromkeys(precisions_of("unet", device, graphs))
-        for way in ways:
-            asked = "auto" if way == "auto" else f"unet={way}"
-            decoding = precisions_of(
-                request.decoding_stage, device, bundle.manifest.precisions(request.decoding_stage)
-            )
-            if way in decoding:
-                asked += f",vae={way}"
-            label = (usual[0] if usual else "auto") if way == "auto" else way
-            yield Case(bundle.folder, name, asked, label, request, runs, threads, folder)
-
-
-def with_agreement(rows: list[Row], known: dict[str, Case]) -> list[Row]:
-    """Add to each row how near its frames are to those in the most precise numbers of its shape."""
-    from hummingbird_edge.quantize.quality import compare
-
-    exact: dict[str, Case] = {}
-    for row in rows:
-        case = known[row.name]
-        if not row.failure:
-            best = exact.get(case.shape, case)
-            nearer = _ORDER.index(case.label) < _ORDER.index(best.label)
-            exact[case.shape] = case if nearer else best
-    found = []
-    for row in rows:
-        case = known[row.name]
-        if not row.failure and exact[case.shape] != case:
-            truth, frames = np.load(exact[case.shape].kept), np.load(case.kept)
-            db = compare([frames], [truth]).median_db
-            row = replace(
-                row,
-                measures={**row.measures, "agreement_db": (round(db, 1),)},
-                facts={**row.facts, "held_to": exact[case.shape].name},
-            )
-        found.append(row)
-    return found
-
-
 def table(rows: list[Row]) -> str:
     """Return the rows as two tables: the parts, and the whole."""
-    parts = [
-        [row.name, row.failure]
-        if row.failure
-        else [
-            row.name,
-            *(_with_range(row, part) for part in (*PARTS[:2], "unet_step_s", *PARTS[2:])),
-            f"{row.median('elsewhere_s'):.3f}",
+
+    def parts(row: Row) -> list[str]:
+        shares = [_with_range(row, part) for part in (*PARTS[:2], "unet_step_s", *PARTS[2:])]
+        return [*shares, f"{row.median('elsewhere_s'):.3f}"]
+
+    def whole(row: Row) -> list[str]:
+        warm, agreement = row["video_s"], row.median("agreement_db")
+        gate = ", below the gate" if agreement < LEAST_PSNR_DB else ""
+        return [
+            ", ".join(f"{row.median(f'cold_{part}_s'):.2f}" for part in COLD),
+            f"{warm.median:.3f}",
+            f"{warm.p95:.3f}",
+            f"{warm.range:.3f}",
+            f"{row.median('fps'):.2f}",
+            f"{row.median('peak_mib'):,.0f}",
+            shown(row.median("device_mib"), "{:,.0f}"),
+            shown(agreement, "{:.1f} dB") + gate,
         ]
-        for row in rows
-    ]
-    whole = []
-    for row in rows:
-        if row.failure:
-            continue
-        warm = row["video_s"]
-        agreement = row.median("agreement_db")
-        gate = "" if np.isnan(agreement) else f"{agreement:.1f} dB"
-        gate += ", below the gate" if agreement < LEAST_PSNR_DB else ""
-        whole.append(
-            [
-                row.name,
-                ", ".join(f"{row.median(f'cold_{part}_s'):.2f}" for part in COLD),
-                f"{warm.median:.3f}",
-                f"{warm.p95:.3f}",
-                f"{warm.range:.3f}",
-                f"{row.median('fps'):.2f}",
-                f"{row.median('peak_mib'):,.0f}",
-                f"{row.median('device_mib'):,.0f}" if "device_mib" in row.measures else "",
-                gate,
-            ]
-        )
-    header = ["", "load, s", "text, s", "a step, s", "steps, s", "decoder, s", "post, s", "MP4, s"]
-    total = ["", "cold: open, load, video, s", "warm, s", "p95, s", "spread, s", "fps", "peak MiB"]
-    total += ["device MiB", "frames"]
-    return f"{markdown([*header, 'elsewhere, s'], parts)}\n\n{markdown(total, whole)}"
+
+    header = ["load, s", "text, s", "a step, s", "steps, s", "decoder, s", "post, s", "MP4, s"]
+    total = ["cold: open, load, video, s", "warm, s", "p95, s", "spread, s", "fps", "peak MiB"]
+    first = by_row([*header, "elsewhere, s"], rows, parts)
+    done = [row for row in rows if not row.failure]
+    return f"{first}\n\n{by_row([*total, 'device MiB', 'frames'], done, whole)}"
 
 
 def _with_range(row: Row, part: str) -> str:
     spread = row[part]
     return f"{spread.median:.3f} ±{spread.range / 2:.3f}"
-
-
-def request_for(
-    bundle: Bundle, decoder: str = "full", size: str = "", frames: int = 0, steps: int = 0
-) -> Request:
-    """Return the video that is made; what is empty or 0 is the bundle's default.
-
-    Raises RequestError for what the model does not take.
-    """
-    width, height = parse_size(size or None)
-    asked = {"frames": frames or None, "width": width, "height": height, "steps": steps or None}
-    return Request.for_model(bundle.manifest, PROMPT, SEED, decoder, **asked)
 
 
 @app.command()
@@ -316,27 +105,18 @@ def main(
     output: Output = Path("latency.json"),
 ) -> None:
     """Measure, print, write."""
-    require_modules("latency.py", "benchmark", "matplotlib", "skimage")
-    if threads is not None and not 1 <= threads <= usable_cores():
-        raise RequestError(f"--threads is {threads}: this machine has 1 to {usable_cores()}")
-    if threads is not None and not hasattr(psutil.Process, "cpu_affinity"):
-        raise RequestError("--threads needs a system that binds processes to cores: leave it out")
+    require_modules("benchmark", "matplotlib", "skimage")
+    require_threads(threads)
+    require_precisions(precision or [])
     require_output(output)
     subject = open_subject(bundle, full_size, quick)
-    for name in precision or []:
-        if name not in (*PRECISIONS, "all"):
-            names = ", ".join((*PRECISIONS, "all"))
-            raise RequestError(f"there is no precision {name!r}: choose from {names}")
     ledger = Ledger("latency", subject, output)
-    asked = itertools.product(size or [""], frames or [0], steps or [0])
-    requests = [request_for(subject, decoder, *each) for each in asked]
-    with tempfile.TemporaryDirectory() as folder:
-        planned = list(
-            cases(
-                subject, device or working_devices(), precision or ["auto"], requests,
-                runs, threads, Path(folder),
-            )
-        )  # fmt: skip
+    shapes = itertools.product(_each(size), _each(frames), _each(steps))
+    requests = [request_for(subject, decoder, *shape) for shape in shapes]
+    devices, precisions = device or working_devices(), precision or ["auto"]
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        planned = cases(subject, devices, precisions, requests, runs, threads, folder)
         known = {case.name: case for case in planned}
         for case in known.values():
             ledger.measure(measure, case, case.name)
@@ -346,6 +126,27 @@ def main(
         bars(axes, rows, PARTS, LABELS, "seconds a warm video, medians")
 
     ledger.publish(rows, table(rows), draw)
+
+
+def _each(asked: list[Value] | None) -> list[Value] | list[None]:
+    """Return what was asked for, or None once: the bundle's default."""
+    return asked or [None]
+
+
+def require_threads(threads: int | None) -> None:
+    """Raise RequestError for more cores than there are, or where processes cannot be bound."""
+    if threads is not None and not 1 <= threads <= usable_cores():
+        raise RequestError(f"--threads is {threads}: this machine has 1 to {usable_cores()}")
+    if threads is not None and not hasattr(psutil.Process, "cpu_affinity"):
+        raise RequestError("--threads needs a system that binds processes to cores: leave it out")
+
+
+def require_precisions(precisions: list[str]) -> None:
+    """Raise RequestError for a name that is no precision."""
+    for name in precisions:
+        if name not in (*PRECISIONS, "all"):
+            names = ", ".join((*PRECISIONS, "all"))
+            raise RequestError(f"there is no precision {name!r}: choose from {names}")
 
 
 if __name__ == "__main__":

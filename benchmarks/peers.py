@@ -3,7 +3,8 @@
     python benchmarks/peers.py                              the built-in model's layout
     python benchmarks/peers.py --full-size FOLDER           hummingbird-0.7b, 16 frames of 512x320
 
-Every row runs one stage on the same inputs in a process of its own: PyTorch eager and
+Every row runs one stage on the same inputs in a process of its own, those that a video has in the
+last of its steps (all steps are taken once, in float32, before): PyTorch eager and
 `torch.compile`; what `torch.onnx.export` writes, on ONNX Runtime and on OpenVINO with their
 defaults; the default int8 of optimum and of NNCF; this project's bundle on every device that works
 here, in every precision. Exporting and quantizing are rows of their own, without a time to run.
@@ -14,6 +15,7 @@ a row's memory is its own.
 
 import contextlib
 import io
+import math
 import os
 import tempfile
 import time
@@ -27,21 +29,22 @@ import typer
 from numpy.typing import NDArray
 
 from hummingbird_edge.benchmarks.engines import options_here
+from hummingbird_edge.benchmarks.inputs import Seen, read_inputs
 from hummingbird_edge.benchmarks.ledger import KEPT, Ledger, require_output
 from hummingbird_edge.benchmarks.machine import peak_mib
 from hummingbird_edge.benchmarks.options import Frames, FullSize, Output, Quantized, Size
 from hummingbird_edge.benchmarks.record import Row
 from hummingbird_edge.benchmarks.repeat import Run, timed
 from hummingbird_edge.benchmarks.subject import random_copy, random_full_size, size_of
-from hummingbird_edge.benchmarks.table import bars, markdown
+from hummingbird_edge.benchmarks.table import bars, by_row, shown
+from hummingbird_edge.benchmarks.video import request_for
 from hummingbird_edge.runtime.bundle import BUILTIN, Bundle
 from hummingbird_edge.runtime.command import require_modules, run_command
 from hummingbird_edge.runtime.errors import RequestError
 from hummingbird_edge.runtime.placement import Option
-from hummingbird_edge.runtime.request import Request, parse_size
 from hummingbird_edge.runtime.session import open_session
 from hummingbird_edge.runtime.text_to_video import TextToVideo
-from hummingbird_edge.runtime.trial import example_inputs, snr_db
+from hummingbird_edge.runtime.trial import snr_db
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -66,7 +69,7 @@ class Task:
     sizes: Mapping[str, int]
     runs: int
     folder: Path
-    """Where the plain export and the outputs lie."""
+    """Where inputs, the plain export and outputs lie."""
     option: Option | None = None
     """Of this runtime."""
     size: str = ""
@@ -101,7 +104,7 @@ class Task:
 
     def inputs(self) -> dict[str, NDArray[Any]]:
         """Return the inputs that all ways read."""
-        return example_inputs(Bundle.open(self.bundle).manifest.model, self.stage, self.sizes)
+        return read_inputs(self.folder, self.stage, self.sizes)
 
 
 def eager(task: Task) -> Run:
@@ -260,19 +263,14 @@ def prepare(task: Task) -> Row:
 
 
 def base_task(
-    bundle: Bundle,
-    stage: str,
-    asked: tuple[int | None, int | None, int | None],
-    runs: int,
-    folder: Path,
+    bundle: Bundle, stage: str, size: str | None, frames: int | None, runs: int, folder: Path
 ) -> Task:
-    """Return a stage in PyTorch, for frames, width and height; raises RequestError."""
+    """Return a stage in PyTorch; raises RequestError for a stage that makes no videos."""
     if stage not in bundle.manifest.stages:
         known = ", ".join(bundle.manifest.stages)
         raise RequestError(f"{bundle.manifest.name} has no stage {stage!r}: choose from {known}")
     decoder = "tiny" if stage == "tiny_decoder" else "full"
-    sides = dict(zip(("frames", "width", "height"), asked, strict=True))
-    request = Request.for_model(bundle.manifest, "a cat", 0, decoder, **sides)
+    request = request_for(bundle, decoder, size, frames)
     sizes = TextToVideo(bundle, "cpu").stage_sizes(request).get(stage)
     if sizes is None:
         raise RequestError(f"{stage} makes no videos: choose from {', '.join(STAGES)}")
@@ -318,36 +316,18 @@ def table(rows: list[Row]) -> str:
     base = {
         row.name.partition(":")[0]: row.median("run_s") for row in rows if row.name.endswith(EAGER)
     }
-    lines = []
-    for row in rows:
-        if row.failure:
-            lines.append([row.name, f"failed: {row.failure}"])
-            continue
+
+    def cells(row: Row) -> list[str]:
         start = [f"{row.median('ready_s'):.1f}", f"{row.median('peak_mib'):,.0f}"]
         if "run_s" not in row.measures:
-            lines.append([row.name, "", "", "", *start])
-            continue
-        run, agreement = row["run_s"], row.median("agreement_db")
-        lines.append(
-            [
-                row.name,
-                f"{run.median:.4g}",
-                f"{run.range:.2g}",
-                f"{base.get(row.name.partition(':')[0], float('nan')) / run.median:.2f}x",
-                *start,
-                "" if np.isnan(agreement) else f"{agreement:.1f} dB",
-            ]
-        )
-    header = [
-        "",
-        "run, s",
-        "spread, s",
-        "faster than eager",
-        "ready after, s",
-        "peak MiB",
-        "agreement",
-    ]
-    return markdown(header, lines)
+            return ["", "", "", *start]
+        run, eager_s = row["run_s"], base.get(row.name.partition(":")[0], math.nan)
+        ratio = shown(eager_s / run.median, "{:.2f}x")
+        agreement = shown(row.median("agreement_db"), "{:.1f} dB")
+        return [f"{run.median:.4g}", f"{run.range:.2g}", ratio, *start, agreement]
+
+    header = ["run, s", "spread, s", "faster than eager", "ready after, s", "peak MiB", "agreement"]
+    return by_row(header, rows, cells)
 
 
 @app.command()
@@ -366,11 +346,10 @@ def main(
     output: Output = Path("peers.json"),
 ) -> None:
     """Measure, print, write."""
-    require_modules("peers.py", "benchmark", "matplotlib", "torch")
+    require_modules("benchmark", "matplotlib", "torch")
     if quick and full_size:
         raise RequestError("--quick measures the built-in model's layout: leave --full-size out")
     require_output(output)
-    asked = frames, *parse_size(size)
     small = None if quantized is None else Bundle.open(quantized)
     named = stages.split(",") if stages else STAGES[-1:] if quick else STAGES
     known = Bundle.open(BUILTIN).manifest.stages
@@ -382,8 +361,11 @@ def main(
         folder = Path(name)
         path = random_full_size(full_size) if full_size else random_copy(BUILTIN, folder)
         bundle = Bundle.open(path)
+        bases = [base_task(bundle, stage, size, frames, runs, folder) for stage in named]
         ledger = Ledger("peers", bundle, output)
-        for base in [base_task(bundle, stage, asked, runs, folder) for stage in named]:
+        seen = Seen(path, request_for(bundle, size=size, frames=frames), folder)
+        ledger.measure(Seen.write, seen, seen.name)
+        for base in bases:
             for task in tasks(base, small):
                 if task.way in PREPARING:
                     made = replace(task, title=PREPARING[task.way][0])
@@ -391,8 +373,8 @@ def main(
                 ledger.measure(measure, task, task.name)
 
         def draw(axes: "Axes") -> None:
-            shown = [row for row in ledger.rows if "run_s" in row.measures]
-            bars(axes, shown, ["run_s"], ["a run"], "seconds a U-Net step or a frame, medians")
+            timed_rows = [row for row in ledger.rows if "run_s" in row.measures]
+            bars(axes, timed_rows, ["run_s"], ["a run"], "seconds a U-Net step or a frame, medians")
 
         ledger.publish(ledger.rows, table(ledger.rows), draw)
 

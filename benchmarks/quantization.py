@@ -29,7 +29,7 @@ from hummingbird_edge.benchmarks.apart import reason_of
 from hummingbird_edge.benchmarks.ledger import KEPT, Ledger, require_output
 from hummingbird_edge.benchmarks.options import Output
 from hummingbird_edge.benchmarks.record import Row
-from hummingbird_edge.benchmarks.table import bars, markdown
+from hummingbird_edge.benchmarks.table import bars, by_row, shown
 from hummingbird_edge.export.precision import graphs_for
 from hummingbird_edge.export.quantized import QuantizationPlan, quantize_bundle
 from hummingbird_edge.quantize.quality import compare
@@ -217,19 +217,17 @@ def widened(model: ir.Model) -> ir.Model:
 
 def table(rows: list[Row], videos: int, captions: int) -> str:
     """Return the rows as Markdown."""
-    lines = []
-    for row in rows:
-        if row.failure:
-            lines.append([row.name, f"failed: {row.failure}"])
-            continue
-        figures, right, video = ["", "", ""], row.median("all_right"), row["video_s"]
+
+    def cells(row: Row) -> list[str]:
+        figures, video = ["", "", ""], row["video_s"]
         if "psnr_db" in row.measures:
             psnr = row["psnr_db"]
             figures = [f"{psnr.median:.1f}", f"{psnr.least:.1f}", f"{row.median('ssim'):.4f}"]
-        shown = "" if np.isnan(right) else f"{100 * right:.2f} %"
-        lines.append([row.name, *figures, shown, f"{video.median:.3f}", f"{video.p95:.3f}"])
-    header = ["", f"median PSNR of {videos}, dB", "lowest", "SSIM", f"all right, of {captions}"]
-    return markdown([*header, "a video, s", "p95, s"], lines)
+        right = shown(100 * row.median("all_right"), "{:.2f} %")
+        return [*figures, right, f"{video.median:.3f}", f"{video.p95:.3f}"]
+
+    header = [f"median PSNR of {videos}, dB", "lowest", "SSIM", f"all right, of {captions}"]
+    return by_row([*header, "a video, s", "p95, s"], rows, cells)
 
 
 def measure(bench: Bench, ledger: Ledger, folder: Path) -> None:
@@ -269,7 +267,7 @@ def main(
 ) -> None:
     """Measure, print, write."""
     needed = ("matplotlib", "openvino", "skimage", "torch", "accelerate")
-    require_modules("quantization.py", "benchmark,distill", *needed)
+    require_modules("benchmark,distill", *needed)
     require_output(output)
     if quick:
         calibration, videos, captions = 2, 4, 4
@@ -279,8 +277,8 @@ def main(
         measure(bench, ledger, Path(folder))
 
     def draw(axes: "Axes") -> None:
-        shown = [row for row in ledger.rows if "psnr_db" in row.measures]
-        bars(axes, shown, ["psnr_db"], ["PSNR"], "dB against float32, medians")
+        judged = [row for row in ledger.rows if "psnr_db" in row.measures]
+        bars(axes, judged, ["psnr_db"], ["PSNR"], "dB against float32, medians")
 
     ledger.publish(ledger.rows, table(ledger.rows, videos, captions), draw)
 

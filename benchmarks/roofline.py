@@ -34,13 +34,14 @@ from hummingbird_edge.benchmarks.machine import peak_mib
 from hummingbird_edge.benchmarks.options import BundleArgument, Frames, FullSize, Output, Size
 from hummingbird_edge.benchmarks.record import Row
 from hummingbird_edge.benchmarks.subject import open_subject, size_of
-from hummingbird_edge.benchmarks.table import markdown
+from hummingbird_edge.benchmarks.table import by_row, shown
+from hummingbird_edge.benchmarks.video import request_for
 from hummingbird_edge.benchmarks.work import work_of
 from hummingbird_edge.runtime.bundle import Bundle
 from hummingbird_edge.runtime.command import require_modules, run_command
 from hummingbird_edge.runtime.placement import Option
 from hummingbird_edge.runtime.processor import usable_cores
-from hummingbird_edge.runtime.request import Request, parse_size
+from hummingbird_edge.runtime.request import Request
 from hummingbird_edge.runtime.session import open_session
 from hummingbird_edge.runtime.text_to_video import TextToVideo
 from hummingbird_edge.runtime.trial import run_trial
@@ -198,28 +199,23 @@ def tasks(bundle: Bundle, request: Request, runs: int) -> Iterator[Task]:
 
 def table(rows: list[Row]) -> str:
     """Return the rows as Markdown."""
-    lines = []
-    for row in rows:
-        if row.failure:
-            lines.append([row.name, f"failed: {row.failure}"])
-            continue
-        lines.append(
-            [
-                row.name,
-                f"{row.median('operations_g'):,.1f}",
-                f"{row.median('moved_gb'):.3f}",
-                f"{row.median('intensity'):.0f}",
-                f"{row.median('product_gops'):,.0f}",
-                f"{row.median('copy_gbs'):.1f}" if "copy_gbs" in row.measures else "",
-                f"{row.median('floor_s'):.4g}",
-                f"{row.median('run_s'):.4g}",
-                f"{row['run_s'].range:.2g}",
-                f"{100 * row.median('share'):.0f} %",
-                str(row.facts["bound_by"]),
-            ]
-        )
-    header = ["", "Gop", "GB", "op/byte", "ceiling, Gop/s", "ceiling, GB/s", "floor, s", "run, s"]
-    return markdown([*header, "spread, s", "of the ceiling", "bound by"], lines)
+
+    def cells(row: Row) -> list[str]:
+        return [
+            f"{row.median('operations_g'):,.1f}",
+            f"{row.median('moved_gb'):.3f}",
+            f"{row.median('intensity'):.0f}",
+            f"{row.median('product_gops'):,.0f}",
+            shown(row.median("copy_gbs"), "{:.1f}"),
+            f"{row.median('floor_s'):.4g}",
+            f"{row.median('run_s'):.4g}",
+            f"{row['run_s'].range:.2g}",
+            f"{100 * row.median('share'):.0f} %",
+            str(row.facts["bound_by"]),
+        ]
+
+    header = ["Gop", "GB", "op/byte", "ceiling, Gop/s", "ceiling, GB/s", "floor, s", "run, s"]
+    return by_row([*header, "spread, s", "of the ceiling", "bound by"], rows, cells)
 
 
 def draw_roofs(axes: "Axes", rows: list[Row]) -> None:
@@ -251,12 +247,10 @@ def main(
     output: Output = Path("roofline.json"),
 ) -> None:
     """Measure, print, write."""
-    require_modules("roofline.py", "benchmark", "matplotlib", "onnx", "onnx_ir", "sympy")
+    require_modules("benchmark", "matplotlib", "onnx", "onnx_ir", "sympy")
     require_output(output)
     subject = open_subject(bundle, full_size, quick)
-    width, height = parse_size(size)
-    asked = {"frames": frames, "width": width, "height": height}
-    request = Request.for_model(subject.manifest, "a cat", 0, "full", **asked)
+    request = request_for(subject, size=size, frames=frames)
     ledger, bytes_s = Ledger("roofline", subject, output), copy_rate()
     for task in tasks(subject, request, runs):
         # Another device's memory is not what was copied in.

@@ -19,12 +19,12 @@ import numpy as np
 import typer
 
 from hummingbird_edge.benchmarks.engines import working_devices
-from hummingbird_edge.benchmarks.latency import cases, measure, request_for
 from hummingbird_edge.benchmarks.ledger import KEPT, Ledger, require_output
 from hummingbird_edge.benchmarks.options import BundleArgument, FullSize, Output
 from hummingbird_edge.benchmarks.record import Row
 from hummingbird_edge.benchmarks.subject import open_subject
 from hummingbird_edge.benchmarks.table import markdown
+from hummingbird_edge.benchmarks.video import cases, measure, request_for
 from hummingbird_edge.runtime.bundle import Bundle
 from hummingbird_edge.runtime.command import require_modules, run_command
 from hummingbird_edge.runtime.errors import RequestError
@@ -138,7 +138,7 @@ def main(
     output: Output = Path("scaling.json"),
 ) -> None:
     """Measure, print, write."""
-    require_modules("scaling.py", "benchmark", "matplotlib")
+    require_modules("benchmark", "matplotlib")
     require_output(output)
     if precision == "all":
         raise RequestError("--precision is all: one precision grows at a time, name it")

@@ -1,6 +1,7 @@
 """Rows for people: a table in Markdown, bars in a picture."""
 
 import io
+import math
 import re
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
@@ -10,7 +11,7 @@ from hummingbird_edge.benchmarks.record import Row
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["bars", "markdown", "picture"]
+__all__ = ["bars", "by_row", "markdown", "picture", "shown"]
 
 _SHAPE = r", \d+ frames of \d+x\d+"
 
@@ -21,6 +22,21 @@ def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     lines += [[*row, *[""] * (len(header) - len(row))] for row in rows]
     cells = ([cell.replace("|", "\\|") for cell in line] for line in lines)
     return "\n".join(f"| {' | '.join(line)} |" for line in cells)
+
+
+def by_row(
+    header: Sequence[str], rows: Sequence[Row], cells: Callable[[Row], Sequence[str]]
+) -> str:
+    """Return a table, a line a row: its name and what `cells` makes of it, or why it failed."""
+    lines = [
+        [row.name, *([f"failed: {row.failure}"] if row.failure else cells(row))] for row in rows
+    ]
+    return markdown(["", *header], lines)
+
+
+def shown(value: float, form: str = "{}") -> str:
+    """Return a figure in a form such as `{:.1f} dB`; nothing for NaN, which was not measured."""
+    return "" if math.isnan(value) else form.format(value)
 
 
 def bars(

@@ -31,7 +31,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 @app.callback()
 def needs_pytorch() -> None:
     """Train, prune, distil and judge models of moving shapes, or of your own videos."""
-    require_modules("hb-distill", "distill", "torch", "safetensors", "accelerate")
+    require_modules("distill", "torch", "safetensors", "accelerate")
 
 
 @app.command(name="all")
@@ -234,7 +234,7 @@ def quantize(
     force: Annotated[bool, typer.Option("--force", help="Replace a bundle there.")] = False,
 ) -> None:
     """Do what hb-export quantize does, on captions of the world, and judge before and after."""
-    require_modules("hb-distill quantize", "quantize", "onnx", "onnx_ir", "skimage", "matplotlib")
+    require_modules("quantize", "onnx", "onnx_ir", "skimage", "matplotlib")
     from hummingbird_edge.distill.quantized import judged_captions
     from hummingbird_edge.distill.recipe import BUILTIN_RECIPE as RECIPE
     from hummingbird_edge.export.precision import graphs_for

@@ -79,7 +79,7 @@ def build(
     force: Annotated[bool, typer.Option("--force", help="Replace a bundle at OUT.")] = False,
 ) -> None:
     """Turn a checkpoint into a bundle that hb-run can use."""
-    require_modules("hb-export build", "export", "torch", "onnx", "onnxscript")
+    require_modules("export", "torch", "onnx", "onnxscript")
     from hummingbird_edge.export.bundle_folder import require_free
     from hummingbird_edge.export.bundle_writer import BundlePlan, write_bundle
     from hummingbird_edge.export.graph import OPSETS
@@ -91,7 +91,7 @@ def build(
     graphs = graphs_for(precision)
     quantization = None
     if any(kinds != ("float32",) for kinds in graphs.values()):
-        require_modules("hb-export build --precision", "quantize", *_QUANTIZING)
+        require_modules("quantize", *_QUANTIZING)
         from hummingbird_edge.export.quantized import QuantizationPlan, quantize_bundle
         from hummingbird_edge.quantize.calibration import PROMPTS
         from hummingbird_edge.runtime.prompts import read_prompts
@@ -214,7 +214,7 @@ def quantize_(
     force: Annotated[bool, typer.Option("--force", help="Replace a bundle at OUT.")] = False,
 ) -> None:
     """Write a bundle in smaller numbers: calibrate, measure every layer, keep what is sensitive."""
-    require_modules("hb-export quantize", "quantize", *_QUANTIZING)
+    require_modules("quantize", *_QUANTIZING)
     from hummingbird_edge.export.precision import graphs_for
     from hummingbird_edge.export.quantized import QuantizationPlan, quantize_bundle
     from hummingbird_edge.quantize.calibration import PROMPTS

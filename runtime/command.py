@@ -49,11 +49,11 @@ def run_command(app: typer.Typer, name: str, left: str = "nothing half-written i
     sys.exit(status if isinstance(status, int) else 0)
 
 
-def require_modules(command: str, extra: str, *modules: str) -> None:
-    """Raise DeviceError where `command` needs modules that only an extra installs."""
+def require_modules(extra: str, *modules: str) -> None:
+    """Raise DeviceError where a command needs modules that only an extra installs."""
     missing = [name for name in modules if find_spec(name) is None]
     if missing:
         raise DeviceError(
-            f"{command} needs {', '.join(missing)}, not installed: "
+            f"what is asked for needs {', '.join(missing)}, not installed: "
             f"pip install 'hummingbird-edge[{extra}]'"
         )

@@ -221,8 +221,11 @@ def test_latency_measures_every_device_and_adds_up(tmp_path: Path) -> None:
         ("roofline", ("--quick", "--runs", 1), 5),
         ("scaling", ("--quick", "--runs", 1, "--device", "cpu"), 8),
         ("headline", ("--quick", "--runs", 1), 4),
-        ("peers", ("--runs", 1, "--stages", "text_encoder"), 8),
+        ("peers", ("--runs", 1, "--stages", "text_encoder"), 9),
         ("quantization", ("--quick",), 8),
+        ("kernels", ("--quick", "--runs", 1), 14),
+        ("agreement", (), 2),
+        ("first_use", ("--runs", 1), 2),
     ],
 )
 def test_each_runs_whole(
@@ -257,6 +260,8 @@ def test_each_runs_whole(
         ("latency", ("--threads", 4096), 2, "--threads is 4096"),
         ("compare", ("a.json", "b.json"), 2, "a.json cannot be read"),
         ("headline", (), 2, "give --full-size FOLDER or --quick"),
+        ("distillation", (".",), 2, "has no teacher: run hb-distill all"),
+        ("agreement", ("model.pt",), 2, "give both or neither"),
         ("headline", ("--quick", "--quantized", "nowhere"), 1, "nowhere"),
         ("latency", ("--output", "a.md"), 1, "give a name that ends in .json"),
         ("scaling", ("--quick", "--full-size", "."), 2, "--quick measures the built-in model"),

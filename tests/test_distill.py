@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 from torch import nn
 
+from hummingbird_edge.benchmarks.record import Record
 from hummingbird_edge.distill.ablation import VARIANTS, ablate, ablation_table
 from hummingbird_edge.distill.card import write_card
 from hummingbird_edge.distill.clips import Clips
@@ -168,6 +169,19 @@ def test_models_make_clips(run: Path) -> None:
         clips = generate(model, ["a red circle moving right", "a blue square moving left"], steps)
         assert clips.shape == (2, 4, 16, 16, 3)
         assert clips.dtype == np.uint8
+
+
+def test_students_are_timed_against_their_teachers(run: Path, tmp_path: Path) -> None:
+    script = Path(__file__).parents[1] / "benchmarks" / "distillation.py"
+    asked = [str(run), "--captions", "2", "--clips", "2"]
+    done = subprocess.run(
+        [sys.executable, str(script), *asked], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    found = Record.read(tmp_path / "distillation.json")
+    assert [row.name for row in found.rows] == ["teacher", "student"]
+    assert [row.facts["steps"] for row in found.rows] == ["50, guided", "4"]
+    assert found.rows[0].median("clip_s") > found.rows[1].median("clip_s")
 
 
 def test_students_share_the_teachers_text_encoder_and_vae(run: Path) -> None:
