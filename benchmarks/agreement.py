@@ -1,15 +1,17 @@
 """How far each engine and precision is from PyTorch float32 over all steps of a video.
 
     python benchmarks/agreement.py                               random weights, built-in layout
-    python benchmarks/agreement.py CHECKPOINT --bundle BUNDLE    BUNDLE was built from CHECKPOINT
+    python benchmarks/agreement.py CHECKPOINT                    what the built-in model is built of
+    python benchmarks/agreement.py CHECKPOINT --bundle BUNDLE
 
 Text encoder and U-Net run in PyTorch eager float32 with the bundle's sampler and noise, once a
-prompt; then the pipeline of `hb-run` makes the same latents on every device that works here, in
-every precision it has. The figures are signal-to-noise ratios of the last latents.
+prompt; then the pipeline of `hb-run` makes the same latents on every device that works here, the
+U-Net in every precision that device and bundle have. The figures are signal-to-noise ratios of the
+last latents. A device that fails is a row with its reason.
 """
 
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -17,7 +19,7 @@ import numpy as np
 import typer
 from numpy.typing import NDArray
 
-from hummingbird_edge.benchmarks.engines import working_devices
+from hummingbird_edge.benchmarks.engines import options_here
 from hummingbird_edge.benchmarks.ledger import KEPT, Ledger, require_output
 from hummingbird_edge.benchmarks.options import Output
 from hummingbird_edge.benchmarks.record import Row
@@ -25,9 +27,9 @@ from hummingbird_edge.benchmarks.subject import random_copy
 from hummingbird_edge.benchmarks.table import by_row
 from hummingbird_edge.runtime.bundle import BUILTIN, Bundle
 from hummingbird_edge.runtime.command import require_modules, run_command
-from hummingbird_edge.runtime.device import Device
-from hummingbird_edge.runtime.errors import RequestError
+from hummingbird_edge.runtime.errors import HummingbirdError, RequestError
 from hummingbird_edge.runtime.noise import gaussian_noise
+from hummingbird_edge.runtime.placement import Option
 from hummingbird_edge.runtime.request import Request
 from hummingbird_edge.runtime.sampler import guidance_embedding
 from hummingbird_edge.runtime.text_to_video import TextToVideo
@@ -51,7 +53,8 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 def pytorch_latents(bundle: Bundle, checkpoint: str | None) -> Callable[[Request], Latents]:
     """Return a function that makes a request's latents (1, C, T, h, w) in PyTorch.
 
-    Raises CheckpointError for a file that is none of the model's.
+    Raises CheckpointError for a file that is none of the model's, RequestError for a bundle that is
+    guided by a second pass.
     """
     import torch
 
@@ -91,20 +94,25 @@ def pytorch_latents(bundle: Bundle, checkpoint: str | None) -> Callable[[Request
     return make
 
 
-def ways() -> Iterator[tuple[str, str]]:
-    """Yield every device that works here with every precision it has."""
-    for name in working_devices():
-        yield from ((name, precision) for precision in Device.parse(name).precisions())
-
-
-def compare(bundle: Bundle, device: str, precision: str, truths: dict[Request, Latents]) -> Row:
+def compare(bundle: Bundle, option: Option, truths: dict[Request, Latents]) -> Row:
     """Return how near a device's latents are to those of PyTorch, a figure a prompt."""
-    pipeline, ratios = TextToVideo(bundle, device, precision), list[float]()
-    for request, truth in truths.items():
-        *_, last = pipeline.generate(request)
-        assert last.video is not None  # the generator ends with a video
-        ratios.append(round(min(snr_db(last.video.latents, truth), 200.0), 1))
-    return Row(f"{device} {precision}", {"agreement_db": tuple(ratios)})
+    ratios = list[float]()
+    try:
+        pipeline = TextToVideo(bundle, option.device.name, f"unet={option.precision}")
+        for request, truth in truths.items():
+            latents = last_latents(pipeline, request)
+            ratios.append(round(min(snr_db(latents, truth), 200.0), 1))
+    except HummingbirdError as error:
+        return Row(str(option), failure=str(error))
+    return Row(str(option), {"agreement_db": tuple(ratios)})
+
+
+def last_latents(pipeline: TextToVideo, request: Request) -> Latents:
+    """Return the latents (1, C, T, h, w) of the last step; what comes after is not run."""
+    for progress in pipeline.generate(request):
+        if progress.denoised is not None and progress.index == progress.count:
+            return progress.denoised
+    raise AssertionError("every video has a last step")
 
 
 def table(rows: list[Row]) -> str:
@@ -119,7 +127,8 @@ def table(rows: list[Row]) -> str:
 
 def draw_agreement(axes: "Axes", rows: list[Row]) -> None:
     """Draw a bar a row."""
-    axes.barh([row.name for row in rows[::-1]], [row["agreement_db"].least for row in rows[::-1]])
+    done = [row for row in rows if not row.failure][::-1]
+    axes.barh([row.name for row in done], [row["agreement_db"].least for row in done])
     axes.set_xlabel("dB against PyTorch float32, worst prompt")
 
 
@@ -128,24 +137,28 @@ def main(
     checkpoint: Annotated[
         str | None, typer.Argument(help="What BUNDLE was built from; else random weights.")
     ] = None,
-    bundle: Annotated[Path | None, typer.Option(help="With a CHECKPOINT.")] = None,
+    bundle: Annotated[
+        Path | None, typer.Option(help="Built from CHECKPOINT; else the built-in one.")
+    ] = None,
     output: Output = Path("agreement.json"),
 ) -> None:
     """Measure, print, write."""
     require_modules("benchmark", "matplotlib", "torch")
-    if (checkpoint is None) != (bundle is None):
-        raise RequestError("a CHECKPOINT and --bundle belong together: give both or neither")
+    if checkpoint is None and bundle is not None:
+        raise RequestError("--bundle needs the CHECKPOINT it was built from: give that too")
     require_output(output)
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-        subject = Bundle.open(bundle or random_copy(BUILTIN, Path(folder)))
+        subject = Bundle.open(
+            (bundle or BUILTIN) if checkpoint else random_copy(BUILTIN, Path(folder))
+        )
         requests = [
             Request.for_model(subject.manifest, prompt, seed) for seed, prompt in enumerate(PROMPTS)
         ]
         make = pytorch_latents(subject, checkpoint)
         truths = {request: make(request) for request in requests}
         ledger = Ledger("agreement", subject, output)
-        for device, precision in ways():
-            ledger.add(compare(subject, device, precision, truths))
+        for option in options_here("unet", subject.manifest.precisions("unet")):
+            ledger.add(compare(subject, option, truths))
     ledger.publish(ledger.rows, table(ledger.rows), lambda axes: draw_agreement(axes, ledger.rows))
 
 

@@ -1,6 +1,5 @@
 """A row measured in a process of its own: its peak memory is its own, and its end takes nothing."""
 
-import math
 import multiprocessing
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
@@ -8,7 +7,7 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
 from typing import TypeVar
 
-from hummingbird_edge.benchmarks.record import Row
+from hummingbird_edge.benchmarks.record import Row, sound
 from hummingbird_edge.runtime.processor import usable_cores
 
 __all__ = ["measure_apart", "reason_of"]
@@ -19,7 +18,7 @@ Task = TypeVar("Task")
 def measure_apart(measure: Callable[[Task], Row], task: Task, name: str) -> Row:
     """Return `measure(task)`; where that raises or is killed, a row `name` with the reason.
 
-    `measure` is a module's function. Ctrl-C ends both processes.
+    `measure` is a function that a module or a class there has. Ctrl-C ends both processes.
     """
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(max_workers=1, mp_context=context) as pool:
@@ -40,10 +39,7 @@ def reason_of(error: Exception) -> str:
 def _measured(measure: Callable[[Task], Row], task: Task, name: str) -> Row:
     """Measure, and keep errors here: not all of them survive the way between processes."""
     try:
-        row = measure(task)
+        row = sound(measure(task))
     except Exception as error:  # engines and other people's quantizers raise what they like
         return Row(name, failure=reason_of(error))
-    odd = [key for key, values in row.measures.items() if not all(map(math.isfinite, values))]
-    if odd:
-        return Row(name, failure=f"its {', '.join(odd)} came out as NaN or without end")
     return replace(row, facts={**row.facts, "threads": usable_cores()})

@@ -57,11 +57,12 @@ def scored(model: "Model", captions: int, seed: int) -> "Scores":
     return score_clips(clips, [scene for scene, _ in pairs], BUILTIN_RECIPE.world)
 
 
-def row_of(name: str, model: "Model", seconds: list[float], scores: "Scores") -> Row:
+def row_of(name: str, model: "Model", seconds: list[float], scores: "Scores", captions: int) -> Row:
     """Return what was found of one model."""
     guided = "" if model.config.unet.guidance_width else ", guided"
     measures = {"clip_s": tuple(seconds), "all_right": (scores.accuracy["all"],)}
-    facts = {"steps": f"{model.config.defaults.steps}{guided}", "accuracy": scores.accuracy}
+    steps = f"{model.config.defaults.steps}{guided}"
+    facts = {"steps": steps, "captions": captions, "accuracy": scores.accuracy}
     return Row(name, measures, facts)
 
 
@@ -98,7 +99,8 @@ def main(
     prompts = [text for _, text in unseen_captions(BUILTIN_RECIPE.world, clips, 5)]
     ledger, seconds = Ledger("distillation", None, output), seconds_a_clip(models, prompts)
     for name, model in models.items():
-        ledger.add(row_of(name, model, seconds[name], scored(model, captions, 0)))
+        scores = scored(model, captions, 0)
+        ledger.add(row_of(name, model, seconds[name], scores, captions))
 
     def draw(axes: "Axes") -> None:
         bars(axes, ledger.rows, ["clip_s"], [""], "seconds a clip, medians")

@@ -163,10 +163,10 @@ def cases(level: Level) -> Iterator[Case]:
     gated = GEGLU(channels, 4 * channels)
     yield Case("gated feed-forward", Chunked(gated), nn.Sequential(gated), (x,))
     wide = torch.randn(FRAMES, pixels, 4 * channels)
-    yield Case("gelu", GeluApart(), nn.GELU(), (wide,), "gelus")
+    yield Case("Gelu", GeluApart(), nn.GELU(), (wide,), "gelus")
     norm = GroupNormSiLU(32, channels)
     frames = torch.randn(FRAMES, channels, level.height, level.width)
-    yield Case("group norm, SiLU", GroupNormApart(norm), norm, (frames,), "group norms")
+    yield Case("GroupNorm, SiLU", GroupNormApart(norm), norm, (frames,), "group norms")
     clip = torch.randn(1, channels, FRAMES, level.height, level.width)
     convolution = TemporalConv(channels, channels)
     yield Case(

@@ -121,9 +121,9 @@ def eager_row(name: str, stages: list[Row]) -> Row:
 
 
 def _spread(row: Row) -> str:
-    """Return from the least to the most that was computed; nothing for one run."""
+    """Return from the least to the most that was computed, or that it was once."""
     spread = row["computing_s"].range
-    if "computing_most_s" in row.measures:
+    if "computing_most_s" in row.measures:  # the product of medians, which has no range of its own
         spread = row.median("computing_most_s") - row.median("computing_least_s")
     return f"{spread:.2f}" if spread else "one run"
 
@@ -187,8 +187,8 @@ def main(
     from hummingbird_edge.benchmarks.eager import config_of
 
     require_output(output)
-    able = [n for n in device or working_devices() if Device.parse(n).engine == "openvino"]
-    if quantized is not None and not able:
+    devices = [Device.parse(name) for name in device or working_devices()]
+    if quantized is not None and not any(each.engine == "openvino" for each in devices):
         raise RequestError("--quantized needs OpenVINO, the engine that gains by int8: install it")
     bundle = open_subject(None, full_size, quick)
     request = request_for(bundle, size=size, frames=frames)
@@ -200,7 +200,6 @@ def main(
         f"{bundle.manifest.name}, {size_and_engine}": (config, request.steps),
     }
     small = None if quantized is None else Bundle.open(quantized)
-    names = [Device.parse(name).name for name in device or working_devices()]
     ledger = Ledger("headline", bundle, output)
     for name, (each, passes) in models.items():
         parts = [
@@ -209,7 +208,7 @@ def main(
         ]
         ledger.add(eager_row(name, parts))
     with tempfile.TemporaryDirectory() as folder:
-        planned = runtime_cases(bundle, small, request, names, runs, Path(folder))
+        planned = runtime_cases(bundle, small, request, devices, runs, Path(folder))
         known = {case.name: case for case in planned}
         for case in known.values():
             ledger.measure(measure_video, case, case.name)
@@ -221,7 +220,7 @@ def runtime_cases(
     bundle: Bundle,
     small: Bundle | None,
     request: Request,
-    names: list[str],
+    devices: list[Device],
     runs: int,
     folder: Path,
 ) -> Iterator[Case]:
@@ -233,7 +232,7 @@ def runtime_cases(
         for decoder in kinds:
             video = replace(request, decoder=decoder)
             # int8 is for engines that gain by it.
-            able = [n for n in names if precision == "auto" or n.startswith("openvino")]
+            able = [d.name for d in devices if precision == "auto" or d.engine == "openvino"]
             yield from cases(each, able, [precision], [video], runs, None, folder)
 
 

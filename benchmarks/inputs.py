@@ -1,4 +1,8 @@
-"""What every stage sees in a real video: what tools are judged on, and calibrate with."""
+"""What stages see in a real video: what tools are judged on, and what they may calibrate with.
+
+The U-Net is judged on the last step and may be calibrated on those before it; a decoder on the
+first frames and on those after them; the text encoder on the prompt and on the empty one.
+"""
 
 import time
 from collections.abc import Mapping
@@ -19,11 +23,12 @@ from hummingbird_edge.runtime.errors import RequestError
 from hummingbird_edge.runtime.placement import Option
 from hummingbird_edge.runtime.request import Request
 from hummingbird_edge.runtime.session import open_session
-from hummingbird_edge.runtime.tokenizer import Tokenizer
+from hummingbird_edge.runtime.text_to_video import TextToVideo
 
-__all__ = ["Seen", "read_inputs"]
+__all__ = ["Inputs", "Seen", "read_inputs"]
 
 Inputs = dict[str, NDArray[Any]]
+"""Of a graph, by name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +38,7 @@ class Seen:
     bundle: Path
     request: Request
     folder: Path
-    """For a file a stage."""
+    """For a file a stage and part."""
 
     @property
     def name(self) -> str:
@@ -41,42 +46,48 @@ class Seen:
         return f"inputs, {size_of(self.request)}: all steps in float32 on the CPU"
 
     def write(self) -> Row:
-        """Take all steps and keep the inputs of the last; float32, the same on every machine."""
-        started, bundle, seen = time.perf_counter(), Bundle.open(self.bundle), Inputs()
-        session = open_session(bundle.graph("unet"), Option(Device.parse("cpu")))
+        """Take all steps in float32, the same on every machine, and keep what stages see."""
+        started, bundle = time.perf_counter(), Bundle.open(self.bundle)
+        pipeline, option = TextToVideo(bundle, "cpu"), Option(Device.parse("cpu"))
+        graph = bundle.graph("unet", option.device.family, option.graph)
+        sizes = pipeline.stage_sizes(self.request)
+        session, steps = open_session(graph, option, sizes["unet"]), list[Inputs]()
 
         def unet(inputs: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
-            seen.update(inputs)
+            steps.append({name: np.array(value) for name, value in inputs.items()})
             return session.run(inputs)
 
         contexts = encode(bundle, [self.request.prompt])
         latents = walk(self.request, bundle, contexts, unet)[0].transpose(1, 0, 2, 3)
-        facts = bundle.manifest.model
-        tokens = Tokenizer(bundle.path("tokenizer"), facts.context_length)(self.request.prompt)
+        prompts = [{"input_ids": pipeline.tokens(p).ids[None]} for p in ("", self.request.prompt)]
+        _keep(self.folder, "text_encoder", prompts[::-1])
+        _keep(self.folder, "unet", steps[::-1])
         # The tiny decoder takes the latents of diffusion as they are.
-        scaled = latents / np.float32(facts.scaling_factor)
-        found: dict[str, dict[str, Any]] = {
-            "text_encoder": {"input_ids": tokens.ids[None]},
-            "unet": seen,
-            "vae_decoder": {"latent_sample": scaled},
-            "tiny_decoder": {"latent_sample": latents},
-        }
-        for stage, inputs in found.items():
-            np.savez(self.folder / f"{stage}.npz", **inputs)
+        scaled = latents / np.float32(bundle.manifest.model.scaling_factor)
+        for stage, z in {"vae_decoder": scaled, "tiny_decoder": latents}.items():
+            count = sizes[self.request.decoding_stage]["frames"]
+            parts = [z[start : start + count] for start in range(0, len(z) - count + 1, count)]
+            _keep(self.folder, stage, [{"latent_sample": part} for part in parts])
         measures = {"ready_s": (time.perf_counter() - started,), "peak_mib": (peak_mib(),)}
         return Row(self.name, measures)
 
 
-def read_inputs(folder: Path, stage: str, sizes: Mapping[str, int]) -> Inputs:
-    """Return what `stage` saw; of a decoder's frames as many as `sizes` has.
+def read_inputs(folder: Path, stage: str) -> list[Inputs]:
+    """Return what `stage` is judged on, and after that what it may be calibrated on.
 
-    Raises RequestError where they were not written.
+    Where there is no more than one part, that is both. Raises RequestError where nothing was
+    written.
     """
-    path = folder / f"{stage}.npz"
-    if not path.exists():
+    parts = list[Inputs]()
+    while (path := folder / f"{stage}-{len(parts)}.npz").exists():
+        with np.load(path) as file:
+            parts.append(dict(file))
+    if not parts:
         raise RequestError("there are no inputs, see their row")
-    with np.load(path) as file:
-        inputs = dict(file)
-    if "latent_sample" in inputs:
-        inputs["latent_sample"] = np.ascontiguousarray(inputs["latent_sample"][: sizes["frames"]])
-    return inputs
+    return parts if len(parts) > 1 else parts * 2
+
+
+def _keep(folder: Path, stage: str, parts: list[Inputs]) -> None:
+    for index, part in enumerate(parts):
+        arrays: dict[str, Any] = {name: np.ascontiguousarray(x) for name, x in part.items()}
+        np.savez(folder / f"{stage}-{index}.npz", **arrays)

@@ -19,14 +19,13 @@ import numpy as np
 import typer
 from numpy.typing import NDArray
 
-from hummingbird_edge.benchmarks.engines import working_devices
+from hummingbird_edge.benchmarks.engines import options_here
 from hummingbird_edge.benchmarks.ledger import KEPT, Ledger, require_output
 from hummingbird_edge.benchmarks.options import Output
 from hummingbird_edge.benchmarks.record import Row
 from hummingbird_edge.benchmarks.repeat import Run
 from hummingbird_edge.benchmarks.table import by_row, markdown
 from hummingbird_edge.runtime.command import require_modules, run_command
-from hummingbird_edge.runtime.device import Device
 from hummingbird_edge.runtime.errors import DeviceError
 from hummingbird_edge.runtime.placement import Option
 from hummingbird_edge.runtime.trial import snr_db
@@ -36,7 +35,7 @@ if TYPE_CHECKING:
 
     from hummingbird_edge.benchmarks.forms import Case, Level
 
-PYTORCH = "PyTorch"
+PYTORCH = "PyTorch fp32"
 Array = NDArray[np.float32]
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -55,20 +54,20 @@ def in_turns(off: Run, on: Run, runs: int) -> tuple[tuple[float, ...], tuple[flo
     return tuple(off_s), tuple(on_s), output
 
 
-def measure(case: "Case", level: "Level", ways: list[tuple[str, str]], runs: int) -> Iterator[Row]:
-    """Yield a row for each engine; one that fails is a row with its reason."""
+def measure(case: "Case", level: "Level", ways: list[Option | None], runs: int) -> Iterator[Row]:
+    """Yield a row for each way, None for PyTorch; a device that fails is a row with its reason."""
     from hummingbird_edge.benchmarks.forms import in_device, in_pytorch
 
     truth = in_pytorch(case.off, case.inputs)()
     with tempfile.TemporaryDirectory() as folder:
-        for engine, precision in ways:
-            name = f"{case.kernel}, {level.channels} channels, {engine} {precision}"
-            facts = {"kernel": case.kernel, "engine": f"{engine} {precision}"}
+        for option in ways:
+            engine = PYTORCH if option is None else str(option)
+            name = f"{case.kernel}, {level.channels} channels, {engine}"
+            facts = {"kernel": case.kernel, "engine": engine}
             try:
-                if engine == PYTORCH:
+                if option is None:
                     off, on = (in_pytorch(module, case.inputs) for module in (case.off, case.on))
                 else:
-                    option = Option(Device.parse(engine), precision)
                     off, on = (
                         in_device(case, kernel_on, option, Path(folder))
                         for kernel_on in (False, True)
@@ -101,8 +100,8 @@ def table(rows: list[Row]) -> str:
 
 def _gains(rows: list[Row], kernel: str, engine: str) -> str:
     """Return a kernel's gains in an engine, level by level."""
-    facts = {"kernel": kernel, "engine": engine}
-    found = [row for row in rows if row.facts == facts]
+    wanted = {"kernel": kernel, "engine": engine}.items()
+    found = [row for row in rows if wanted <= row.facts.items()]
     return " / ".join("failed" if row.failure else f"{row.median('gain'):.2f}" for row in found)
 
 
@@ -125,8 +124,7 @@ def main(
     from hummingbird_edge.benchmarks.forms import LEVELS, cases
 
     require_output(output)
-    devices = [Device.parse(name) for name in working_devices()]
-    ways = [(PYTORCH, "fp32"), *((d.name, p) for d in devices for p in d.precisions())]
+    ways = [None, *options_here("unet", ["float32"])]
     ledger = Ledger("kernels", None, output)
     for level in LEVELS[-1:] if quick else LEVELS:
         for case in cases(level):

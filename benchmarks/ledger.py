@@ -2,15 +2,17 @@
 
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from hummingbird_edge.benchmarks.apart import measure_apart
 from hummingbird_edge.benchmarks.machine import Machine
-from hummingbird_edge.benchmarks.record import Record, Row, write_beside
+from hummingbird_edge.benchmarks.record import Record, Row, sound, write_beside
 from hummingbird_edge.benchmarks.table import picture
 from hummingbird_edge.runtime.bundle import Bundle
 from hummingbird_edge.runtime.errors import OutputError
+from hummingbird_edge.runtime.processor import usable_cores
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -46,7 +48,8 @@ class Ledger:
         return self.output.with_suffix(".partial.json")
 
     def add(self, row: Row) -> Row:
-        """Keep a row, and say on standard error that it is done."""
+        """Keep a row, or that its measures are no numbers, and say on standard error so."""
+        row = sound(replace(row, facts={"threads": usable_cores(), **row.facts}))
         self.rows.append(row)
         self._record(self.rows).write(self.partial)
         print(f"{row.name}: {row.failure or 'done'}", file=sys.stderr, flush=True)

@@ -3,11 +3,12 @@
     python benchmarks/peers.py                              the built-in model's layout
     python benchmarks/peers.py --full-size FOLDER           hummingbird-0.7b, 16 frames of 512x320
 
-Every row runs one stage on the same inputs in a process of its own, those that a video has in the
-last of its steps (all steps are taken once, in float32, before): PyTorch eager and
+Every row is a process of its own and runs one stage on the same inputs, those of a real video: its
+last step, its first frames (the first row takes all steps, in float32). PyTorch eager and
 `torch.compile`; what `torch.onnx.export` writes, on ONNX Runtime and on OpenVINO with their
 defaults; the default int8 of optimum and of NNCF; this project's bundle on every device that works
-here, in every precision. Exporting and quantizing are rows of their own, without a time to run.
+here, in every precision. NNCF calibrates on the video's other steps and frames, what `--quantized`
+names was calibrated before. Exporting and quantizing are rows of their own, without a time to run.
 Agreement is the signal-to-noise ratio with PyTorch eager float32. What fails is a row with its
 reason. A decoder's time is a frame's. Modules that only some rows need are loaded by those, so that
 a row's memory is its own.
@@ -26,10 +27,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import typer
-from numpy.typing import NDArray
 
 from hummingbird_edge.benchmarks.engines import options_here
-from hummingbird_edge.benchmarks.inputs import Seen, read_inputs
+from hummingbird_edge.benchmarks.inputs import Inputs, Seen, read_inputs
 from hummingbird_edge.benchmarks.ledger import KEPT, Ledger, require_output
 from hummingbird_edge.benchmarks.machine import peak_mib
 from hummingbird_edge.benchmarks.options import Frames, FullSize, Output, Quantized, Size
@@ -40,7 +40,7 @@ from hummingbird_edge.benchmarks.table import bars, by_row, shown
 from hummingbird_edge.benchmarks.video import request_for
 from hummingbird_edge.runtime.bundle import BUILTIN, Bundle
 from hummingbird_edge.runtime.command import require_modules, run_command
-from hummingbird_edge.runtime.errors import RequestError
+from hummingbird_edge.runtime.errors import HummingbirdError, RequestError
 from hummingbird_edge.runtime.placement import Option
 from hummingbird_edge.runtime.session import open_session
 from hummingbird_edge.runtime.text_to_video import TextToVideo
@@ -102,9 +102,9 @@ class Task:
         """What PyTorch eager gave."""
         return self.folder / f"{self.stage}.npy"
 
-    def inputs(self) -> dict[str, NDArray[Any]]:
+    def inputs(self) -> Inputs:
         """Return the inputs that all ways read."""
-        return read_inputs(self.folder, self.stage, self.sizes)
+        return read_inputs(self.folder, self.stage)[0]
 
 
 def eager(task: Task) -> Run:
@@ -182,7 +182,7 @@ def optimum_int8(task: Task) -> Run:
 
 
 def nncf_quantize(task: Task) -> None:
-    """Quantize the plain export by NNCF's defaults, calibrated on the inputs of the rows."""
+    """Quantize the plain export by NNCF's defaults, on inputs that no row is judged on."""
     import nncf
     import openvino
 
@@ -190,8 +190,9 @@ def nncf_quantize(task: Task) -> None:
     core = openvino.Core()
     model = core.read_model(str(_existing(task)))
     names = {port.any_name for port in model.inputs}
-    inputs = {name: x for name, x in task.inputs().items() if name in names}
-    small = nncf.quantize(model, nncf.Dataset([inputs]), subset_size=1)
+    others = read_inputs(task.folder, task.stage)[1:]
+    rows = [{name: x for name, x in inputs.items() if name in names} for inputs in others]
+    small = nncf.quantize(model, nncf.Dataset(rows), subset_size=len(rows))
     openvino.save_model(small, str(task.nncf), compress_to_fp16=False)
 
 
@@ -364,7 +365,8 @@ def main(
         bases = [base_task(bundle, stage, size, frames, runs, folder) for stage in named]
         ledger = Ledger("peers", bundle, output)
         seen = Seen(path, request_for(bundle, size=size, frames=frames), folder)
-        ledger.measure(Seen.write, seen, seen.name)
+        if failure := ledger.measure(Seen.write, seen, seen.name).failure:
+            raise HummingbirdError(f"there are no inputs to measure with: {failure}")
         for base in bases:
             for task in tasks(base, small):
                 if task.way in PREPARING:

@@ -20,19 +20,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
-import onnx_ir as ir
 import typer
 from numpy.typing import NDArray
-from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from hummingbird_edge.benchmarks.apart import reason_of
 from hummingbird_edge.benchmarks.ledger import KEPT, Ledger, require_output
 from hummingbird_edge.benchmarks.options import Output
 from hummingbird_edge.benchmarks.record import Row
 from hummingbird_edge.benchmarks.table import bars, by_row, shown
-from hummingbird_edge.export.precision import graphs_for
-from hummingbird_edge.export.quantized import QuantizationPlan, quantize_bundle
-from hummingbird_edge.quantize.quality import compare
 from hummingbird_edge.quantize.trajectory import Run, decode, encode, trajectories, walk
 from hummingbird_edge.runtime.bundle import BUILTIN, Bundle
 from hummingbird_edge.runtime.command import require_modules, run_command
@@ -43,6 +38,7 @@ from hummingbird_edge.runtime.result import to_pixels
 from hummingbird_edge.runtime.session import open_session
 
 if TYPE_CHECKING:
+    import onnx_ir as ir
     from matplotlib.axes import Axes
 
 Frames = NDArray[np.uint8]
@@ -105,6 +101,8 @@ class Bench:
 
     def row(self, name: str, networks: Callable[[], tuple[Run, Run]], judged: bool) -> Row:
         """Measure one way; one that fails is a row with its reason."""
+        from hummingbird_edge.quantize.quality import compare
+
         try:
             made, seconds = self.make(*networks(), None if judged else self.videos)
         except Exception as error:  # other people's quantizers raise whatever they like
@@ -171,6 +169,7 @@ def onnxruntime_networks(
     bench: Bench, data: dict[str, list[Inputs]], folder: Path, **options: Any
 ) -> tuple[Run, Run]:
     """Quantize both by ONNX Runtime's quantize_static, on weights widened to float32 for it."""
+    import onnx_ir as ir
     from onnxruntime.quantization import CalibrationDataReader, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
@@ -197,8 +196,11 @@ def onnxruntime_networks(
     return unet, vae
 
 
-def widened(model: ir.Model) -> ir.Model:
+def widened(model: "ir.Model") -> "ir.Model":
     """Return `model` with its weights in the graph, those stored in float16 as float32."""
+    import onnx_ir as ir
+    from onnx_ir.passes.common import RemoveUnusedNodesPass
+
     for value in model.graph.initializers.values():
         assert value.const_value is not None
         value.const_value = ir.tensor(value.const_value.numpy(), name=value.name)
@@ -232,6 +234,9 @@ def table(rows: list[Row], videos: int, captions: int) -> str:
 
 def measure(bench: Bench, ledger: Ledger, folder: Path) -> None:
     """Quantize the built-in model in every way, and measure each."""
+    from hummingbird_edge.export.precision import graphs_for
+    from hummingbird_edge.export.quantized import QuantizationPlan, quantize_bundle
+
     texts = bench.prompts[: bench.calibration]
     plan = QuantizationPlan(graphs_for("fp16+int8"), texts, bench.calibration, held_out=0)
     quantize_bundle(bench.bundle.folder, folder / "ours", plan, lambda _: None, force=False)
@@ -266,7 +271,7 @@ def main(
     output: Output = Path("quantization.json"),
 ) -> None:
     """Measure, print, write."""
-    needed = ("matplotlib", "openvino", "skimage", "torch", "accelerate")
+    needed = ("matplotlib", "onnx_ir", "openvino", "skimage", "torch", "accelerate")
     require_modules("benchmark,distill", *needed)
     require_output(output)
     if quick:

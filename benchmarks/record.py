@@ -15,7 +15,7 @@ from hummingbird_edge.benchmarks.machine import Machine
 from hummingbird_edge.runtime.bundle import Bundle
 from hummingbird_edge.runtime.errors import OutputError, RequestError
 
-__all__ = ["SCHEMA", "Record", "Row", "Spread", "write_beside"]
+__all__ = ["SCHEMA", "Record", "Row", "Spread", "sound", "write_beside"]
 
 SCHEMA = "hummingbird-edge/benchmark/1"
 
@@ -119,6 +119,16 @@ class Record:
                 f"{path} is not a whole result ({error}): measure again with this version"
             ) from error
         return cls(**texts, machine=machine, bundle=bundle, rows=rows)
+
+
+def sound(row: Row) -> Row:
+    """Return the row, or a failed one where a measure came out as no number."""
+    odd = [key for key, values in row.measures.items() if not all(map(math.isfinite, values))]
+    if not odd:
+        return row
+    return Row(
+        row.name, facts=row.facts, failure=f"its {', '.join(odd)} came out as NaN or without end"
+    )
 
 
 def write_beside(path: Path, data: bytes) -> None:

@@ -36,7 +36,6 @@ from hummingbird_edge.benchmarks.record import Row
 from hummingbird_edge.benchmarks.subject import open_subject, size_of
 from hummingbird_edge.benchmarks.table import by_row, shown
 from hummingbird_edge.benchmarks.video import request_for
-from hummingbird_edge.benchmarks.work import work_of
 from hummingbird_edge.runtime.bundle import Bundle
 from hummingbird_edge.runtime.command import require_modules, run_command
 from hummingbird_edge.runtime.placement import Option
@@ -77,6 +76,8 @@ class Task:
 
 def measure(task: Task) -> Row:
     """Time a stage and the product that is its ceiling, in a process that does nothing else."""
+    from hummingbird_edge.benchmarks.work import work_of
+
     bundle = Bundle.open(task.bundle)
     rate = attention_rate = product_rate(arithmetic(task))
     if task.option.precision == "int8" and task.stage != "text_encoder":

@@ -31,11 +31,13 @@ from hummingbird_edge.runtime.placement import precisions_of
 from hummingbird_edge.runtime.request import Request, parse_size
 from hummingbird_edge.runtime.text_to_video import TextToVideo
 
-__all__ = ["COLD", "PARTS", "Case", "cases", "measure", "request_for", "with_agreement"]
+__all__ = ["CACHES", "COLD", "PARTS", "Case", "cases", "measure", "request_for", "with_agreement"]
 
 PROMPT, SEED = "a red circle moving right", 7
 PARTS = ("load_s", "text_encoder_s", "unet_s", "decoder_s", "post_s", "encode_s")
 COLD = ("open", "load", "video")
+CACHES = ("XDG_CACHE_HOME", "WIN_PD_OVERRIDE_LOCAL_APPDATA")
+"""Where platformdirs looks for a user's cache, on Linux and on Windows."""
 _ORDER = ("fp32", "fp16", "bf16", "int8")
 
 
@@ -199,9 +201,7 @@ def limit_threads(count: int) -> None:
 
 def set_caches(folder: str) -> None:
     """Let this process find nothing that was compiled before; raises DeviceError."""
-    # Where platformdirs looks for a user's cache, on Linux and on Windows.
-    for name in ("XDG_CACHE_HOME", "WIN_PD_OVERRIDE_LOCAL_APPDATA"):
-        os.environ[name] = folder
+    os.environ.update(dict.fromkeys(CACHES, folder))
     if not user_cache_path("hummingbird-edge").is_relative_to(folder):
         raise DeviceError("this system's folder for caches cannot be moved: nothing would be cold")
 

@@ -246,6 +246,9 @@ def test_each_runs_whole(
             assert "ONNX Runtime, defaults" in row.name
     for row in found.rows:
         assert row.name.partition(",")[0] in done.stdout
+        # The same weights and inputs: float32 agrees with PyTorch, whoever runs it.
+        if "fp32" in row.name and "agreement_db" in row.measures and name != "headline":
+            assert row["agreement_db"].least > 80
 
 
 @pytest.mark.parametrize(
@@ -261,7 +264,7 @@ def test_each_runs_whole(
         ("compare", ("a.json", "b.json"), 2, "a.json cannot be read"),
         ("headline", (), 2, "give --full-size FOLDER or --quick"),
         ("distillation", (".",), 2, "has no teacher: run hb-distill all"),
-        ("agreement", ("model.pt",), 2, "give both or neither"),
+        ("agreement", ("--bundle", "a"), 2, "--bundle needs the CHECKPOINT"),
         ("headline", ("--quick", "--quantized", "nowhere"), 1, "nowhere"),
         ("latency", ("--output", "a.md"), 1, "give a name that ends in .json"),
         ("scaling", ("--quick", "--full-size", "."), 2, "--quick measures the built-in model"),
