@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from hummingbird_edge.runtime.command import require_modules, run_command
+from hummingbird_edge.runtime.command import Version, require_modules, run_command
 from hummingbird_edge.runtime.errors import RequestError
 
 __all__ = ["main"]
@@ -29,7 +29,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 @app.callback()
-def needs_pytorch() -> None:
+def needs_pytorch(version: Version = False) -> None:
     """Train, prune, distil and judge models of moving shapes, or of your own videos."""
     require_modules("distill", "torch", "safetensors", "accelerate")
 

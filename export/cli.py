@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hummingbird_edge.runtime.command import require_modules, run_command
+from hummingbird_edge.runtime.command import Version, require_modules, run_command
 from hummingbird_edge.runtime.errors import RequestError
 
 if TYPE_CHECKING:
@@ -25,6 +25,11 @@ RANDOM_LICENCE = "Random weights, made by hummingbird-edge: no terms."
 _QUANTIZING = ("onnx", "onnx_ir", "skimage", "matplotlib")
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+@app.callback()
+def bundles(version: Version = False) -> None:
+    """Build bundles of ONNX graphs, quantize them, and look into them."""
 
 
 @app.command()

@@ -106,6 +106,7 @@ def quantize_bundle(
     bundle = Bundle.open(source)
     _require_float32(bundle, plan)
     require_free(out, force)
+    trajectories(bundle, plan.prompts[:1], plan.seed, plan.size)  # or sizes that no video has
     with beside(out) as folder:
         shutil.copytree(source, folder, dirs_exist_ok=True)
         found = _Quantization(bundle, folder, plan, report, judge).run()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hummingbird_edge.runtime.command import run_command
+from hummingbird_edge.runtime.command import Version, run_command
 from hummingbird_edge.runtime.errors import RequestError
 
 if TYPE_CHECKING:
@@ -75,18 +75,13 @@ def run(
     tune: Annotated[
         bool, typer.Option("--tune", help="Measure every way to run this size; auto remembers it.")
     ] = False,
-    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+    version: Version = False,
 ) -> None:
     """Make a video from a prompt.
 
     Progress goes to stderr; stdout has the path of the video and a line of timings.
     Omitted settings are the bundle's own defaults.
     """
-    if version:
-        from importlib.metadata import version as version_of
-
-        print(version_of("hummingbird-edge"))
-        return
     if info is not None:
         _print_info(info, as_json)
         return

@@ -1,19 +1,34 @@
-"""What both commands share: errors as one sentence and an exit code, never a traceback."""
+"""What all commands share: errors as one sentence and an exit code, never a traceback."""
 
 import io
 import sys
 from importlib.util import find_spec
+from typing import Annotated
 
 import typer
 
 from hummingbird_edge.runtime.errors import DeviceError, HummingbirdError
 
-__all__ = ["require_modules", "run_command"]
+__all__ = ["Version", "require_modules", "run_command"]
 
 _INTERRUPTED = 130
 """The status by which a shell knows that Ctrl-C ended a program."""
 _UsageError: type[Exception] = typer.BadParameter.__base__  # type: ignore[assignment]
 """Click's own class, wherever this Typer keeps Click."""
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        print(version("hummingbird-edge"))
+        raise typer.Exit
+
+
+Version = Annotated[
+    bool,
+    typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True),
+]
 
 
 def run_command(app: typer.Typer, name: str, left: str = "nothing half-written is left") -> None:

@@ -88,8 +88,9 @@ def test_every_option_is_in_the_readme(app: typer.Typer, known: set[str]) -> Non
     assert missing == set()
 
 
-def test_version(hb: Command) -> None:
-    done = hb("hb-run", "--version")
+@pytest.mark.parametrize("command", ["hb-run", "hb-export", "hb-distill"])
+def test_version(hb: Command, command: str) -> None:
+    done = hb(command, "--version")
     expected = importlib.metadata.version("hummingbird-edge")
     assert (done.returncode, done.stdout, done.stderr) == (0, f"{expected}\n", "")
 
