@@ -196,8 +196,9 @@ def test_latency_measures_every_device_and_adds_up(tmp_path: Path) -> None:
     assert {row.name.split()[0] for row in found.rows} >= {"cpu", "openvino"}
     for row in found.rows:
         assert not row.failure
-        assert len(row.measures["video_s"]) == 5
-        assert len(row.measures["unet_step_s"]) == 20
+        assert len(row.measures["video_s"]) == 5 * 3
+        assert len(row.measures["unet_step_s"]) == 20 * 3
+        assert row.facts["processes"] == 3
         # Of the whole; the parts have clocks of their own.
         assert row.median("elsewhere_s") < 0.03 * row.median("video_s")
         assert row.median("peak_mib") > 100
