@@ -24,6 +24,7 @@ import typer
 from numpy.typing import NDArray
 
 from hummingbird_edge.benchmarks.apart import reason_of
+from hummingbird_edge.benchmarks.inputs import Inputs
 from hummingbird_edge.benchmarks.ledger import KEPT, Ledger, require_output
 from hummingbird_edge.benchmarks.options import Output
 from hummingbird_edge.benchmarks.record import Row
@@ -42,7 +43,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 Frames = NDArray[np.uint8]
-Inputs = dict[str, NDArray[Any]]
 FIRST_SEED = 10_000
 STAGES = ("unet", "vae_decoder")
 
