@@ -19,7 +19,7 @@ from hummingbird_edge.distill.train.model import Model
 from hummingbird_edge.distill.train.run import Run
 from hummingbird_edge.distill.train.sampling import embed_guidance, generate
 from hummingbird_edge.export.models.unet import UNet
-from hummingbird_edge.runtime.bundle.bundle import sha256_of
+from hummingbird_edge.runtime.files import sha256_of
 
 __all__ = ["VARIANTS", "ablate", "ablation_table"]
 

@@ -288,9 +288,10 @@ def _command(settings: dict[str, object]) -> str:
     import shlex
     import subprocess
 
-    from hummingbird_edge.runtime.bundle.bundle import BUILTIN, sha256_of
+    from hummingbird_edge.runtime.bundle.bundle import BUILTIN
     from hummingbird_edge.runtime.bundle.manifest import MANIFEST
     from hummingbird_edge.runtime.errors import OutputError
+    from hummingbird_edge.runtime.files import sha256_of
 
     try:
         parts = ["hb-run", "--size", f"{settings['width']}x{settings['height']}"]

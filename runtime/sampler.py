@@ -21,7 +21,7 @@ spacings of timesteps are named as in Lin et al. 2024 (arXiv:2305.08891); the gu
 embedding is Meng et al. 2023 (arXiv:2210.03142).
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 
 from hummingbird_edge.runtime.errors import RequestError
 
-__all__ = ["Sampler", "Step", "guidance_embedding"]
+__all__ = ["Sampler", "Step", "guidance_embedding", "sample"]
 
 Latents = NDArray[np.float32]
 
@@ -174,6 +174,24 @@ class Step:
         if self.count == 1:
             return denoised, denoised
         return sampler.add_noise(denoised, noise, self.t_prev), denoised
+
+
+def sample(
+    denoiser: Callable[[Latents, int], Latents],
+    sampler: Sampler,
+    steps: int,
+    x_T: Latents,
+    noise: Callable[[int], Latents],
+) -> Iterator[tuple[Step, Latents]]:
+    """Take `steps` from pure noise `x_T`, yielding each step with its denoised latents.
+
+    `denoiser` returns the network's output for latents and a timestep, `noise` the Gaussian noise
+    of a step by its index; all arrays are shaped like `x_T`. Luo et al. 2023, algorithm 3.
+    """
+    x_t = x_T
+    for step in sampler.steps(steps):
+        x_t, denoised = step(x_t, denoiser(x_t, step.t), noise(step.index))
+        yield step, denoised
 
 
 def guidance_embedding(guidance: float, width: int) -> NDArray[np.float32]:

@@ -22,7 +22,7 @@ from hummingbird_edge.export.models.config import ModelConfig
 from hummingbird_edge.export.stage import STAGES as EXPORTED
 from hummingbird_edge.export.variant import VARIANTS, save_variant
 from hummingbird_edge.export.weights import CheckpointWeights, RandomWeights, Weights
-from hummingbird_edge.runtime.bundle.bundle import Bundle, sha256_of
+from hummingbird_edge.runtime.bundle.bundle import Bundle
 from hummingbird_edge.runtime.devices.backend import Backend
 from hummingbird_edge.runtime.devices.device import Device
 from hummingbird_edge.runtime.engines.session import open_session
@@ -32,6 +32,7 @@ from hummingbird_edge.runtime.errors import (
     OutputError,
     RequestError,
 )
+from hummingbird_edge.runtime.files import sha256_of
 
 NANO = Path(__file__).parent / "data" / "nano_07b_merged_all.pt"
 STAGES = ["text_encoder", "unet", "vae_decoder", "vae_encoder"]

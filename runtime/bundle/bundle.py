@@ -10,20 +10,12 @@ from pathlib import Path
 
 from hummingbird_edge.runtime.bundle.manifest import MANIFEST, Manifest
 from hummingbird_edge.runtime.errors import BundleError
+from hummingbird_edge.runtime.files import sha256_of
 
-__all__ = ["BUILTIN", "Bundle", "sha256_of"]
+__all__ = ["BUILTIN", "Bundle"]
 
 BUILTIN = Path(__file__).parent.parent / "builtin"
 """The bundle that is installed with the runtime."""
-
-
-def sha256_of(path: Path) -> str:
-    """Return the SHA-256 of a file in hexadecimal, read in pieces."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while piece := file.read(1 << 22):
-            digest.update(piece)
-    return digest.hexdigest()
 
 
 @dataclass(frozen=True)

@@ -19,10 +19,11 @@ from PIL import Image
 import hummingbird_edge.runtime
 from hummingbird_edge.export.precision import graphs_for
 from hummingbird_edge.export.quantized import QuantizationPlan, quantize_bundle
-from hummingbird_edge.runtime.bundle.bundle import BUILTIN, Bundle, sha256_of
+from hummingbird_edge.runtime.bundle.bundle import BUILTIN, Bundle
 from hummingbird_edge.runtime.bundle.manifest import MANIFEST
 from hummingbird_edge.runtime.devices.backend import Backend
 from hummingbird_edge.runtime.devices.device import Device
+from hummingbird_edge.runtime.files import sha256_of
 from hummingbird_edge.runtime.pipeline import TextToVideo
 from hummingbird_edge.runtime.placement.trial import run_trial, snr_db
 
