@@ -147,7 +147,7 @@ def _make_all(
     asked: dict[str, Any],
     show: "_Show",
 ) -> None:
-    from hummingbird_edge.runtime.media.preview import require_preview
+    from hummingbird_edge.runtime.decoder import require_preview
     from hummingbird_edge.runtime.media.video import check_output
     from hummingbird_edge.runtime.request import Request
 

@@ -8,13 +8,13 @@ from numpy.typing import NDArray
 
 from hummingbird_edge.runtime.bundle.manifest import Manifest
 from hummingbird_edge.runtime.errors import RequestError
-from hummingbird_edge.runtime.media.preview import linear_preview, require_preview
+from hummingbird_edge.runtime.media.preview import linear_preview
 from hummingbird_edge.runtime.placement.planner import decoder_sizes
 from hummingbird_edge.runtime.placement.runner import Runner
 from hummingbird_edge.runtime.placement.stages import Stages
 from hummingbird_edge.runtime.result import to_pixels
 
-__all__ = ["decode", "decode_by", "preview"]
+__all__ = ["decode", "decode_by", "preview", "require_preview"]
 
 Floats = NDArray[np.float32]
 
@@ -70,3 +70,12 @@ def preview(latents: Floats, manifest: Manifest, stages: Stages) -> NDArray[np.u
             f"leave --preview out, or give more --max-memory"
         )
     return linear_preview(latents, matrix, max(1, manifest.model.vae_downsampling // 2))
+
+
+def require_preview(manifest: Manifest) -> None:
+    """Raise RequestError where a bundle has nothing to preview with."""
+    if manifest.latent_to_rgb is None and "tiny_decoder" not in manifest.stages:
+        raise RequestError(
+            f"{manifest.name} has no tiny decoder and no map for previews: "
+            f"build the bundle again, or leave --preview out"
+        )

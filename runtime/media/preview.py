@@ -9,19 +9,7 @@ its latents allow this ("latent to RGB"); hues and brightness come out, edges do
 import numpy as np
 from numpy.typing import NDArray
 
-from hummingbird_edge.runtime.bundle.manifest import Manifest
-from hummingbird_edge.runtime.errors import RequestError
-
-__all__ = ["linear_preview", "require_preview"]
-
-
-def require_preview(manifest: Manifest) -> None:
-    """Raise RequestError where a bundle has nothing to preview with."""
-    if manifest.latent_to_rgb is None and "tiny_decoder" not in manifest.stages:
-        raise RequestError(
-            f"{manifest.name} has no tiny decoder and no map for previews: "
-            f"build the bundle again, or leave --preview out"
-        )
+__all__ = ["linear_preview"]
 
 
 def linear_preview(
