@@ -234,12 +234,17 @@ def table(rows: list[Row], videos: int, captions: int) -> str:
 
 def measure(bench: Bench, ledger: Ledger, folder: Path) -> None:
     """Quantize the built-in model in every way, and measure each."""
-    from hummingbird_edge.export.precision import graphs_for
-    from hummingbird_edge.export.quantized import QuantizationPlan, quantize_bundle
+    from hummingbird_edge.quantize import quantize_bundle
 
     texts = bench.prompts[: bench.calibration]
-    plan = QuantizationPlan(graphs_for("fp16+int8"), texts, bench.calibration, held_out=0)
-    quantize_bundle(bench.bundle.folder, folder / "ours", plan, lambda _: None, force=False)
+    quantize_bundle(
+        bench.bundle.folder,
+        folder / "ours",
+        precision="fp32+fp16+int8",
+        prompts=texts,
+        calibration=bench.calibration,
+        held_out=0,
+    )
     ours, data = Bundle.open(folder / "ours"), bench.calibration_data()
     seconds = bench.make(*bench.networks(bench.bundle, "cpu", "fp32"), bench.videos)[1]
     exact = {"all_right": (bench.accuracy(bench.references),), "video_s": seconds}

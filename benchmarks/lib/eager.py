@@ -31,7 +31,7 @@ def config_of(bundle: Bundle) -> ModelConfig:
 def random_module(config: ModelConfig, stage: str, half_stored: bool = True) -> nn.Module:
     """Return a stage's module with the weights of seed 0, as a bundle stores them."""
     known = STAGES[stage]
-    module = known.module(RandomWeights().load(known.network, config)).eval()
+    module = known.module(RandomWeights().load(known.network, config), config).eval()
     if half_stored:
         round_to_float16(module)
     return module
