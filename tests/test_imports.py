@@ -89,7 +89,7 @@ def test_commands_start_light(command: str) -> None:
     """`--help` is instant: nothing heavy is imported before a command has work to do."""
     program = (
         f"import sys\nimport hummingbird_edge.{command}.cli\n"
-        f"heavy = {{'numpy', 'onnxruntime', 'av', 'PIL', 'tokenizers', *{HEAVY!r}}}\n"
+        f"heavy = {{'numpy', 'onnxruntime', 'av', 'PIL', 'imageio', 'tokenizers', *{HEAVY!r}}}\n"
         f"print(sorted(set(sys.modules) & heavy))"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
