@@ -38,8 +38,7 @@ def script(name: str, *arguments: object, cwd: Path) -> "subprocess.CompletedPro
         cwd=cwd,
         capture_output=True,
         text=True,
-        encoding="utf-8",
-        env=os.environ | {"PYTHONUTF8": "1", "COLUMNS": "200"},
+        env=os.environ | {"COLUMNS": "200"},
         timeout=300,
     )
 

@@ -29,7 +29,7 @@ SIZES = {
 
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("HUMMINGBIRD_CACHE", str(tmp_path / "cache"))
     return tmp_path / "cache"
 
 
@@ -144,8 +144,8 @@ def test_tuning_as_a_command(hb: Command) -> None:
 def test_a_broken_record_is_no_record(own_cache: Path) -> None:
     bundle = Bundle.open(BUILTIN)
     tune(bundle, {"text_encoder": {"batch": 1}})
-    (record,) = (own_cache / "hummingbird-edge" / "tuning").iterdir()
-    record.write_text('{"text_encoder": {"stage": 1}}')
+    (record,) = (own_cache / "tuning").iterdir()
+    record.write_text('{"text_encoder": {"stage": 1}}', encoding="utf-8")
     assert recall(bundle, {"text_encoder": {"batch": 1}}) == {}
 
 

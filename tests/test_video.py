@@ -161,7 +161,7 @@ def test_check_output_accepts_and_leaves_no_trace(tmp_path: Path, name: str) -> 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_parent_missing_or_a_file(tmp_path: Path, name: str) -> None:
-    (tmp_path / "file").write_text("text")
+    (tmp_path / "file").write_text("text", encoding="utf-8")
     for parent in ("missing", "file"):
         with pytest.raises(OutputError, match="not an existing folder"):
             video.check_output(tmp_path / parent / name)
@@ -183,7 +183,7 @@ def test_name_too_long_is_found_before_any_work(tmp_path: Path) -> None:
 
 def test_target_of_the_other_kind(tmp_path: Path) -> None:
     (tmp_path / "out.mp4").mkdir()
-    (tmp_path / "out").write_text("text")
+    (tmp_path / "out").write_text("text", encoding="utf-8")
     with pytest.raises(OutputError, match="existing folder"):
         video.check_output(tmp_path / "out.mp4")
     with pytest.raises(OutputError, match="existing file"):
@@ -195,7 +195,7 @@ def test_folder_of_others_is_never_replaced(
 ) -> None:
     out = tmp_path / "out"
     video.write_video(out, noise(), 8, SETTINGS)
-    (out / "notes.txt").write_text("mine")
+    (out / "notes.txt").write_text("mine", encoding="utf-8")
     with pytest.raises(OutputError, match="other things"):
         video.write_video(out, noise(), 8, SETTINGS)
     assert "notes.txt" in left(out)
