@@ -185,6 +185,7 @@ def test_an_exponent_is_the_slope_of_logarithms() -> None:
     assert np.isnan(exponent(pairs[:1]))
 
 
+@pytest.mark.slow
 def test_latency_measures_every_device_and_adds_up(tmp_path: Path) -> None:
     done = script("latency", "--quick", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
@@ -215,6 +216,7 @@ def test_latency_measures_every_device_and_adds_up(tmp_path: Path) -> None:
     assert len(re.findall(r"\| video_s \|", compared.stdout)) == len(found.rows)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "arguments", "rows"),
     [

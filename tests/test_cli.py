@@ -305,6 +305,7 @@ def test_inspect_tells_what_is_in_a_bundle(hb: Command, nano_bundle: Path) -> No
     assert json.loads(done.stdout) == json.loads(manifest)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "status", "message"),
     [

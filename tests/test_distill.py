@@ -44,6 +44,8 @@ from hummingbird_edge.runtime.errors import (
 )
 from hummingbird_edge.runtime.pipeline import TextToVideo
 
+pytestmark = pytest.mark.slow
+
 WORLD = World(
     colours=("red", "blue"),
     shapes=("circle", "square"),

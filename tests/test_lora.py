@@ -26,6 +26,8 @@ from hummingbird_edge.runtime.errors import CheckpointError
 from hummingbird_edge.runtime.media.video import write_video
 from hummingbird_edge.runtime.tokenizer import Tokenizer
 
+pytestmark = pytest.mark.slow
+
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
 
 WORLD = World(resolution=16, frames=4)

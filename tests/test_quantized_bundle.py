@@ -22,6 +22,8 @@ from hummingbird_edge.runtime.errors import DeviceError
 from hummingbird_edge.runtime.pipeline import TextToVideo
 from tests.conftest import export
 
+pytestmark = pytest.mark.slow
+
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
 PROMPTS = [
     "a red circle moving right",
