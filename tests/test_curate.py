@@ -206,6 +206,7 @@ def test_bad_folders_are_refused(folder: Path, tmp_path: Path) -> None:
         curate_folder(folder, tmp_path / "file", TemplateEnricher(), Thresholds())
 
 
+@pytest.mark.slow
 def test_the_command_says_it_in_one_sentence(hb: Command, folder: Path, tmp_path: Path) -> None:
     done = hb("hb-distill", "curate", folder, tmp_path / "out")
     assert done.returncode == 0, done.stderr

@@ -33,6 +33,7 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "cache"
 
 
+@pytest.mark.slow
 def test_every_device_has_a_line(hb: Command) -> None:
     done = hb("hb-run", "--list-devices", "--json")
     assert (done.returncode, done.stderr) == (0, "")
@@ -134,6 +135,7 @@ def test_the_fastest_right_way_wins_and_is_used(own_cache: Path) -> None:
     assert {placed.why for placed in pipeline.placed.values()} == {"asked for"}
 
 
+@pytest.mark.slow
 def test_tuning_as_a_command(hb: Command) -> None:
     done = hb("hb-run", "--tune", "--size", "32x32", "--frames", "2", "--json")
     assert done.returncode == 0, done.stderr
