@@ -3,6 +3,7 @@
 import random
 
 import numpy as np
+import pytest
 
 from hummingbird_edge.distill.recipe import BUILTIN_RECIPE
 from hummingbird_edge.distill.score import (
