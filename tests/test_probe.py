@@ -113,6 +113,7 @@ def test_wrong_numbers_and_shirkers_do_not_work(
     assert reason in verdict.reason
 
 
+@pytest.mark.slow
 def test_the_fastest_right_way_wins_and_is_used(own_cache: Path) -> None:
     bundle, heard = Bundle.open(BUILTIN), list[Measurement]()
     assert recall(bundle, SIZES) == {}

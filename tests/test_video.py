@@ -138,6 +138,8 @@ def test_folder_is_lossless_and_every_frame_knows_its_settings(tmp_path: Path) -
 @pytest.mark.parametrize("name", [*NAMES, "OUT.MP4", "катя 🐈.gif"])
 @pytest.mark.parametrize("count", [1, 3])
 def test_settings_round_trip(tmp_path: Path, name: str, count: int) -> None:
+    if not name.isascii() and sys.getfilesystemencoding() == "ascii":
+        pytest.skip("this system cannot have such a name")
     path = tmp_path / name
     video.write_video(path, flat(count), 8, SETTINGS)
     assert video.read_settings(path) == SETTINGS
