@@ -135,11 +135,14 @@ def test_sharded_folder(tmp_path: Path) -> None:
         read_checkpoint(tmp_path)
     assert set(read_checkpoint(tmp_path, filename="w-2.safetensors").tensors) == {"b"}
     index = tmp_path / "w.safetensors.index.json"
-    index.write_text(json.dumps({"weight_map": {"a": "w-1.safetensors", "b": "w-2.safetensors"}}))
+    index.write_text(
+        json.dumps({"weight_map": {"a": "w-1.safetensors", "b": "w-2.safetensors"}}),
+        encoding="utf-8",
+    )
     checkpoint = read_checkpoint(tmp_path)
     _assert_same(checkpoint, {"a": torch.ones(2), "b": torch.zeros(3)})
     assert len(checkpoint.sha256()) == 64
-    index.write_text(json.dumps({"weight_map": {"a": "../w-1.safetensors"}}))
+    index.write_text(json.dumps({"weight_map": {"a": "../w-1.safetensors"}}), encoding="utf-8")
     with pytest.raises(CheckpointError, match="outside"):
         read_checkpoint(tmp_path)
 
@@ -152,7 +155,7 @@ def test_hub_cache_serves_offline(
     home = tmp_path / "models--owner--name"
     (home / "snapshots" / COMMIT).mkdir(parents=True)
     (home / "refs").mkdir()
-    (home / "refs" / "main").write_text(COMMIT)
+    (home / "refs" / "main").write_text(COMMIT, encoding="utf-8")
     torch.save({"a": torch.ones(2)}, home / "snapshots" / COMMIT / "07B_merged_all.pt")
     torch.save({"b": torch.ones(2)}, home / "snapshots" / COMMIT / "09B_merged_all.pt")
     checkpoint = read_checkpoint("owner/name", cache_dir=tmp_path, revision=revision)

@@ -24,6 +24,8 @@ from hummingbird_edge.runtime.errors import DeviceError
 from hummingbird_edge.runtime.pipeline import TextToVideo
 from tests.conftest import DATA, command_line, export
 
+pytestmark = pytest.mark.slow
+
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
 PROMPTS = [
     "a red circle moving right",
@@ -93,7 +95,7 @@ def test_the_bundle_says_what_was_done(int8_bundle: Path) -> None:
 def test_the_same_seed_gives_the_same_graphs(
     int8_bundle: Path, prompts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))  # nothing is known from before
+    monkeypatch.setenv("HUMMINGBIRD_CACHE", str(tmp_path / "cache"))  # nothing is known from before
     asked = ["--precision", "unet=int8", "--calibration", 4, "--held-out", 0]
     assert _quantize(BUILTIN, tmp_path / "again", "--prompts", prompts, *asked) == 0
     graph = Path("unet") / "int8.onnx_data"

@@ -83,7 +83,6 @@ def wine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Wine]:
             # Where a program crashes, its end and not a debugger that waits.
             "WINEDLLOVERRIDES": "mscoree,mshtml=;winedbg.exe=d",
             "PYTHONPATH": f"{windows(folder / 'site')};{windows(modules)}",
-            "PYTHONUTF8": "1",
         }
 
         def run(program: str, *arguments: object) -> "subprocess.CompletedProcess[str]":
