@@ -163,6 +163,27 @@ def test_models_are_checkpoints_that_export_reads(run: Path, name: str) -> None:
     )
 
 
+def test_a_model_that_cannot_be_moved_into_place_leaves_the_old_one(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, model = tmp_path / "model", Model.read(run / "student")
+    model.write(folder)
+    before = {p.relative_to(folder): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+    real, failures = Path.replace, [OSError(13, "Permission denied")]
+
+    def fail_once(self: Path, target: Path) -> Path:
+        if target == folder and failures:
+            raise failures.pop()
+        return real(self, target)
+
+    monkeypatch.setattr(Path, "replace", fail_once)
+    with pytest.raises(OutputError, match="Permission denied"):
+        model.write(folder)
+    after = {p.relative_to(folder): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+    assert after == before
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
 def test_models_make_clips(run: Path) -> None:
     for name, steps in (("teacher", 3), ("student", 4)):
         model = Model.read(run / name).frozen()

@@ -21,12 +21,8 @@ from numpy.typing import NDArray
 from hummingbird_edge.distill.data.clips import Clips
 from hummingbird_edge.distill.data.enrich import Enricher
 from hummingbird_edge.distill.data.filters import Measures, fingerprint, measure_video
-from hummingbird_edge.distill.data.videos import (
-    CaptionedVideo,
-    TooShortError,
-    find_videos,
-    read_frames,
-)
+from hummingbird_edge.distill.data.frames import TooShortError, read_frames
+from hummingbird_edge.distill.data.videos import CaptionedVideo, find_videos
 from hummingbird_edge.distill.train.model import Model
 from hummingbird_edge.distill.train.processes import device
 from hummingbird_edge.runtime.errors import OutputError, RequestError

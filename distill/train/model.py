@@ -27,6 +27,7 @@ from hummingbird_edge.export.stage import PREFIXES
 from hummingbird_edge.export.vocabulary import Vocabulary
 from hummingbird_edge.export.weights import CheckpointWeights
 from hummingbird_edge.runtime.errors import CheckpointError, OutputError
+from hummingbird_edge.runtime.files import atomic_folder, write_json
 from hummingbird_edge.runtime.tokenizer import Tokenizer
 
 __all__ = ["Model"]
@@ -79,22 +80,15 @@ class Model:
             for name, network in networks.items()
             for key, tensor in network.state_dict().items()
         }
-        partial = folder.with_name(folder.name + ".partial")
         try:
-            shutil.rmtree(partial, ignore_errors=True)
-            partial.mkdir(parents=True)
-            save_file(tensors, partial / "model.safetensors")
-            text = json.dumps(self.config.to_dict(), indent=2) + "\n"
-            (partial / "config.json").write_text(text, encoding="utf-8", newline="\n")
-            shutil.copytree(self.tokenizer.folder, partial / "tokenizer")
-            shutil.rmtree(folder, ignore_errors=True)
-            partial.replace(folder)
+            with atomic_folder(folder) as partial:
+                save_file(tensors, partial / "model.safetensors")
+                write_json(partial / "config.json", self.config.to_dict())
+                shutil.copytree(self.tokenizer.folder, partial / "tokenizer")
         except (OSError, SafetensorError) as error:
             raise OutputError(
                 f"{folder} cannot be written ({error}): make room and run the command again"
             ) from error
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
 
     def with_unet(self, config: ModelConfig, weights: Mapping[str, torch.Tensor]) -> "Model":
         """Return the model with another U-Net, built by `config` and given `weights`."""
