@@ -19,7 +19,7 @@ from hummingbird_edge.distill.train.model import Model
 from hummingbird_edge.distill.train.run import Run
 from hummingbird_edge.distill.train.sampling import embed_guidance, generate
 from hummingbird_edge.export.models.unet import UNet
-from hummingbird_edge.runtime.files import sha256_of
+from hummingbird_edge.runtime.files import atomic_path, sha256_of, write_json
 
 __all__ = ["VARIANTS", "ablate", "ablation_table"]
 
@@ -39,9 +39,8 @@ def ablate(sources: Sources, recipe: Recipe, steps: int, captions: int, seed: in
     for name in VARIANTS:
         if found.get(name, {}).get("steps") != steps or found[name].get("captions") != captions:
             found[name] = _train_and_judge(name, sources, recipe, steps, captions, seed)
-            partial = path.with_suffix(".partial")
-            partial.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
-            partial.replace(path)
+            with atomic_path(path) as partial:
+                write_json(partial, found)
 
 
 def _train_and_judge(

@@ -11,6 +11,7 @@ from hummingbird_edge.distill.world.shapes import FULL, World, words
 from hummingbird_edge.export.models.config import ModelConfig, TextConfig, UNetConfig, VAEConfig
 from hummingbird_edge.export.vocabulary import Vocabulary
 from hummingbird_edge.runtime.bundle.manifest import Defaults
+from hummingbird_edge.runtime.files import atomic_folder
 from hummingbird_edge.runtime.tokenizer import Tokenizer
 
 __all__ = ["BUILTIN_RECIPE", "Recipe"]
@@ -45,7 +46,8 @@ class Recipe:
         length = self.teacher.text.context_length
         if not (folder / "tokenizer" / "vocab.json").exists():
             vocabulary = Vocabulary.clip().restricted_to(words(self.world.pairs > 0))
-            vocabulary.write(folder / "tokenizer", length)
+            with atomic_folder(folder / "tokenizer") as partial:
+                vocabulary.write(partial, length)
         return Tokenizer(folder / "tokenizer", length)
 
     def teacher_config(self, tokenizer: Tokenizer, scaling_factor: float) -> ModelConfig:

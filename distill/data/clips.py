@@ -14,6 +14,7 @@ from hummingbird_edge.distill.world.shapes import World, sample_training
 from hummingbird_edge.export.models.config import ModelConfig
 from hummingbird_edge.export.models.vae import VAE
 from hummingbird_edge.runtime.errors import CheckpointError, OutputError
+from hummingbird_edge.runtime.files import atomic_path
 from hummingbird_edge.runtime.tokenizer import Tokenizer
 
 __all__ = ["Clips", "encode"]
@@ -73,10 +74,9 @@ class Clips:
 
         try:
             with safe_open(path, "pt") as file:
-                facts = json.loads(file.metadata()["clips"])
-                return cls(
-                    file.get_tensor("latents"), facts["captions"], float(facts["scaling_factor"])
-                )
+                entries = json.loads(file.metadata()["clips"])
+                latents, captions = file.get_tensor("latents"), entries["captions"]
+                return cls(latents, captions, float(entries["scaling_factor"]))
         except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
             raise CheckpointError(
                 f"{path} holds no encoded clips ({type(error).__name__}): "
@@ -89,18 +89,16 @@ class Clips:
         from safetensors.torch import save_file
 
         captions = [list(texts) for texts in self.captions]
-        facts = {"captions": captions, "scaling_factor": self.scaling_factor}
-        partial = path.with_suffix(".partial")
+        entries = {"captions": captions, "scaling_factor": self.scaling_factor}
+        latents, metadata = self.latents.contiguous(), {"clips": json.dumps(entries)}
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            save_file({"latents": self.latents.contiguous()}, partial, {"clips": json.dumps(facts)})
-            partial.replace(path)
+            with atomic_path(path) as partial:
+                save_file({"latents": latents}, partial, metadata)
         except (OSError, SafetensorError) as error:
             raise OutputError(
                 f"{path} cannot be written ({error}): make room and run the command again"
             ) from error
-        finally:
-            partial.unlink(missing_ok=True)
 
     def check_fits(self, config: ModelConfig) -> None:
         """Raise CheckpointError where these latents are not those of a model's VAE."""

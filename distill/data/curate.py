@@ -26,6 +26,7 @@ from hummingbird_edge.distill.data.videos import CaptionedVideo, find_videos
 from hummingbird_edge.distill.train.model import Model
 from hummingbird_edge.distill.train.processes import device
 from hummingbird_edge.runtime.errors import OutputError, RequestError
+from hummingbird_edge.runtime.files import atomic_path
 
 __all__ = ["Report", "Thresholds", "curate_folder", "encode_curated"]
 
@@ -236,9 +237,8 @@ def _write(output: Path, kept: Sequence[Kept], dropped: Sequence[Dropped]) -> No
         "dropped.json": json.dumps([asdict(entry) for entry in dropped], indent=2) + "\n",
     }
     for name, text in texts.items():
-        partial = output / f"{name}.partial"
-        partial.write_text(text, encoding="utf-8", newline="\n")
-        partial.replace(output / name)
+        with atomic_path(output / name) as partial:
+            partial.write_text(text, encoding="utf-8", newline="\n")
 
 
 def encode_curated(

@@ -20,6 +20,7 @@ from torch import nn
 from hummingbird_edge.export.models.config import UNetConfig
 from hummingbird_edge.export.models.unet import ResBlock, Stage, UNet
 from hummingbird_edge.runtime.errors import RequestError
+from hummingbird_edge.runtime.files import write_json
 
 __all__ = ["Block", "Probe", "Pruning", "importance", "plan_pruning", "prune"]
 
@@ -59,7 +60,7 @@ class Pruning:
 
     def write(self, path: Path) -> None:
         """Write the choice as JSON."""
-        path.write_text(json.dumps(asdict(self), indent=2) + "\n", encoding="utf-8", newline="\n")
+        write_json(path, asdict(self))
 
     def table(self) -> str:
         """Return what was measured and kept as a Markdown table."""
