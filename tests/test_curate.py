@@ -20,8 +20,8 @@ from hummingbird_edge.distill.data.enrich import KEY, ChatEnricher, TemplateEnri
 from hummingbird_edge.distill.data.filters import measure_video
 from hummingbird_edge.distill.data.frames import MAX_PIXELS, read_frames
 from hummingbird_edge.distill.data.videos import find_videos
-from hummingbird_edge.distill.world.render import render
-from hummingbird_edge.distill.world.shapes import FULL, Scene
+from hummingbird_edge.distill.world.shapes.render import render
+from hummingbird_edge.distill.world.shapes.scene import FULL, Scene
 from hummingbird_edge.runtime.errors import DeviceError, OutputError, RequestError
 from hummingbird_edge.runtime.media.video import write_video
 
@@ -287,7 +287,7 @@ def test_bad_folders_are_refused(folder: Path, tmp_path: Path) -> None:
         find_videos(tmp_path / "nowhere")
     write(empty / "silent.mp4", clip_of("left"))
     with pytest.raises(
-        RequestError, match=r"is left to train on \(1 no caption; silent.mp4: no NAME.txt"
+        RequestError, match=r"is fit to train on \(1 no caption; silent.mp4: no NAME.txt"
     ):
         curate_folder(empty, tmp_path / "out", TemplateEnricher(), Thresholds())
     assert not (tmp_path / "out").exists()

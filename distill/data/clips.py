@@ -1,4 +1,4 @@
-"""Encoded clips with their captions: what every stage but the autoencoder trains on."""
+"""Encoded clips with their captions, the training data of most stages."""
 
 import json
 import math
@@ -9,8 +9,9 @@ from pathlib import Path
 
 import torch
 
-from hummingbird_edge.distill.world.render import render
-from hummingbird_edge.distill.world.shapes import World, sample_training
+from hummingbird_edge.distill.world.shapes.captions import sample_training
+from hummingbird_edge.distill.world.shapes.render import render
+from hummingbird_edge.distill.world.shapes.scene import World
 from hummingbird_edge.export.models.config import ModelConfig
 from hummingbird_edge.export.models.vae import VAE
 from hummingbird_edge.runtime.errors import CheckpointError, OutputError
@@ -25,14 +26,14 @@ WORDINGS = 4
 
 @dataclass(frozen=True)
 class Clips:
-    """Clips encoded once: encoding them anew each time would cost a fifth of the training."""
+    """Clips encoded once: encoding them at every step would take a fifth of the training time."""
 
     latents: torch.Tensor
     """(N, 4, T, h, w) bfloat16, scaled to unit variance."""
     captions: Sequence[Sequence[str]]
     """One or more captions of each clip."""
     scaling_factor: float
-    """What the autoencoder's latents were multiplied by."""
+    """The factor by which the autoencoder's latents were multiplied."""
 
     def __post_init__(self) -> None:
         fits = len(self.latents) == len(self.captions) and all(self.captions)
@@ -80,7 +81,7 @@ class Clips:
         except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
             raise CheckpointError(
                 f"{path} holds no encoded clips ({type(error).__name__}): "
-                f"make it with hb-distill clips"
+                f"encode some with hb-distill clips"
             ) from error
 
     def write(self, path: Path) -> None:
@@ -116,9 +117,9 @@ class Clips:
 
     def ids(self, tokenizer: Tokenizer) -> torch.Tensor:
         """Return the token ids of every caption, (N, W, 77) int64; short rows are repeated."""
-        most = max(len(texts) for texts in self.captions)
+        width = max(len(texts) for texts in self.captions)
         rows = [
-            [tokenizer(texts[index % len(texts)]).ids.tolist() for index in range(most)]
+            [tokenizer(texts[index % len(texts)]).ids.tolist() for index in range(width)]
             for texts in self.captions
         ]
         return torch.tensor(rows)

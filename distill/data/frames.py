@@ -64,24 +64,24 @@ def _animation_frames(path: Path, count: int) -> Iterator[Frame]:
     from imageio.plugins.pillow import PillowPlugin
     from PIL import Image
 
-    # imageio takes any picture whatever its suffix, and Pillow runs a program for some of them.
     mark, offset = ANIMATIONS[path.suffix.lower()]
-    with path.open("rb") as file:
-        if not file.read(16)[offset:].startswith(mark):
-            raise ValueError(f"not a {path.suffix[1:]} file")
-    with warnings.catch_warnings():
-        # Pillow warns of large pictures and damaged metadata.
-        warnings.simplefilter("ignore")
-        try:
-            with iio.imopen(path, "r", plugin="pillow") as reader:
+    try:
+        with path.open("rb") as file, warnings.catch_warnings():
+            # Pillow warns of large pictures and damaged metadata.
+            warnings.simplefilter("ignore")
+            # imageio takes any picture whatever its suffix; for some Pillow starts a program.
+            if not file.read(16)[offset:].startswith(mark):
+                raise ValueError(f"not a {path.suffix[1:]} file")
+            file.seek(0)
+            with iio.imopen(file, "r", plugin="pillow") as reader:
                 assert isinstance(reader, PillowPlugin)
-                whole = reader.properties(index=...)  # type: ignore[arg-type]  # it says int alone
+                whole = reader.properties(index=...)  # type: ignore[arg-type]  # its type says int
                 total, height, width = whole.shape[:3]
                 _check_size(width, height)
                 for index in _spread(total, count):
                     yield reader.read(index=index, mode="RGB")
-        except (OSError, EOFError, SyntaxError, Image.DecompressionBombError) as error:
-            raise ValueError(f"not a picture that can be read ({error})") from error
+    except (OSError, EOFError, SyntaxError, Image.DecompressionBombError) as error:
+        raise ValueError(f"not a picture that can be read ({error})") from error
 
 
 # imageio finds a frame by the rate that the header states, and cannot tell the decoder a limit: for
@@ -136,7 +136,7 @@ def _container_frames(path: Path, count: int) -> Iterator[Frame]:
 
 
 def _timeline(container: "InputContainer") -> _Timeline | None:
-    """Read when frames are shown without decoding any; None where the file does not say."""
+    """Read when frames are shown without decoding any; None where the file has no times."""
     times, keys = [], []
     for packet in container.demux(video=0):
         if not packet.size or packet.is_discard:

@@ -1,7 +1,7 @@
 """A model in PyTorch: three networks and a tokenizer, in a folder that hb-export reads too.
 
 MODEL/model.safetensors     every weight under its published name
-MODEL/config.json           the configuration (what names and shapes do not tell)
+MODEL/config.json           the configuration that names and shapes do not contain
 MODEL/tokenizer/            the vocabulary
 """
 
@@ -50,12 +50,12 @@ class Model:
         Weights stay views of the mapped file until they are written to. Raises CheckpointError.
         """
         checkpoint = read_checkpoint(path)
-        beside = (path if path.is_dir() else path.parent) / "config.json"
-        if beside.is_file() and '"unet"' in beside.read_text(encoding="utf-8", errors="replace"):
+        file = (path if path.is_dir() else path.parent) / "config.json"
+        if file.is_file() and '"unet"' in file.read_text(encoding="utf-8", errors="replace"):
             try:
-                config = ModelConfig.from_dict(json.loads(beside.read_text(encoding="utf-8")))
+                config = ModelConfig.from_dict(json.loads(file.read_text(encoding="utf-8")))
             except ValueError as error:
-                raise CheckpointError(f"{beside} is no configuration: {error}") from error
+                raise CheckpointError(f"{file} is no configuration: {error}") from error
         else:
             config = read_config(checkpoint)
         weights = CheckpointWeights(checkpoint)
@@ -63,13 +63,13 @@ class Model:
         assert isinstance(text, TextEncoder)
         assert isinstance(unet, UNet)
         assert isinstance(vae, VAE)
-        return cls(config, text, unet, vae, _tokenizer(beside.parent, config))
+        return cls(config, text, unet, vae, _tokenizer(file.parent, config))
 
     def write(self, folder: Path) -> None:
         """Write the folder; raises OutputError.
 
-        The text encoder has no unused last block: the configuration says one layer more than there
-        is, as the published one does.
+        As in published checkpoints, the configuration counts one text layer more than there is: the
+        last one, which is never used.
         """
         from safetensors import SafetensorError
         from safetensors.torch import save_file
@@ -117,7 +117,7 @@ class Model:
 
 
 def _tokenizer(folder: Path, config: ModelConfig) -> Tokenizer:
-    """Return the tokenizer beside a checkpoint, else CLIP's own."""
+    """Return the tokenizer next to a checkpoint, else CLIP's own."""
     length = config.text.context_length
     if (folder / "tokenizer").is_dir():
         return Tokenizer(folder / "tokenizer", length)

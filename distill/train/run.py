@@ -1,4 +1,4 @@
-"""A training run's stage: a JSON log, and a checkpoint from which it goes on."""
+"""A stage of a training run on disk: a JSON log, and a checkpoint from which it resumes."""
 
 import json
 import time
@@ -66,7 +66,7 @@ class Run:
         except (OSError, RuntimeError) as error:  # PyTorch's writer turns a full disk into the 2nd
             raise OutputError(
                 f"{self.checkpoint_path} cannot be written ({str(error).splitlines()[0]}): make "
-                f"room and run the same command again, it goes on from the last checkpoint"
+                f"room and run the same command again: it resumes from the last checkpoint"
             ) from error
 
     def load(self) -> dict[str, Any] | None:
@@ -80,7 +80,7 @@ class Run:
         except Exception as error:  # a truncated or foreign file fails in many ways
             raise CheckpointError(
                 f"{self.checkpoint_path} is no checkpoint of a run "
-                f"({type(error).__name__}): delete it to start {self.stage} anew"
+                f"({type(error).__name__}): delete it to start {self.stage} again from nothing"
             ) from error
         return state
 
