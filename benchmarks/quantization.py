@@ -34,7 +34,7 @@ from hummingbird_edge.runtime.bundle.bundle import BUILTIN, Bundle
 from hummingbird_edge.runtime.command import require_modules, run_command
 from hummingbird_edge.runtime.devices.backend import Backend
 from hummingbird_edge.runtime.devices.device import Device
-from hummingbird_edge.runtime.engines.session import open_session
+from hummingbird_edge.runtime.engines.loading import open_session
 from hummingbird_edge.runtime.request import Request
 from hummingbird_edge.runtime.result import to_pixels
 
@@ -73,7 +73,7 @@ class Bench:
 
     def networks(self, bundle: Bundle, device: str, precision: str) -> tuple[Run, Run]:
         """Return U-Net and decoder of a bundle, as the runtime loads them."""
-        backend = Backend(Device.parse(device), precision)
+        backend = Backend.parse(device, precision)
         frames, height, width = self.plan[0].latent_shape(self.bundle.manifest)[2:]
         sizes = {"frames": frames, "height": height, "width": width}
         unet, vae = (
@@ -190,7 +190,7 @@ def onnxruntime_networks(
         inputs = {value.name for value in ir.load(prepared).graph.inputs}
         rows = ({name: row[name] for name in row if name in inputs} for row in data[stage])
         quantize_static(str(prepared), str(small), Reader(iter(rows)), **options)
-        return open_session(small, Backend(Device.parse("cpu"))).run
+        return open_session(small, Backend.parse("cpu")).run
 
     unet, vae = (network(stage) for stage in STAGES)
     return unet, vae
