@@ -68,7 +68,7 @@ def pytorch_sampler(bundle: Bundle, checkpoint: str | None) -> Callable[[Request
     weights = CheckpointWeights(read_checkpoint(checkpoint)) if checkpoint else RandomWeights()
     modules = [weights.load(name, config_of(bundle)).eval() for name in ("text_encoder", "unet")]
     manifest = bundle.manifest
-    if manifest.stages["unet"]["variants"][0]["storage"] == "float16":
+    if manifest.stage("unet").variants[0].storage == "float16":
         for module in modules:
             round_to_float16(module)
     text_encoder, unet = (eager_network(module) for module in modules)
@@ -130,7 +130,7 @@ def measure(model: Bundle, checkpoint: str | None, output: Path) -> ResultsWrite
     sample = pytorch_sampler(model, checkpoint)
     references = {request: sample(request) for request in requests}
     writer = ResultsWriter("agreement", model, output)
-    for backend in working_backends("unet", model.manifest.precisions("unet")):
+    for backend in working_backends("unet", model.manifest.stage("unet").precisions):
         writer.add(compare(model, backend, references))
     return writer
 

@@ -40,8 +40,8 @@ from hummingbird_edge.benchmarks.lib.video import COLD, PARTS, measure_video
 from hummingbird_edge.benchmarks.lib.workload import request_for
 from hummingbird_edge.runtime.bundle.manifest import MIN_PSNR_DB
 from hummingbird_edge.runtime.command import require_modules, run_command
-from hummingbird_edge.runtime.devices.backend import PRECISIONS
 from hummingbird_edge.runtime.devices.cpu import usable_cores
+from hummingbird_edge.runtime.devices.precision import Precision
 from hummingbird_edge.runtime.errors import RequestError
 
 Value = TypeVar("Value")
@@ -146,7 +146,7 @@ def require_threads(threads: int | None) -> None:
 
 def require_precisions(precisions: list[str]) -> None:
     """Raise RequestError for an unknown precision."""
-    known = (*PRECISIONS, "all")
+    known = ("auto", *map(str, Precision), "all")
     for name in precisions:
         if name not in known:
             raise RequestError(f"there is no precision {name!r}: choose from {', '.join(known)}")

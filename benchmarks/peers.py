@@ -52,9 +52,10 @@ from hummingbird_edge.benchmarks.lib.results_writer import (
 from hummingbird_edge.benchmarks.lib.stage_inputs import StageInputs
 from hummingbird_edge.benchmarks.lib.table import format_number, row_table
 from hummingbird_edge.benchmarks.lib.timing import time_runs
-from hummingbird_edge.benchmarks.lib.workload import request_for, shape_text, stage_sizes
+from hummingbird_edge.benchmarks.lib.workload import request_for, shape_text
 from hummingbird_edge.runtime.bundle.bundle import BUILTIN, Bundle
 from hummingbird_edge.runtime.command import require_modules, run_command
+from hummingbird_edge.runtime.devices.precision import Precision
 from hummingbird_edge.runtime.errors import HummingbirdError, RequestError
 from hummingbird_edge.runtime.placement.trial import snr_db
 
@@ -119,7 +120,7 @@ def eager_task(bundle: Bundle, stage: str, plan: Plan, folder: Path) -> PeerStag
         raise RequestError(f"{bundle.manifest.name} has no stage {stage!r}: choose from {known}")
     decoder = "tiny" if stage == "tiny_decoder" else "full"
     request = request_for(bundle, decoder, plan.size, plan.frames)
-    sizes = stage_sizes(bundle, request).get(stage)
+    sizes = request.stage_sizes(bundle.manifest).get(stage)
     if sizes is None:
         raise RequestError(f"{stage} takes no part in a video: choose from {', '.join(STAGES)}")
     return PeerStage(EAGER, bundle.folder, stage, sizes, plan.runs, folder, shape_text(request))
@@ -131,8 +132,8 @@ def tasks(eager: PeerStage, quantized: Bundle | None) -> Iterator[PeerStage]:
         if tool != THIS_RUNTIME:
             yield replace(eager, tool=tool)
     for bundle in filter(None, (Bundle.open(eager.bundle), quantized)):
-        for backend in working_backends(eager.stage, bundle.manifest.precisions(eager.stage)):
-            if bundle is not quantized or backend.precision == "int8":
+        for backend in working_backends(eager.stage, bundle.manifest.stage(eager.stage).precisions):
+            if bundle is not quantized or backend.precision is Precision.INT8:
                 own = replace(eager, tool=THIS_RUNTIME, bundle=bundle.folder, backend=backend)
                 yield replace(own, title=f"{THIS_RUNTIME}, {backend}")
 

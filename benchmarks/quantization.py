@@ -40,8 +40,7 @@ from hummingbird_edge.quantize.trajectory import encode, trajectories
 from hummingbird_edge.runtime.bundle.bundle import BUILTIN, Bundle
 from hummingbird_edge.runtime.command import require_modules, run_command
 from hummingbird_edge.runtime.devices.backend import Backend
-from hummingbird_edge.runtime.devices.device import Device
-from hummingbird_edge.runtime.engines.session import open_session
+from hummingbird_edge.runtime.engines.loading import open_stage
 from hummingbird_edge.runtime.request import Request
 from hummingbird_edge.runtime.result import to_pixels
 
@@ -85,14 +84,12 @@ class Evaluation:
 
     def load(self, bundle: Bundle, device: str, precision: str) -> Networks:
         """Return the networks of a bundle, loaded as the runtime loads them."""
-        backend = Backend(Device.parse(device), precision)
+        backend = Backend.parse(device, precision)
         frames, height, width = self.requests[0].latent_shape(bundle.manifest)[2:]
         sizes = {"height": height, "width": width}
         return [
-            open_session(
-                bundle.graph(stage, backend.device.family, backend.graph),
-                backend,
-                {**sizes, "frames": frames if stage == "unet" else 1},
+            open_stage(
+                bundle, stage, backend, {**sizes, "frames": frames if stage == "unet" else 1}
             ).run
             for stage in STAGES
         ]

@@ -36,17 +36,16 @@ from hummingbird_edge.benchmarks.lib.results_writer import (
 from hummingbird_edge.benchmarks.lib.roof import memory_bandwidth, peak_flops
 from hummingbird_edge.benchmarks.lib.subprocess_runner import run_in_subprocess
 from hummingbird_edge.benchmarks.lib.table import format_number, row_table
-from hummingbird_edge.benchmarks.lib.workload import request_for, shape_text, stage_sizes
+from hummingbird_edge.benchmarks.lib.workload import request_for, shape_text
 from hummingbird_edge.runtime.bundle.bundle import Bundle
 from hummingbird_edge.runtime.command import require_modules, run_command
 from hummingbird_edge.runtime.devices.backend import Backend
+from hummingbird_edge.runtime.devices.precision import Precision
 from hummingbird_edge.runtime.placement.trial import run_trial
 from hummingbird_edge.runtime.request import Request
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-
-ELEMENT_BYTES = {"fp32": 4, "fp16": 2, "bf16": 2, "int8": 1}
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -72,12 +71,14 @@ class Task:
     @property
     def unquantized(self) -> Backend:
         """The backend without int8: how products of activations are computed."""
-        if self.backend.precision != "int8":
-            return self.backend
-        is_text = self.stage == "text_encoder"
-        return replace(
-            self.backend, precision="fp32" if is_text else self.backend.device.precisions()[0]
-        )
+        is_int8_text = self.is_int8 and self.stage == "text_encoder"
+        precision = Precision.FP32 if is_int8_text else self.backend.arithmetic
+        return replace(self.backend, precision=precision)
+
+    @property
+    def is_int8(self) -> bool:
+        """Whether the stage is quantized."""
+        return self.backend.precision is Precision.INT8
 
 
 def measure(task: Task) -> Row:
@@ -86,13 +87,13 @@ def measure(task: Task) -> Row:
 
     bundle = Bundle.open(task.bundle)
     peak = attention_peak = peak_flops(task.unquantized)
-    if task.backend.precision == "int8" and task.stage != "text_encoder":
+    if task.is_int8 and task.stage != "text_encoder":
         peak = peak_flops(task.backend)
     trial = run_trial(bundle, task.stage, task.backend, task.sizes, None, task.runs, enough_s=1e9)
     # The graph without a device's own operators, which have other shapes.
-    graph = bundle.graph(task.stage, None, bundle.manifest.precisions(task.stage)[0])
+    graph = bundle.graph(task.stage, None, bundle.manifest.stage(task.stage).precisions[0])
     cost = graph_cost(graph, task.sizes)
-    traffic = cost.bytes(ELEMENT_BYTES[task.backend.precision])
+    traffic = cost.bytes(task.backend.precision.item_bytes)
     measures = {
         "run_s": trial.seconds,
         "product_gops": (peak / 1e9,),
@@ -123,8 +124,8 @@ def with_floor(row: Row, bandwidth: float | None) -> Row:
 
 def tasks(bundle: Bundle, request: Request, runs: int) -> Iterator[Task]:
     """Yield every stage on every working backend."""
-    for stage, sizes in stage_sizes(bundle, request).items():
-        for backend in working_backends(stage, bundle.manifest.precisions(stage)):
+    for stage, sizes in request.stage_sizes(bundle.manifest).items():
+        for backend in working_backends(stage, bundle.manifest.stage(stage).precisions):
             yield Task(bundle.folder, stage, dict(sizes), backend, runs, shape_text(request))
 
 

@@ -256,28 +256,29 @@ def inspect(
     manifest = opened.manifest
     typer.echo(f"{manifest.name}: {opened.bytes / 1e6:.1f} MB, every file has its digest")
     for stage, entry in manifest.stages.items():
-        typer.echo(f"  {stage}: {entry.get('parameters')} parameters, {_graphs(manifest, stage)}")
+        typer.echo(f"  {stage}: {entry.parameters} parameters, {_graphs(manifest, stage)}")
     model, sampler, defaults = manifest.model, manifest.sampler, manifest.defaults
     typer.echo(
         f"  sizes divide by {model.size_divisor}; predicts {sampler.prediction_type}; default "
         f"{defaults.frames} frames of {defaults.width}x{defaults.height} in {defaults.steps} steps"
     )
-    typer.echo(f"  from {manifest.provenance.get('source')}")
+    typer.echo(f"  from {manifest.provenance.source}")
     typer.echo(f"  {manifest.licence}")
 
 
 def _graphs(manifest: "Manifest", stage: str) -> str:
     """Say which graphs a stage has, and how near they are to what they were made from."""
-    entry, psnr = manifest.stages[stage], manifest.psnr_db(stage)
-    agreement = entry.get("agreement_with_pytorch", {}).get("largest_difference")
-    near = {"float32": f", within {agreement} of PyTorch"}
-    if math.isfinite(psnr):
-        near["int8"] = f", frames {psnr:.1f} dB from float32"
-    first = {variant.get("precision"): variant for variant in reversed(entry["variants"])}
+    entry = manifest.stage(stage)
+    near = dict[str, str]()
+    if entry.agreement_with_pytorch is not None:
+        largest = entry.agreement_with_pytorch.largest_difference
+        near["float32"] = f", within {largest} of PyTorch"
+    if math.isfinite(entry.psnr_db):
+        near["int8"] = f", frames {entry.psnr_db:.1f} dB from float32"
+    first = {variant.precision: variant for variant in reversed(entry.variants)}
     return "; ".join(
-        f"{name} stored as {first[name].get('storage')}, opset {first[name].get('opset')}"
-        f"{near.get(name, '')}"
-        for name in manifest.precisions(stage)
+        f"{name} stored as {first[name].storage}, opset {first[name].opset}{near.get(name, '')}"
+        for name in entry.precisions
     )
 
 

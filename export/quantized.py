@@ -124,7 +124,7 @@ def quantize_bundle(
 
 def _require_float32(bundle: Bundle, plan: QuantizationPlan) -> None:
     for stage in plan.precisions:
-        known = bundle.manifest.precisions(stage)
+        known = bundle.manifest.stage(stage).precisions
         if known != ("float32",):
             raise RequestError(
                 f"{bundle.folder} has {', '.join(known)} graphs of {stage}, not float32 alone: "
@@ -303,10 +303,11 @@ def _graphs_for_gpus(manifest: Manifest, stage: str, with_halves: bool) -> list[
     """
     names = [stage, *(_HALVES if stage == "vae_decoder" and with_halves else ())]
     return [
-        variant["graph"]
+        variant.graph
         for name in names
-        for variant in manifest.stages.get(name, {}).get("variants", ())
-        if variant["precision"] == "float32" and variant.get("devices") != ["cpu"]
+        if name in manifest.stages
+        for variant in manifest.stages[name].variants
+        if variant.precision == "float32" and variant.devices != ("cpu",)
     ]
 
 

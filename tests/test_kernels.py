@@ -406,7 +406,7 @@ def test_a_norm_that_is_read_twice_keeps_its_silu_apart() -> None:
 
 @pytest.mark.parametrize("stage", ["unet", "vae_decoder"])
 def test_the_graph_for_directml_computes_the_same(nano_bundle: Path, stage: str) -> None:
-    config = ModelConfig.from_dict(Bundle.open(nano_bundle).manifest.provenance["config"])
+    config = ModelConfig.from_dict(Bundle.open(nano_bundle).manifest.provenance.config)
     inputs = tuple(STAGES[stage].inputs(config, 2, 2, 4, 0).values())
     plain, own = (
         onnx_ir.external_data.load_to_model(onnx_ir.load(nano_bundle / stage / f"{name}.onnx"))

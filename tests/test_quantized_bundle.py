@@ -57,8 +57,10 @@ def _quantize(*arguments: object) -> object:
 def test_an_int8_video_is_near_the_float32_one(int8_bundle: Path, device: str) -> None:
     if device == "openvino":
         pytest.importorskip("openvino")
-    exact = TextToVideo.from_bundle(BUILTIN, "cpu", precision="fp32")
-    small = TextToVideo.from_bundle(int8_bundle, device, precision="unet=int8,vae=int8,text=int8")
+    exact = TextToVideo.from_bundle(BUILTIN, device="cpu", precision="fp32")
+    small = TextToVideo.from_bundle(
+        int8_bundle, device=device, precision="unet=int8,vae=int8,text=int8"
+    )
     made = [
         [pipeline(p, seed=40 + i).frames for i, p in enumerate(PROMPTS)]
         for pipeline in (small, exact)
@@ -66,14 +68,14 @@ def test_an_int8_video_is_near_the_float32_one(int8_bundle: Path, device: str) -
     quality = compare(*made)
     assert quality.median_db >= 36
     assert quality.median_db < 60  # it was not float32
-    assert {how.backend.precision for how in small.placed.values()} == {"int8"}
+    assert {how.backend.precision for how in small.placements.values()} == {"int8"}
 
 
 def test_the_bundle_says_what_was_done(int8_bundle: Path) -> None:
     bundle = Bundle.open(int8_bundle, verify=True)
     for stage in ("unet", "vae_decoder"):
-        assert bundle.manifest.precisions(stage) == ("float32", "int8")
-        assert bundle.manifest.psnr_db(stage) >= 36
+        assert bundle.manifest.stage(stage).precisions == ("float32", "int8")
+        assert bundle.manifest.stage(stage).psnr_db >= 36
         assert bundle.graph(stage, "cpu", "int8").name == "int8_fused.onnx"
         assert bundle.graph(stage, "openvino", "int8").name == "int8.onnx"
     report = json.loads((int8_bundle / "quantization.json").read_text(encoding="utf-8"))
@@ -133,7 +135,7 @@ def test_a_bundle_of_int8_alone_is_smaller_and_runs(
 
 def test_auto_takes_int8_where_it_is_near(int8_bundle: Path, tmp_path: Path) -> None:
     def chosen(bundle: Path, device: str) -> str:
-        graphs = Bundle.open(bundle).manifest.trusted("unet")
+        graphs = Bundle.open(bundle).manifest.stage("unet").trusted
         return backends("unet", device, "auto", graphs)[0].precision
 
     pytest.importorskip("openvino")
@@ -148,7 +150,7 @@ def test_auto_takes_int8_where_it_is_near(int8_bundle: Path, tmp_path: Path) -> 
     (far / "hummingbird.json").write_text(json.dumps(entries), encoding="utf-8")
     assert chosen(far, "openvino") != "int8"
     with pytest.raises(DeviceError, match="float32 graphs"):
-        TextToVideo.from_bundle(BUILTIN, "cpu", precision="int8")
+        TextToVideo.from_bundle(BUILTIN, device="cpu", precision="int8")
 
 
 def test_what_is_right_is_counted_before_and_after(hb: Command, tmp_path: Path) -> None:
@@ -161,7 +163,7 @@ def test_what_is_right_is_counted_before_and_after(hb: Command, tmp_path: Path) 
     _, jury = judged_captions(manifest, world, count, 1, 0)
     counted = {}
     for name, bundle, precision in (("before", BUILTIN, "fp32"), ("after", out, "vae=int8")):
-        pipeline = TextToVideo.from_bundle(bundle, "cpu", precision=precision)
+        pipeline = TextToVideo.from_bundle(bundle, device="cpu", precision=precision)
         made = [pipeline(r.prompt, seed=r.seed).frames for r in jury.requests]
         counted[name] = jury.accuracy(made)
     assert found == {"videos": count, **counted}
@@ -172,7 +174,7 @@ def test_a_float16_bundle_shares_its_weights(prompts: Path, tmp_path: Path) -> N
     out = tmp_path / "half"
     assert _quantize(BUILTIN, out, "--prompts", prompts, "--precision", "fp16") == 0
     bundle = Bundle.open(out)
-    assert bundle.manifest.precisions("unet") == ("float32", "float16")
+    assert bundle.manifest.stage("unet").precisions == ("float32", "float16")
     assert bundle.graph("unet", "dml", "float16").name == "dml_float16.onnx"
     assert bundle.graph("vae_decoder_tail", "webgpu", "float16").name == "tail_float16.onnx"
     assert bundle.bytes < Bundle.open(BUILTIN).bytes + 1_000_000  # graphs, no weights
@@ -183,12 +185,12 @@ def test_a_float16_bundle_shares_its_weights(prompts: Path, tmp_path: Path) -> N
         exact = {n.op_type for n in graph.node if n.op_type in ("Sin", "Cos")}
         assert exact == ({"Sin", "Cos"} if stage == "unet" else set())
     truth, found = (
-        TextToVideo.from_bundle(out, "cpu", precision=precision)(PROMPTS[1]).frames
+        TextToVideo.from_bundle(out, device="cpu", precision=precision)(PROMPTS[1]).frames
         for precision in ("fp32", "fp16")
     )
     assert 45 <= compare([found], [truth]).median_db < 100
     # A processor gains nothing: only who asks gets it.
-    graphs = bundle.manifest.trusted("unet")
+    graphs = bundle.manifest.stage("unet").trusted
     assert backends("unet", "cpu", "auto", graphs)[0].precision == "fp32"
 
 
@@ -203,8 +205,8 @@ def test_build_takes_precisions(hb: Command, tmp_path: Path, tiny_config: Path) 
     )
     assert done.returncode == 0, done.stderr
     manifest = Bundle.open(tmp_path / "out").manifest
-    assert manifest.precisions("unet") == ("float32", "float16", "int8")
-    assert manifest.precisions("vae_decoder") == ("float32",)
+    assert manifest.stage("unet").precisions == ("float32", "float16", "int8")
+    assert manifest.stage("vae_decoder").precisions == ("float32",)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["out", "prompts.txt"]
 
 

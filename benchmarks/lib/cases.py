@@ -63,7 +63,7 @@ def video_cases(
     for request, name in itertools.product(requests, devices):
         device, wanted = Device.parse(name), dict.fromkeys(precisions)
         if "all" in wanted:
-            graphs = bundle.manifest.precisions("unet")
+            graphs = bundle.manifest.stage("unet").precisions
             wanted = dict.fromkeys(map(str, precisions_of("unet", device, graphs)))
         for precision in wanted:
             argument, label = _precision_argument(bundle, device, request, precision)
@@ -79,9 +79,9 @@ def _precision_argument(
     """
     manifest, stage = bundle.manifest, request.decoding_stage
     if precision == "auto":
-        default = precisions_of("unet", device, manifest.trusted("unet"))
+        default = precisions_of("unet", device, manifest.stage("unet").trusted)
         return "auto", str(default[0]) if default else "auto"
     argument = f"unet={precision}"
-    if precision in precisions_of(stage, device, manifest.precisions(stage)):
+    if precision in precisions_of(stage, device, manifest.stage(stage).precisions):
         argument += f",vae={precision}"
     return argument, precision

@@ -26,7 +26,7 @@ __all__ = ["config_of", "eager_network", "eager_run", "inputs_for", "random_modu
 
 def config_of(bundle: Bundle) -> ModelConfig:
     """Return the configuration that a bundle was built from."""
-    return ModelConfig.from_dict(bundle.manifest.provenance["config"])
+    return ModelConfig.from_dict(bundle.manifest.provenance.config)
 
 
 def random_module(config: ModelConfig, stage: str, float16_storage: bool = True) -> nn.Module:

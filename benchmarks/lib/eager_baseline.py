@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 from hummingbird_edge.benchmarks.lib.machine import peak_mib
 from hummingbird_edge.benchmarks.lib.record import Row
 from hummingbird_edge.benchmarks.lib.timing import time_runs
-from hummingbird_edge.benchmarks.lib.workload import stage_sizes
 from hummingbird_edge.runtime.bundle.bundle import Bundle
 from hummingbird_edge.runtime.request import Request
 
@@ -33,7 +32,7 @@ class EagerModel:
 
     def stages(self, bundle: Bundle, request: Request, runs: int) -> Iterator["EagerStage"]:
         """Yield the stages of a video, shaped as `bundle` shapes them."""
-        for stage, sizes in stage_sizes(bundle, request).items():
+        for stage, sizes in request.stage_sizes(bundle.manifest).items():
             chunks = -(-request.frames // sizes.get("frames", 1))
             counts = {"text_encoder": self.passes, "unet": self.passes * self.steps}
             times = counts.get(stage, chunks)
@@ -65,7 +64,7 @@ def measure_stage(task: EagerStage) -> Row:
     from hummingbird_edge.benchmarks.lib.eager import eager_run, random_module
     from hummingbird_edge.runtime.placement.trial import example_inputs
 
-    inputs = example_inputs(Bundle.open(task.bundle).manifest.model, task.stage, task.sizes)
+    inputs = example_inputs(Bundle.open(task.bundle).manifest, task.stage, task.sizes)
     module = random_module(task.config, task.stage, float16_storage=False)
     _, seconds = time_runs(eager_run(module, inputs), task.runs)
     measures = {f"{task.stage}_run_s": seconds[1:], "peak_mib": (peak_mib(),)}

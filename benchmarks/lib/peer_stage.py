@@ -18,7 +18,7 @@ from hummingbird_edge.benchmarks.lib.timing import Run
 from hummingbird_edge.runtime.bundle.bundle import Bundle
 from hummingbird_edge.runtime.devices.backend import Backend
 from hummingbird_edge.runtime.devices.packages import import_onnxruntime, import_openvino
-from hummingbird_edge.runtime.engines.session import open_session
+from hummingbird_edge.runtime.engines.loading import open_stage
 from hummingbird_edge.runtime.errors import RequestError
 
 if TYPE_CHECKING:
@@ -140,8 +140,7 @@ def load_this_runtime(task: PeerStage) -> Run:
     """Load the bundle's graph as `hb-run` does."""
     bundle, backend = Bundle.open(task.bundle), task.backend
     assert backend is not None  # `peers.py` sets it for this tool
-    graph = bundle.graph(task.stage, backend.device.family, backend.graph)
-    session, inputs = open_session(graph, backend, task.sizes), task.inputs()
+    session, inputs = open_stage(bundle, task.stage, backend, task.sizes), task.inputs()
     return lambda: session.run(inputs)
 
 

@@ -12,7 +12,7 @@ from hummingbird_edge.runtime.bundle.bundle import Bundle
 from hummingbird_edge.runtime.devices.backend import Backend
 from hummingbird_edge.runtime.devices.device import Device
 from hummingbird_edge.runtime.devices.packages import import_onnxruntime, import_openvino
-from hummingbird_edge.runtime.engines.session import open_session
+from hummingbird_edge.runtime.engines.loading import open_session
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -21,8 +21,6 @@ __all__ = ["Calibration", "nncf_networks", "nncf_quantize", "onnxruntime_network
 
 Calibration = Mapping[str, list[Inputs]]
 """Stage to the inputs that a quantizer may see."""
-_ARITHMETIC = {"bf16": "bf16", "fp32": "f32"}
-"""Of what stays unquantized: this project's names to OpenVINO's."""
 
 
 def nncf_quantize(model: Any, inputs: list[Inputs], **options: Any) -> Any:
@@ -45,7 +43,7 @@ def nncf_networks(
     core = openvino.Core()
     options = {"model_type": nncf.ModelType.TRANSFORMER} if for_transformers else {}
     default = Device.parse("openvino").precisions()[0]
-    hint = {"INFERENCE_PRECISION_HINT": getattr(openvino.Type, _ARITHMETIC[default])}
+    hint = {"INFERENCE_PRECISION_HINT": getattr(openvino.Type, default.openvino)}
 
     def network(stage: str, inputs: list[Inputs]) -> Network:
         model = core.read_model(str(bundle.graph(stage)))
@@ -87,7 +85,7 @@ def onnxruntime_networks(
         known = {value.name for value in ir.load(prepared).graph.inputs}
         rows = ({name: row[name] for name in row if name in known} for row in inputs)
         quantize_static(str(prepared), str(quantized), Reader(rows), **options)
-        return open_session(quantized, Backend(Device.parse("cpu"))).run
+        return open_session(quantized, Backend.parse("cpu")).run
 
     return [network(stage, inputs) for stage, inputs in calibration.items()]
 

@@ -10,7 +10,8 @@ import numpy as np
 
 from hummingbird_edge.runtime.devices.backend import Backend
 from hummingbird_edge.runtime.devices.cpu import usable_cores
-from hummingbird_edge.runtime.engines.session import open_session
+from hummingbird_edge.runtime.devices.precision import Precision
+from hummingbird_edge.runtime.engines.loading import open_session
 
 if TYPE_CHECKING:
     import onnx
@@ -60,11 +61,11 @@ def _write_products(folder: Path, precision: str) -> Path:
     path = folder / "product.onnx"
     onnx.save(_products(), path)
     model = ir.load(path)
-    if precision == "int8":
+    if precision == Precision.INT8.graph:
         limits = np.full(1, -4.0), np.full(1, 4.0)
         ranges = Ranges({str(layer.activation.name): limits for layer in find_layers(model)})
         quantize(model, ranges, ())
-    elif precision == "float16":
+    elif precision == Precision.FP16.graph:
         to_float16(model, ())
     ir.save(model, path)
     return path

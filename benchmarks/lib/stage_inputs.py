@@ -17,13 +17,13 @@ from hummingbird_edge.benchmarks.lib.machine import peak_mib
 from hummingbird_edge.benchmarks.lib.record import Row
 from hummingbird_edge.benchmarks.lib.recording import Inputs, record_inputs
 from hummingbird_edge.benchmarks.lib.sampling import sample_latents
-from hummingbird_edge.benchmarks.lib.workload import shape_text, stage_sizes
+from hummingbird_edge.benchmarks.lib.workload import shape_text
 from hummingbird_edge.quantize.trajectory import encode
 from hummingbird_edge.runtime.bundle.bundle import Bundle
+from hummingbird_edge.runtime.bundle.manifest import StageKind
 from hummingbird_edge.runtime.decoder import decode
 from hummingbird_edge.runtime.devices.backend import Backend
-from hummingbird_edge.runtime.devices.device import Device
-from hummingbird_edge.runtime.engines.session import open_session
+from hummingbird_edge.runtime.engines.loading import open_stage
 from hummingbird_edge.runtime.errors import RequestError
 from hummingbird_edge.runtime.request import Request
 from hummingbird_edge.runtime.tokenizer import Tokenizer
@@ -49,21 +49,20 @@ class StageInputs:
         """Sample in float32 on the CPU, the same on every machine, and write what stages get."""
         started, bundle = time.perf_counter(), Bundle.open(self.bundle)
         manifest, steps = bundle.manifest, list[Inputs]()
-        sizes, contexts = stage_sizes(bundle, self.request), encode(bundle, [self.request.prompt])
-        backend = Backend(Device.parse("cpu"))
-        graph = bundle.graph("unet", backend.device.family, backend.graph)
-        unet = open_session(graph, backend, sizes["unet"]).run
+        sizes = self.request.stage_sizes(manifest)
+        contexts = encode(bundle, [self.request.prompt])
+        unet = open_stage(bundle, "unet", Backend.parse("cpu"), sizes["unet"]).run
         latents = sample_latents(self.request, manifest, record_inputs(unet, steps), contexts)
         _write(self.folder, "unet", steps[::-1])
         _write(self.folder, "text_encoder", _token_ids(bundle, self.request.prompt))
         chunk = sizes[self.request.decoding_stage]["frames"]
-        # The tiny decoder takes the latents of diffusion as they are.
-        factors = {"vae_decoder": manifest.model.scaling_factor, "tiny_decoder": 1.0}
-        for stage, factor in factors.items():
-            chunks = list[Inputs]()
-            for _ in decode(latents, factor, record_inputs(_identity, chunks), lambda: chunk):
-                pass
-            _write(self.folder, stage, chunks)
+        for name, stage in manifest.stages.items():
+            if stage.kind is StageKind.DECODER:
+                factor = 1.0 if stage.takes_scaled_latents else manifest.model.scaling_factor
+                chunks = list[Inputs]()
+                for _ in decode(latents, factor, record_inputs(_identity, chunks), lambda: chunk):
+                    pass
+                _write(self.folder, name, chunks)
         measures = {"ready_s": (time.perf_counter() - started,), "peak_mib": (peak_mib(),)}
         return Row(self.name, measures)
 

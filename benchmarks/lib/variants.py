@@ -20,7 +20,7 @@ from hummingbird_edge.kernels.feed_forward import GEGLU
 from hummingbird_edge.kernels.group_norm import GroupNormSiLU
 from hummingbird_edge.kernels.temporal_conv import TemporalConv
 from hummingbird_edge.runtime.devices.backend import Backend
-from hummingbird_edge.runtime.engines.session import open_session
+from hummingbird_edge.runtime.engines.loading import open_session
 
 __all__ = ["LEVELS", "KernelVariants", "Level", "graph_run", "kernel_variants"]
 

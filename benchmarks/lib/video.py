@@ -60,8 +60,8 @@ def measure_video(case: VideoCase) -> Row:
         measures["device_mib"] = [peak - memory_before for peak in measures["device_mib"]]
     metadata = {
         "placement": {
-            stage: f"{placed.backend}, {100 * placed.share:.0f} % of the nodes"
-            for stage, placed in pipeline.placed.items()
+            stage: f"{placement.backend}, {100 * placement.share:.0f} % of the nodes"
+            for stage, placement in pipeline.placements.items()
         },
         "seed": SEED,
         "bundle_sha256": pipeline.bundle.digest,

@@ -1,13 +1,9 @@
 """The video that benchmarks make: one prompt, one seed, a shape that the command line chooses."""
 
-from collections.abc import Mapping
-
 from hummingbird_edge.runtime.bundle.bundle import Bundle
-from hummingbird_edge.runtime.pipeline import TextToVideo
-from hummingbird_edge.runtime.placement.plan import Sizes
 from hummingbird_edge.runtime.request import Request, parse_size
 
-__all__ = ["PROMPT", "SEED", "request_for", "shape_text", "stage_sizes"]
+__all__ = ["PROMPT", "SEED", "request_for", "shape_text"]
 
 PROMPT, SEED = "a red circle moving right", 7
 
@@ -31,8 +27,3 @@ def request_for(
 def shape_text(request: Request) -> str:
     """Return the shape of a video in words."""
     return f"{request.frames} frames of {request.width}x{request.height}"
-
-
-def stage_sizes(bundle: Bundle, request: Request) -> Mapping[str, Sizes]:
-    """Return the sizes of the free axes of each stage that makes the video."""
-    return TextToVideo(bundle, device="cpu").stage_sizes(request)

@@ -22,7 +22,6 @@ from hummingbird_edge.export.quantized import QuantizationPlan, quantize_bundle
 from hummingbird_edge.runtime.bundle.bundle import BUILTIN, Bundle
 from hummingbird_edge.runtime.bundle.manifest import MANIFEST
 from hummingbird_edge.runtime.devices.backend import Backend
-from hummingbird_edge.runtime.devices.device import Device
 from hummingbird_edge.runtime.files import sha256_of
 from hummingbird_edge.runtime.pipeline import TextToVideo
 from hummingbird_edge.runtime.placement.trial import run_trial, snr_db
@@ -50,7 +49,7 @@ from hummingbird_edge.runtime.devices.backend import Backend
 from hummingbird_edge.runtime.placement.trial import run_trial
 
 folder, stage, sizes, out = sys.argv[1:]
-backend = Backend(Device.parse("dml:0"), "fp16")
+backend = Backend.parse("dml:0", "fp16")
 trial = run_trial(Bundle.open(folder), stage, backend, json.loads(sizes), runs=1)
 np.save(out, trial.output)
 print(json.dumps({"share": trial.share, "seconds": trial.median_s}))
@@ -171,7 +170,7 @@ def test_a_half_graph_on_directml(
     done = wine(ONE_STAGE, *arguments)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
-    cpu = Backend(Device.parse("cpu"))
+    cpu = Backend.parse("cpu")
     expected = run_trial(Bundle.open(BUILTIN), stage, cpu, sizes, runs=0).output
     snr = snr_db(np.load(tmp_path / "made.npy"), expected)
     print(f"{stage}: {100 * found['share']:.1f} % on DirectML, {snr:.1f} dB, {found['seconds']} s")

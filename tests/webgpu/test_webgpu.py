@@ -18,7 +18,6 @@ from hummingbird_edge.export.precision import graphs_for
 from hummingbird_edge.export.quantized import QuantizationPlan, quantize_bundle
 from hummingbird_edge.runtime.bundle.bundle import BUILTIN, Bundle
 from hummingbird_edge.runtime.devices.backend import Backend
-from hummingbird_edge.runtime.devices.device import Device
 from hummingbird_edge.runtime.pipeline import TextToVideo
 from hummingbird_edge.runtime.placement.trial import run_trial, snr_db
 
@@ -41,7 +40,7 @@ from hummingbird_edge.runtime.devices.backend import Backend
 from hummingbird_edge.runtime.placement.trial import run_trial
 
 folder, precision, stage, sizes, out = sys.argv[1:]
-backend = Backend(Device.parse("webgpu"), precision)
+backend = Backend.parse("webgpu", precision)
 trial = run_trial(Bundle.open(folder), stage, backend, json.loads(sizes), runs=1)
 np.save(out, trial.output)
 print(json.dumps({"share": trial.share}))
@@ -118,7 +117,7 @@ def test_a_graph_on_webgpu(
     done = webgpu(ONE_STAGE, *asked, tmp_path / "made.npy")
     assert done.returncode == 0, done.stderr
     share = json.loads(done.stdout.splitlines()[-1])["share"]
-    cpu = Backend(Device.parse("cpu"))
+    cpu = Backend.parse("cpu")
     expected = run_trial(Bundle.open(BUILTIN), stage, cpu, sizes, runs=0).output
     snr = snr_db(np.load(tmp_path / "made.npy"), expected)
     print(f"{precision} {stage}: {100 * share:.1f} % on WebGPU, {snr:.1f} dB")
