@@ -11,7 +11,7 @@ import torch
 
 from hummingbird_edge.distill.render import render
 from hummingbird_edge.distill.training import Stage
-from hummingbird_edge.distill.world import World
+from hummingbird_edge.distill.world.shapes import World
 from hummingbird_edge.export.models.config import VAEConfig
 from hummingbird_edge.export.models.vae import VAE
 

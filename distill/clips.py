@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from hummingbird_edge.distill.render import render
-from hummingbird_edge.distill.world import World, sample_training
+from hummingbird_edge.distill.world.shapes import World, sample_training
 from hummingbird_edge.export.models.config import ModelConfig
 from hummingbird_edge.export.models.vae import VAE
 from hummingbird_edge.runtime.errors import CheckpointError, OutputError

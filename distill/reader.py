@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from hummingbird_edge.distill.world import Scene, World, attributes, sample_training
+from hummingbird_edge.distill.world.shapes import Scene, World, attributes, sample_training
 from hummingbird_edge.export.models.text_encoder import TextEncoder
 from hummingbird_edge.runtime.tokenizer import Tokenizer
 

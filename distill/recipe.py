@@ -7,7 +7,7 @@ from pathlib import Path
 from hummingbird_edge.distill.consistency import ConsistencyRecipe
 from hummingbird_edge.distill.matching import MatchingRecipe
 from hummingbird_edge.distill.training import Plan
-from hummingbird_edge.distill.world import FULL, World, words
+from hummingbird_edge.distill.world.shapes import FULL, World, words
 from hummingbird_edge.export.models.config import ModelConfig, TextConfig, UNetConfig, VAEConfig
 from hummingbird_edge.export.vocabulary import Vocabulary
 from hummingbird_edge.runtime.manifest import Defaults

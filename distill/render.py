@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from hummingbird_edge.distill.world import Actor, Scene, World
+from hummingbird_edge.distill.world.shapes import Actor, Scene, World
 
 __all__ = ["BACKGROUNDS", "COLOURS", "render"]
 

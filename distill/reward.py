@@ -26,7 +26,7 @@ from typing import NamedTuple, Protocol
 import torch
 
 from hummingbird_edge.distill.render import BACKGROUNDS, COLOURS, RADII, render
-from hummingbird_edge.distill.world import World, attributes, parse
+from hummingbird_edge.distill.world.shapes import World, attributes, parse
 from hummingbird_edge.runtime.errors import RequestError
 
 __all__ = ["Reward", "ShapesReward", "load_reward"]

@@ -12,7 +12,7 @@ from hummingbird_edge.distill.judge import judge, score
 from hummingbird_edge.distill.quality import Quality, assess
 from hummingbird_edge.distill.render import render
 from hummingbird_edge.distill.stages import WATCHED, WATCHED_SEED
-from hummingbird_edge.distill.world import Scene, World, sample_held_out
+from hummingbird_edge.distill.world.shapes import Scene, World, sample_held_out
 from hummingbird_edge.runtime.bundle import Bundle
 from hummingbird_edge.runtime.device import Device
 from hummingbird_edge.runtime.placement import Option

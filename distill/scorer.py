@@ -17,7 +17,7 @@ from torch.nn.functional import cross_entropy, interpolate, normalize
 from hummingbird_edge.distill.render import render
 from hummingbird_edge.distill.run import Run, load_finished
 from hummingbird_edge.distill.training import Stage
-from hummingbird_edge.distill.world import World, sample_training
+from hummingbird_edge.distill.world.shapes import World, sample_training
 from hummingbird_edge.export.models.config import TextConfig
 from hummingbird_edge.export.models.text_encoder import TextEncoder
 from hummingbird_edge.runtime.errors import RequestError

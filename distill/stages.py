@@ -37,7 +37,7 @@ from hummingbird_edge.distill.sampling import generate
 from hummingbird_edge.distill.scorer import ContrastiveReward, ScorerStage
 from hummingbird_edge.distill.teacher import TeacherStage
 from hummingbird_edge.distill.training import fit, generator_of
-from hummingbird_edge.distill.world import World, sample_held_out
+from hummingbird_edge.distill.world.shapes import World, sample_held_out
 from hummingbird_edge.export.models.config import PRESETS, ModelConfig, UNetConfig
 from hummingbird_edge.export.models.text_encoder import TextEncoder
 from hummingbird_edge.export.models.unet import UNet

@@ -24,7 +24,7 @@ from hummingbird_edge.distill.clips import Clips
 from hummingbird_edge.distill.diffusion import Diffusion, predict
 from hummingbird_edge.distill.reader import Lessons, Reader, learn_to_read
 from hummingbird_edge.distill.training import Stage
-from hummingbird_edge.distill.world import World
+from hummingbird_edge.distill.world.shapes import World
 from hummingbird_edge.export.models.config import ModelConfig
 from hummingbird_edge.export.models.text_encoder import TextEncoder
 from hummingbird_edge.export.models.unet import UNet

@@ -18,7 +18,7 @@ from hummingbird_edge.distill.enrich import KEY, ChatEnricher, TemplateEnricher
 from hummingbird_edge.distill.filters import measure_video
 from hummingbird_edge.distill.render import render
 from hummingbird_edge.distill.videos import find_videos, read_frames
-from hummingbird_edge.distill.world import FULL, Scene
+from hummingbird_edge.distill.world.shapes import FULL, Scene
 from hummingbird_edge.runtime.errors import DeviceError, OutputError, RequestError
 from hummingbird_edge.runtime.video import write_video
 

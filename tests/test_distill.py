@@ -30,7 +30,7 @@ from hummingbird_edge.distill.score import Scores
 from hummingbird_edge.distill.stages import STAGES, Sources, with_plan
 from hummingbird_edge.distill.strip import write_strips
 from hummingbird_edge.distill.training import Plan, Stage, cosine_rate, fit, generator_of
-from hummingbird_edge.distill.world import World
+from hummingbird_edge.distill.world.shapes import World
 from hummingbird_edge.export.checkpoint import read_checkpoint
 from hummingbird_edge.export.models.config import ModelConfig, TextConfig, UNetConfig, VAEConfig
 from hummingbird_edge.export.weights import CheckpointWeights

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from hummingbird_edge.distill.judge import ATTRIBUTES, Seen, Verdict, judge, score
 from hummingbird_edge.distill.quality import Quality, assess
 from hummingbird_edge.distill.render import render
-from hummingbird_edge.distill.world import FULL, PAIRS, Scene, World
+from hummingbird_edge.distill.world.shapes import FULL, PAIRS, Scene, World
 from hummingbird_edge.runtime.bundle import BUILTIN
 from hummingbird_edge.runtime.text_to_video import TextToVideo
 

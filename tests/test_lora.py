@@ -13,7 +13,7 @@ from hummingbird_edge.distill.lora import LoraStage, train_lora
 from hummingbird_edge.distill.model import Model
 from hummingbird_edge.distill.render import render
 from hummingbird_edge.distill.training import generator_of
-from hummingbird_edge.distill.world import Scene, World, words
+from hummingbird_edge.distill.world.shapes import Scene, World, words
 from hummingbird_edge.export.checkpoint import read_checkpoint
 from hummingbird_edge.export.lora import Adapter, MergedWeights
 from hummingbird_edge.export.models.config import ModelConfig, TextConfig, UNetConfig, VAEConfig

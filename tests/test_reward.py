@@ -9,7 +9,7 @@ import torch
 from hummingbird_edge.distill.render import render
 from hummingbird_edge.distill.reward import ShapesReward, load_reward
 from hummingbird_edge.distill.scorer import ContrastiveReward, Scorer, ScorerStage
-from hummingbird_edge.distill.world import FULL, Scene, World, describe, words
+from hummingbird_edge.distill.world.shapes import FULL, Scene, World, describe, words
 from hummingbird_edge.export.vocabulary import Vocabulary
 from hummingbird_edge.runtime.errors import RequestError
 from hummingbird_edge.runtime.tokenizer import Tokenizer

@@ -15,7 +15,7 @@ from hummingbird_edge.distill.score import (
     unseen_captions,
 )
 from hummingbird_edge.distill.stages import WATCHED, WATCHED_SEED
-from hummingbird_edge.distill.world import sample_held_out, sample_training
+from hummingbird_edge.distill.world.shapes import sample_held_out, sample_training
 from hummingbird_edge.runtime.bundle import BUILTIN, Bundle
 from hummingbird_edge.runtime.text_to_video import TextToVideo
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from hummingbird_edge.distill.render import render
-from hummingbird_edge.distill.world import (
+from hummingbird_edge.distill.world.shapes import (
     FULL,
     PAIRS,
     SMALL,

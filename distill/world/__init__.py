@@ -1,0 +1,1 @@
+"""Worlds of captioned clips, and the judges that read them back."""
