@@ -1,0 +1,149 @@
+"""The cartoons' autoencoder: trained on frames, or on crops around the sprite while it is early.
+
+Everything later is capped by it, and what matters are the sprites: their pixels weigh as much as
+all of the ground's.
+"""
+
+import random
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from hummingbird_edge.distill.world.cartoons.budget import TimedStage
+from hummingbird_edge.distill.world.cartoons.render import Rendered, render
+from hummingbird_edge.distill.world.cartoons.shots import World
+from hummingbird_edge.distill.world.cartoons.sprites import Sprites
+from hummingbird_edge.export.models.config import VAEConfig
+from hummingbird_edge.export.models.vae import VAE
+
+__all__ = ["VAE_CONFIG", "FrameStage", "measure_vae", "psnr", "sample_frames"]
+
+VAE_CONFIG = VAEConfig(
+    width=16, multipliers=(1, 2, 4, 8), res_blocks=1, groups=2, latent_channels=8
+)
+KL_WEIGHT = 1e-5
+EDGE_WEIGHT = 1.0
+SPRITE_SHARE = 0.6
+"""Share of the loss that a sprite's pixels have, however few they are."""
+CROP = 64
+"""Side of a crop, in pixels: a quarter of a frame's cost, and mostly sprite."""
+CROPPED_SHARE = 0.6
+"""Share of the time in which crops are learned from; then whole frames, as they will be used."""
+
+
+def sample_frames(
+    world: World,
+    sprites: Sprites,
+    count: int,
+    generator: torch.Generator,
+    held_out: bool = False,
+    neighbours: int = 1,
+) -> Rendered:
+    """Draw `count` clips' worth of `neighbours` consecutive frames, (count, neighbours, ...)."""
+    rng = random.Random(int(torch.randint(2**62, (1,), generator=generator)))
+    shots = [world.draw(rng, held_out) for _ in range(count)]
+    first = torch.randint(world.frames - neighbours + 1, (count, 1), generator=generator)
+    return render(shots, world, sprites, generator, frames=first + torch.arange(neighbours))
+
+
+def crop_around(
+    frames: Tensor, alpha: Tensor, side: int, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Cut a square of `side` around the sprite of each frame (N, C, H, W), a little off."""
+    span = frames.shape[-1] - side
+    mass = alpha.sum((1, 2, 3)).clamp(min=1e-3)
+    pixels = torch.arange(frames.shape[-1], device=frames.device)
+    x = (alpha.sum((1, 2)) * pixels).sum(1) / mass
+    y = (alpha.sum((1, 3)) * pixels).sum(1) / mass
+    off = (torch.rand(2, len(frames), generator=generator) - 0.5) * 0.6 * side
+    corners = torch.stack((y, x)).cpu() - side / 2 + off
+    tops, lefts = corners.round().long().clamp(0, span).tolist()
+    cut = [
+        (frame[:, top : top + side, left : left + side], a[:, top : top + side, left : left + side])
+        for frame, a, top, left in zip(frames, alpha, tops, lefts, strict=True)
+    ]
+    return torch.stack([frame for frame, _ in cut]), torch.stack([a for _, a in cut])
+
+
+def reconstruction_loss(decoded: Tensor, frames: Tensor, alpha: Tensor) -> Tensor:
+    """Return the L1 + squared error of pixels and of edges, sprite and ground both seen.
+
+    Source of the edges' part: Mathieu et al. 2016 (arXiv:1511.05440), the gradient difference loss.
+    """
+    share = alpha.mean((2, 3), keepdim=True)
+    weight = SPRITE_SHARE * alpha / share.clamp(min=0.02)
+    weight = weight + (1 - SPRITE_SHARE) * (1 - alpha) / (1 - share).clamp(min=0.02)
+    error = decoded - frames
+    pixels = (weight * (error.abs() + 2 * error.square())).mean()
+    across = (weight[..., 1:] * error.diff(dim=-1).abs()).mean()
+    down = (weight[..., 1:, :] * error.diff(dim=-2).abs()).mean()
+    return pixels + EDGE_WEIGHT * (across + down)
+
+
+class FrameStage(TimedStage[VAE]):
+    """Reconstruct frames, with a little pull of the latents towards a unit Gaussian."""
+
+    def __init__(
+        self, config: VAEConfig, world: World, sprites: Sprites, batch: int, compiled: bool = False
+    ) -> None:
+        super().__init__()
+        vae = VAE(config).to(sprites.device)
+        self.trained = vae.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.world, self.sprites, self.batch = world, sprites, batch
+        self.reconstruct = torch.compile(self._reconstruct) if compiled else self._reconstruct
+
+    def forward(self, step: int, generator: torch.Generator) -> Mapping[str, Tensor]:
+        """Return the `reconstruction` error, the `divergence` and their `loss`."""
+        # Crops cost a quarter: four times as many in a batch.
+        is_cropped = self.share < CROPPED_SHARE and self.world.resolution > CROP
+        count = self.batch * (self.world.resolution // CROP) ** 2 if is_cropped else self.batch
+        drawn = sample_frames(self.world, self.sprites, count, generator)
+        frames, alpha = drawn.frames.flatten(0, 1) * 2 - 1, drawn.alpha.flatten(0, 1)
+        if is_cropped:
+            frames, alpha = crop_around(frames, alpha, CROP, generator)
+        frames = frames.contiguous(memory_format=torch.channels_last)
+        reconstruction, divergence = self.reconstruct(frames, alpha)
+        loss = reconstruction + KL_WEIGHT * divergence
+        return {"loss": loss, "reconstruction": reconstruction, "divergence": divergence}
+
+    def _reconstruct(self, frames: Tensor, alpha: Tensor) -> tuple[Tensor, Tensor]:
+        with torch.autocast(frames.device.type, torch.bfloat16):
+            mean, log_variance = self.trained.encode(frames).float().chunk(2, dim=1)
+            log_variance = log_variance.clamp(-20, 10)
+            noise = torch.randn_like(mean)
+            decoded = self.trained.decode(mean + noise * (0.5 * log_variance).exp()).float()
+        divergence = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).mean()
+        return reconstruction_loss(decoded, frames, alpha), divergence
+
+
+def psnr(error: Tensor) -> float:
+    """Return the PSNR in dB of squared errors of pixels in [0, 1]."""
+    return round(-10 * torch.log10(error.mean().clamp(min=1e-10)).item(), 2)
+
+
+@torch.no_grad()
+def measure_vae(
+    vae: VAE, world: World, sprites: Sprites, count: int = 256, seed: int = 12345
+) -> dict[str, float]:
+    """Return the PSNR over held-out frames, over their sprites and grounds alone, in dB.
+
+    A frame is coded by its mean, as for training what comes later.
+    """
+    device = sprites.device
+    drawn = sample_frames(world, sprites, count, torch.Generator().manual_seed(seed), held_out=True)
+    frames, alpha = drawn.frames.flatten(0, 1), drawn.alpha.flatten(0, 1)
+    errors, means = [], []
+    for part in frames.split(32):
+        with torch.autocast(device.type, torch.bfloat16):
+            mean = vae.encode(part * 2 - 1).chunk(2, dim=1)[0]
+            decoded = vae.decode(mean).float()
+        means.append(mean.float())
+        errors.append(((decoded / 2 + 0.5).clamp(0, 1) - part).square())
+    error, mean = torch.cat(errors).mean(1, keepdim=True), torch.cat(means)
+    return {
+        "psnr_db": psnr(error),
+        "sprite_db": psnr(error[alpha > 0.5]),
+        "ground_db": psnr(error[alpha < 0.01]),
+        "latent_std": round(mean.std().item(), 4),
+    }
