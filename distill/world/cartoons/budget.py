@@ -125,12 +125,12 @@ def fit_budget(
     budget_s: float,
     seed: int,
     measure: Callable[[Mapping[str, torch.Tensor]], Mapping[str, float]] | None = None,
+    config: Mapping[str, Any] | None = None,
 ) -> dict[str, torch.Tensor]:
     """Train until `budget_s` seconds are spent, going on from the checkpoint; return the average.
 
-    `measure` is given the averaged weights now and then and returns figures for the log. Raises
-    CheckpointError where the checkpoint is of another shape, GenerationError where the loss is no
-    longer a number.
+    `measure` is given the averaged weights now and then and returns figures for the log; `config`
+    is kept with the weights, so that they can be read without the recipe. Raises where the checkpoint is of another shape, GenerationError where the loss is no longer a number.
     """
     run.is_main = is_first()
     trained: nn.Module = stage.trained
@@ -176,7 +176,8 @@ def fit_budget(
                 steps_per_s=round(count / max(clock.spent_s - saved, 1e-9), 3),
                 **{name: round(mean, 5) for name, mean in means.items()},
             )
-            run.save(_state(trained, optimizer, average, step, clock, seed))
+            state = _state(trained, optimizer, average, step, clock)
+            run.save({**state, "seed": seed, "config": dict(config or {})})
             saved, saves, count = clock.spent_s, saves + 1, 0
             if measure is not None and is_first():
                 if saves % schedule.measure_every == 0 or clock.share >= 1:
@@ -191,7 +192,6 @@ def _state(
     average: Average,
     step: int,
     clock: Clock,
-    seed: int,
 ) -> dict[str, Any]:
     return {
         "model": trained.state_dict(),
@@ -200,7 +200,6 @@ def _state(
         "step": step,
         "spent_s": clock.spent_s,
         "budget_s": clock.budget_s,
-        "seed": seed,
     }
 
 

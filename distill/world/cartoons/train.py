@@ -7,9 +7,10 @@ Run again, it goes on from the last checkpoint, which is a minute old at most.
 """
 
 import argparse
+import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
@@ -23,12 +24,15 @@ from hummingbird_edge.distill.world.cartoons.budget import (
     is_first,
     parse_budget,
 )
+from hummingbird_edge.distill.world.cartoons.judge import Judge, JudgeConfig
+from hummingbird_edge.distill.world.cartoons.judging import JudgeStage, measure_judge
 from hummingbird_edge.distill.world.cartoons.shots import World
 from hummingbird_edge.distill.world.cartoons.sprites import Sprites
+from hummingbird_edge.export.models.config import VAEConfig
 from hummingbird_edge.export.models.vae import VAE
 from hummingbird_edge.runtime.errors import HummingbirdError
 
-__all__ = ["main", "train_vae"]
+__all__ = ["main", "read_vae", "train_judge", "train_vae"]
 
 
 def world_of(options: argparse.Namespace) -> World:
@@ -57,10 +61,62 @@ def train_vae(options: argparse.Namespace, device: torch.device) -> None:
     run = Run(options.run, "vae", is_first())
     run.log(latent_channels=config.latent_channels, width=config.width, batch=batch)
     schedule = Schedule(peak_rate=1e-3, decay=0.998)
-    fit_budget(run, stage, schedule, parse_budget(options.budget), options.seed, watch)
+    budget_s = parse_budget(options.budget)
+    fit_budget(run, stage, schedule, budget_s, options.seed, watch, asdict(config))
 
 
-STAGES: Mapping[str, Callable[[argparse.Namespace, torch.device], None]] = {"vae": train_vae}
+def read_vae(run: Path, device: torch.device) -> VAE | None:
+    """Read the averaged VAE of a run, frozen; None where there is none yet."""
+    state = Run(run, "vae").load()
+    if state is None:
+        return None
+    vae = VAE(VAEConfig(**state["config"])).to(device)
+    vae.load_state_dict(state["average"])
+    return vae.eval().requires_grad_(False).to(memory_format=torch.channels_last)
+
+
+def train_judge(options: argparse.Namespace, device: torch.device) -> None:
+    """Train the judge, on reconstructions of the run's VAE too; writes RUN/judge.pt."""
+    world = world_of(options)
+    sprites, vae = Sprites.read(world.nouns, device), read_vae(options.run, device)
+    config = JudgeConfig.of(world)
+    torch.manual_seed(options.seed)
+    batch = options.batch or (64 if device.type == "cuda" else 8)
+    stage = JudgeStage(Judge(config), world, sprites, batch, vae)
+
+    def watch(weights: Mapping[str, torch.Tensor]) -> Mapping[str, float]:
+        judge = Judge(config).to(device)
+        judge.load_state_dict(weights)
+        return measure_judge(judge.eval(), world, sprites, count=96)
+
+    run = Run(options.run, "judge", is_first())
+    schedule = Schedule(peak_rate=1.5e-3, decay=0.998, weight_decay=0.01)
+    budget_s = parse_budget(options.budget)
+    fit_budget(run, stage, schedule, budget_s, options.seed, watch, asdict(config))
+
+
+def measure(options: argparse.Namespace, device: torch.device) -> None:
+    """Print how good VAE and judge of a run are on held-out clips, as one JSON object."""
+    world = world_of(options)
+    sprites, vae = Sprites.read(world.nouns, device), read_vae(options.run, device)
+    figures: dict[str, Mapping[str, float]] = {}
+    if vae is not None:
+        figures["vae"] = measure_vae(vae, world, sprites)
+    state = Run(options.run, "judge").load()
+    if state is not None:
+        judge = Judge(JudgeConfig(**state["config"])).to(device).eval()
+        judge.load_state_dict(state["average"])
+        figures["judge"] = measure_judge(judge, world, sprites)
+        if vae is not None:
+            figures["judge after the VAE"] = measure_judge(judge, world, sprites, vae=vae)
+    print(json.dumps(figures, indent=2))
+
+
+STAGES: Mapping[str, Callable[[argparse.Namespace, torch.device], None]] = {
+    "vae": train_vae,
+    "judge": train_judge,
+    "measure": measure,
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
