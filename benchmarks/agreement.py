@@ -19,21 +19,21 @@ import numpy as np
 import typer
 from numpy.typing import NDArray
 
-from hummingbird_edge.benchmarks.engines import options_here
-from hummingbird_edge.benchmarks.ledger import KEPT, Ledger, require_output
-from hummingbird_edge.benchmarks.options import Output
-from hummingbird_edge.benchmarks.record import Row
-from hummingbird_edge.benchmarks.subject import random_copy
-from hummingbird_edge.benchmarks.table import by_row
-from hummingbird_edge.runtime.bundle import BUILTIN, Bundle
+from hummingbird_edge.benchmarks.lib.engines import backends_here
+from hummingbird_edge.benchmarks.lib.ledger import KEPT, Ledger, require_output
+from hummingbird_edge.benchmarks.lib.options import Output
+from hummingbird_edge.benchmarks.lib.record import Row
+from hummingbird_edge.benchmarks.lib.subject import random_copy
+from hummingbird_edge.benchmarks.lib.table import by_row
+from hummingbird_edge.runtime.bundle.bundle import BUILTIN, Bundle
 from hummingbird_edge.runtime.command import require_modules, run_command
+from hummingbird_edge.runtime.devices.backend import Backend
 from hummingbird_edge.runtime.errors import HummingbirdError, RequestError
 from hummingbird_edge.runtime.noise import gaussian_noise
-from hummingbird_edge.runtime.placement import Option
+from hummingbird_edge.runtime.pipeline import TextToVideo
+from hummingbird_edge.runtime.placement.trial import snr_db
 from hummingbird_edge.runtime.request import Request
 from hummingbird_edge.runtime.sampler import guidance_embedding
-from hummingbird_edge.runtime.text_to_video import TextToVideo
-from hummingbird_edge.runtime.trial import snr_db
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -58,7 +58,7 @@ def pytorch_latents(bundle: Bundle, checkpoint: str | None) -> Callable[[Request
     """
     import torch
 
-    from hummingbird_edge.benchmarks.eager import config_of
+    from hummingbird_edge.benchmarks.lib.eager import config_of
     from hummingbird_edge.export.checkpoint import read_checkpoint
     from hummingbird_edge.export.weights import CheckpointWeights, RandomWeights
     from hummingbird_edge.quantize.storage import round_to_float16
@@ -94,17 +94,17 @@ def pytorch_latents(bundle: Bundle, checkpoint: str | None) -> Callable[[Request
     return make
 
 
-def compare(bundle: Bundle, option: Option, truths: dict[Request, Latents]) -> Row:
+def compare(bundle: Bundle, backend: Backend, truths: dict[Request, Latents]) -> Row:
     """Return how near a device's latents are to those of PyTorch, a figure a prompt."""
     ratios = list[float]()
     try:
-        pipeline = TextToVideo(bundle, option.device.name, f"unet={option.precision}")
+        pipeline = TextToVideo(bundle, backend.device.name, f"unet={backend.precision}")
         for request, truth in truths.items():
             latents = last_latents(pipeline, request)
             ratios.append(round(min(snr_db(latents, truth), 200.0), 1))
     except HummingbirdError as error:
-        return Row(str(option), failure=str(error))
-    return Row(str(option), {"agreement_db": tuple(ratios)})
+        return Row(str(backend), failure=str(error))
+    return Row(str(backend), {"agreement_db": tuple(ratios)})
 
 
 def last_latents(pipeline: TextToVideo, request: Request) -> Latents:
@@ -157,8 +157,8 @@ def main(
         make = pytorch_latents(subject, checkpoint)
         truths = {request: make(request) for request in requests}
         ledger = Ledger("agreement", subject, output)
-        for option in options_here("unet", subject.manifest.precisions("unet")):
-            ledger.add(compare(subject, option, truths))
+        for backend in backends_here("unet", subject.manifest.precisions("unet")):
+            ledger.add(compare(subject, backend, truths))
     ledger.publish(ledger.rows, table(ledger.rows), lambda axes: draw_agreement(axes, ledger.rows))
 
 

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hummingbird_edge.benchmarks.record import Record, Row, Spread, write_beside
-from hummingbird_edge.benchmarks.table import markdown, picture
+from hummingbird_edge.benchmarks.lib.record import Record, Row, Spread, write_beside
+from hummingbird_edge.benchmarks.lib.table import markdown, picture
 from hummingbird_edge.runtime.command import require_modules, run_command
 from hummingbird_edge.runtime.errors import OutputError, RequestError
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 SAME, FASTER, SLOWER = "no difference", "faster", "slower"
 MORE, LESS, UNKNOWN = "more", "less", "too few runs"
-LEAST_RUNS = 5
+MIN_RUNS = 5
 """With fewer, two runs of the same lie apart by chance too often: with three, one time in ten."""
 DRIFT = 0.05
 """Of the larger median: what two results of the same may differ by."""
@@ -52,7 +52,7 @@ class Difference:
     def verdict(self) -> str:
         """What can be said of it."""
         before, after = self.before, self.after
-        if min(before.count, after.count) < LEAST_RUNS:
+        if min(before.count, after.count) < MIN_RUNS:
             return UNKNOWN
         apart = before.most < after.least or after.most < before.least
         drift = DRIFT * max(abs(before.median), abs(after.median))

@@ -13,18 +13,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hummingbird_edge.benchmarks.ledger import KEPT, Ledger, require_output
-from hummingbird_edge.benchmarks.options import Output
-from hummingbird_edge.benchmarks.record import Row
-from hummingbird_edge.benchmarks.table import bars, by_row
+from hummingbird_edge.benchmarks.lib.ledger import KEPT, Ledger, require_output
+from hummingbird_edge.benchmarks.lib.options import Output
+from hummingbird_edge.benchmarks.lib.record import Row
+from hummingbird_edge.benchmarks.lib.table import bars, by_row
 from hummingbird_edge.runtime.command import require_modules, run_command
 from hummingbird_edge.runtime.errors import RequestError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from hummingbird_edge.distill.model import Model
     from hummingbird_edge.distill.score import Scores
+    from hummingbird_edge.distill.train.model import Model
 
 MODELS = ("teacher", "student")
 
@@ -33,8 +33,8 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 def seconds_a_clip(models: dict[str, "Model"], prompts: list[str]) -> dict[str, list[float]]:
     """Time one clip a prompt by each model in turns; the first prompt only warms up."""
-    from hummingbird_edge.distill.sampling import generate
     from hummingbird_edge.distill.score import FIRST_SEED
+    from hummingbird_edge.distill.train.sampling import generate
 
     seconds: dict[str, list[float]] = {name: [] for name in models}
     for index, prompt in enumerate(prompts):
@@ -49,8 +49,8 @@ def seconds_a_clip(models: dict[str, "Model"], prompts: list[str]) -> dict[str, 
 def scored(model: "Model", captions: int, seed: int) -> "Scores":
     """Judge one clip a held-out caption."""
     from hummingbird_edge.distill.recipe import BUILTIN_RECIPE
-    from hummingbird_edge.distill.sampling import generate
     from hummingbird_edge.distill.score import FIRST_SEED, score_clips, unseen_captions
+    from hummingbird_edge.distill.train.sampling import generate
 
     pairs = unseen_captions(BUILTIN_RECIPE.world, captions, seed)
     clips = generate(model, [caption for _, caption in pairs], seed=FIRST_SEED)
@@ -87,9 +87,9 @@ def main(
 ) -> None:
     """Measure, print, write."""
     require_modules("benchmark,distill", "matplotlib", "torch", "accelerate")
-    from hummingbird_edge.distill.model import Model
     from hummingbird_edge.distill.recipe import BUILTIN_RECIPE
     from hummingbird_edge.distill.score import unseen_captions
+    from hummingbird_edge.distill.train.model import Model
 
     for folder in MODELS:
         if not (run / folder).is_dir():

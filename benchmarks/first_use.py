@@ -24,12 +24,12 @@ from typing import Annotated
 import psutil
 import typer
 
-from hummingbird_edge.benchmarks.ledger import KEPT, Ledger, require_output
-from hummingbird_edge.benchmarks.options import Output
-from hummingbird_edge.benchmarks.record import Row
-from hummingbird_edge.benchmarks.table import bars, by_row
-from hummingbird_edge.benchmarks.video import CACHES
-from hummingbird_edge.runtime.bundle import BUILTIN, Bundle
+from hummingbird_edge.benchmarks.lib.ledger import KEPT, Ledger, require_output
+from hummingbird_edge.benchmarks.lib.options import Output
+from hummingbird_edge.benchmarks.lib.record import Row
+from hummingbird_edge.benchmarks.lib.table import bars, by_row
+from hummingbird_edge.benchmarks.lib.video import CACHES
+from hummingbird_edge.runtime.bundle.bundle import BUILTIN, Bundle
 from hummingbird_edge.runtime.command import require_modules, run_command
 from hummingbird_edge.runtime.errors import HummingbirdError
 

@@ -19,23 +19,23 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hummingbird_edge.benchmarks.apart import measure_apart
-from hummingbird_edge.benchmarks.engines import working_devices
-from hummingbird_edge.benchmarks.ledger import KEPT, Ledger, require_output
-from hummingbird_edge.benchmarks.machine import peak_mib
-from hummingbird_edge.benchmarks.options import Frames, FullSize, Output, Quantized, Size
-from hummingbird_edge.benchmarks.record import Row
-from hummingbird_edge.benchmarks.repeat import timed
-from hummingbird_edge.benchmarks.subject import open_subject, size_of
-from hummingbird_edge.benchmarks.table import by_row, shown
-from hummingbird_edge.benchmarks.video import Case, cases, request_for, with_agreement
-from hummingbird_edge.benchmarks.video import measure as measure_video
-from hummingbird_edge.runtime.bundle import Bundle
+from hummingbird_edge.benchmarks.lib.apart import measure_apart
+from hummingbird_edge.benchmarks.lib.engines import working_devices
+from hummingbird_edge.benchmarks.lib.ledger import KEPT, Ledger, require_output
+from hummingbird_edge.benchmarks.lib.machine import peak_mib
+from hummingbird_edge.benchmarks.lib.options import Frames, FullSize, Output, Quantized, Size
+from hummingbird_edge.benchmarks.lib.record import Row
+from hummingbird_edge.benchmarks.lib.repeat import timed
+from hummingbird_edge.benchmarks.lib.subject import open_subject, size_of
+from hummingbird_edge.benchmarks.lib.table import by_row, shown
+from hummingbird_edge.benchmarks.lib.video import Case, cases, request_for, with_agreement
+from hummingbird_edge.benchmarks.lib.video import measure as measure_video
+from hummingbird_edge.runtime.bundle.bundle import Bundle
 from hummingbird_edge.runtime.command import require_modules, run_command
-from hummingbird_edge.runtime.device import Device
+from hummingbird_edge.runtime.devices.device import Device
 from hummingbird_edge.runtime.errors import RequestError
+from hummingbird_edge.runtime.pipeline import TextToVideo
 from hummingbird_edge.runtime.request import Request
-from hummingbird_edge.runtime.text_to_video import TextToVideo
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -67,8 +67,8 @@ class Eager:
 
 def measure_stage(task: Eager) -> Row:
     """Time one stage, in a process that does nothing else."""
-    from hummingbird_edge.benchmarks.eager import eager_run, random_module
-    from hummingbird_edge.runtime.trial import example_inputs
+    from hummingbird_edge.benchmarks.lib.eager import eager_run, random_module
+    from hummingbird_edge.runtime.placement.trial import example_inputs
 
     arrays = example_inputs(Bundle.open(task.bundle).manifest.model, task.stage, task.sizes)
     module = random_module(task.config, task.stage, half_stored=False)
@@ -184,7 +184,7 @@ def main(
     require_modules("benchmark", "matplotlib", "torch", "skimage")
     if quick == (full_size is not None):
         raise RequestError("give --full-size FOLDER or --quick")
-    from hummingbird_edge.benchmarks.eager import config_of
+    from hummingbird_edge.benchmarks.lib.eager import config_of
 
     require_output(output)
     devices = [Device.parse(name) for name in device or working_devices()]

@@ -19,21 +19,21 @@ import numpy as np
 import typer
 from numpy.typing import NDArray
 
-from hummingbird_edge.benchmarks.engines import options_here
-from hummingbird_edge.benchmarks.ledger import KEPT, Ledger, require_output
-from hummingbird_edge.benchmarks.options import Output
-from hummingbird_edge.benchmarks.record import Row
-from hummingbird_edge.benchmarks.repeat import Run
-from hummingbird_edge.benchmarks.table import by_row, markdown
+from hummingbird_edge.benchmarks.lib.engines import backends_here
+from hummingbird_edge.benchmarks.lib.ledger import KEPT, Ledger, require_output
+from hummingbird_edge.benchmarks.lib.options import Output
+from hummingbird_edge.benchmarks.lib.record import Row
+from hummingbird_edge.benchmarks.lib.repeat import Run
+from hummingbird_edge.benchmarks.lib.table import by_row, markdown
 from hummingbird_edge.runtime.command import require_modules, run_command
+from hummingbird_edge.runtime.devices.backend import Backend
 from hummingbird_edge.runtime.errors import DeviceError
-from hummingbird_edge.runtime.placement import Option
-from hummingbird_edge.runtime.trial import snr_db
+from hummingbird_edge.runtime.placement.trial import snr_db
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from hummingbird_edge.benchmarks.forms import Case, Level
+    from hummingbird_edge.benchmarks.lib.forms import Case, Level
 
 PYTORCH = "PyTorch fp32"
 Array = NDArray[np.float32]
@@ -54,22 +54,22 @@ def in_turns(off: Run, on: Run, runs: int) -> tuple[tuple[float, ...], tuple[flo
     return tuple(off_s), tuple(on_s), output
 
 
-def measure(case: "Case", level: "Level", ways: list[Option | None], runs: int) -> Iterator[Row]:
+def measure(case: "Case", level: "Level", ways: list[Backend | None], runs: int) -> Iterator[Row]:
     """Yield a row for each way, None for PyTorch; a device that fails is a row with its reason."""
-    from hummingbird_edge.benchmarks.forms import in_device, in_pytorch
+    from hummingbird_edge.benchmarks.lib.forms import in_device, in_pytorch
 
     truth = in_pytorch(case.off, case.inputs)()
     with tempfile.TemporaryDirectory() as folder:
-        for option in ways:
-            engine = PYTORCH if option is None else str(option)
+        for backend in ways:
+            engine = PYTORCH if backend is None else str(backend)
             name = f"{case.kernel}, {level.channels} channels, {engine}"
             facts = {"kernel": case.kernel, "engine": engine}
             try:
-                if option is None:
+                if backend is None:
                     off, on = (in_pytorch(module, case.inputs) for module in (case.off, case.on))
                 else:
                     off, on = (
-                        in_device(case, kernel_on, option, Path(folder))
+                        in_device(case, kernel_on, backend, Path(folder))
                         for kernel_on in (False, True)
                     )
                 off_s, on_s, output = in_turns(off, on, runs)
@@ -121,10 +121,10 @@ def main(
 ) -> None:
     """Measure, print, write."""
     require_modules("benchmark", "matplotlib", "torch", "onnx_ir")
-    from hummingbird_edge.benchmarks.forms import LEVELS, cases
+    from hummingbird_edge.benchmarks.lib.forms import LEVELS, cases
 
     require_output(output)
-    ways = [None, *options_here("unet", ["float32"])]
+    ways = [None, *backends_here("unet", ["float32"])]
     ledger = Ledger("kernels", None, output)
     for level in LEVELS[-1:] if quick else LEVELS:
         for case in cases(level):

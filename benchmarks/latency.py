@@ -25,14 +25,14 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 import psutil
 import typer
 
-from hummingbird_edge.benchmarks.apart import measure_apart
-from hummingbird_edge.benchmarks.engines import working_devices
-from hummingbird_edge.benchmarks.ledger import KEPT, Ledger, require_output
-from hummingbird_edge.benchmarks.options import BundleArgument, FullSize, Output
-from hummingbird_edge.benchmarks.record import Row
-from hummingbird_edge.benchmarks.subject import open_subject
-from hummingbird_edge.benchmarks.table import bars, by_row, shown
-from hummingbird_edge.benchmarks.video import (
+from hummingbird_edge.benchmarks.lib.apart import measure_apart
+from hummingbird_edge.benchmarks.lib.engines import working_devices
+from hummingbird_edge.benchmarks.lib.ledger import KEPT, Ledger, require_output
+from hummingbird_edge.benchmarks.lib.options import BundleArgument, FullSize, Output
+from hummingbird_edge.benchmarks.lib.record import Row
+from hummingbird_edge.benchmarks.lib.subject import open_subject
+from hummingbird_edge.benchmarks.lib.table import bars, by_row, shown
+from hummingbird_edge.benchmarks.lib.video import (
     COLD,
     PARTS,
     Case,
@@ -41,11 +41,11 @@ from hummingbird_edge.benchmarks.video import (
     request_for,
     with_agreement,
 )
+from hummingbird_edge.runtime.bundle.manifest import MIN_PSNR_DB
 from hummingbird_edge.runtime.command import require_modules, run_command
+from hummingbird_edge.runtime.devices.backend import PRECISIONS
+from hummingbird_edge.runtime.devices.cpu import usable_cores
 from hummingbird_edge.runtime.errors import RequestError
-from hummingbird_edge.runtime.manifest import LEAST_PSNR_DB
-from hummingbird_edge.runtime.placement import PRECISIONS
-from hummingbird_edge.runtime.processor import usable_cores
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -67,7 +67,7 @@ def table(rows: list[Row]) -> str:
 
     def whole(row: Row) -> list[str]:
         warm, agreement = row["video_s"], row.median("agreement_db")
-        gate = ", below the gate" if agreement < LEAST_PSNR_DB else ""
+        gate = ", below the gate" if agreement < MIN_PSNR_DB else ""
         return [
             ", ".join(f"{row.median(f'cold_{part}_s'):.2f}" for part in COLD),
             f"{warm.median:.3f}",

@@ -28,23 +28,23 @@ from typing import TYPE_CHECKING, Annotated, Any
 import numpy as np
 import typer
 
-from hummingbird_edge.benchmarks.engines import options_here
-from hummingbird_edge.benchmarks.inputs import Inputs, Seen, read_inputs
-from hummingbird_edge.benchmarks.ledger import KEPT, Ledger, require_output
-from hummingbird_edge.benchmarks.machine import peak_mib
-from hummingbird_edge.benchmarks.options import Frames, FullSize, Output, Quantized, Size
-from hummingbird_edge.benchmarks.record import Row
-from hummingbird_edge.benchmarks.repeat import Run, timed
-from hummingbird_edge.benchmarks.subject import random_copy, random_full_size, size_of
-from hummingbird_edge.benchmarks.table import bars, by_row, shown
-from hummingbird_edge.benchmarks.video import request_for
-from hummingbird_edge.runtime.bundle import BUILTIN, Bundle
+from hummingbird_edge.benchmarks.lib.engines import backends_here
+from hummingbird_edge.benchmarks.lib.inputs import Inputs, Seen, read_inputs
+from hummingbird_edge.benchmarks.lib.ledger import KEPT, Ledger, require_output
+from hummingbird_edge.benchmarks.lib.machine import peak_mib
+from hummingbird_edge.benchmarks.lib.options import Frames, FullSize, Output, Quantized, Size
+from hummingbird_edge.benchmarks.lib.record import Row
+from hummingbird_edge.benchmarks.lib.repeat import Run, timed
+from hummingbird_edge.benchmarks.lib.subject import random_copy, random_full_size, size_of
+from hummingbird_edge.benchmarks.lib.table import bars, by_row, shown
+from hummingbird_edge.benchmarks.lib.video import request_for
+from hummingbird_edge.runtime.bundle.bundle import BUILTIN, Bundle
 from hummingbird_edge.runtime.command import require_modules, run_command
+from hummingbird_edge.runtime.devices.backend import Backend
+from hummingbird_edge.runtime.engines.session import open_session
 from hummingbird_edge.runtime.errors import HummingbirdError, RequestError
-from hummingbird_edge.runtime.placement import Option
-from hummingbird_edge.runtime.session import open_session
-from hummingbird_edge.runtime.text_to_video import TextToVideo
-from hummingbird_edge.runtime.trial import snr_db
+from hummingbird_edge.runtime.pipeline import TextToVideo
+from hummingbird_edge.runtime.placement.trial import snr_db
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -70,7 +70,7 @@ class Task:
     runs: int
     folder: Path
     """Where inputs, the plain export and outputs lie."""
-    option: Option | None = None
+    backend: Backend | None = None
     """Of this runtime."""
     size: str = ""
     """Of the video, in words."""
@@ -109,7 +109,7 @@ class Task:
 
 def eager(task: Task) -> Run:
     """Run the module itself."""
-    from hummingbird_edge.benchmarks.eager import eager_run
+    from hummingbird_edge.benchmarks.lib.eager import eager_run
 
     return eager_run(module_of(task), task.inputs())
 
@@ -119,23 +119,23 @@ def compiled(task: Task) -> Run:
     os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(task.folder / f"inductor-{task.stage}")
     import torch
 
-    from hummingbird_edge.benchmarks.eager import eager_run
+    from hummingbird_edge.benchmarks.lib.eager import eager_run
 
     return eager_run(torch.compile(module_of(task)), task.inputs())  # type: ignore[arg-type]
 
 
 def module_of(task: Task) -> "nn.Module":
     """Return the stage's module with random weights."""
-    from hummingbird_edge.benchmarks.eager import config_of, random_module
+    from hummingbird_edge.benchmarks.lib.eager import config_of, random_module
 
     return random_module(config_of(Bundle.open(task.bundle)), task.stage)
 
 
 def plain_export(task: Task) -> None:
-    """Write what `torch.onnx.export` makes of the module, sizes fixed, no option changed."""
+    """Write what `torch.onnx.export` makes of the module, sizes fixed, no backend changed."""
     import torch
 
-    from hummingbird_edge.benchmarks.eager import inputs_for
+    from hummingbird_edge.benchmarks.lib.eager import inputs_for
 
     module = module_of(task)
     inputs = inputs_for(module, task.inputs())
@@ -208,10 +208,10 @@ def nncf_int8(task: Task) -> Run:
 
 def ours(task: Task) -> Run:
     """Run this project's graph as `hb-run` does."""
-    bundle, option = Bundle.open(task.bundle), task.option
-    assert option is not None  # see `tasks`
-    graph = bundle.graph(task.stage, option.device.family, option.graph)
-    session, inputs = open_session(graph, option, task.sizes), task.inputs()
+    bundle, backend = Bundle.open(task.bundle), task.backend
+    assert backend is not None  # see `tasks`
+    graph = bundle.graph(task.stage, backend.device.family, backend.graph)
+    session, inputs = open_session(graph, backend, task.sizes), task.inputs()
     return lambda: session.run(inputs)
 
 
@@ -284,11 +284,11 @@ def tasks(base: Task, quantized: Bundle | None) -> Iterator[Task]:
         if way != OURS:
             yield replace(base, way=way)
     for bundle in filter(None, (Bundle.open(base.bundle), quantized)):
-        for option in options_here(base.stage, bundle.manifest.precisions(base.stage)):
-            if bundle is not quantized or option.precision == "int8":
-                title = f"{OURS}, {option}"
+        for backend in backends_here(base.stage, bundle.manifest.precisions(base.stage)):
+            if bundle is not quantized or backend.precision == "int8":
+                title = f"{OURS}, {backend}"
                 own = replace(base, way=OURS, bundle=bundle.folder, title=title)
-                yield replace(own, option=option)
+                yield replace(own, backend=backend)
 
 
 def _existing(task: Task) -> Path:

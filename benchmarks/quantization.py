@@ -23,20 +23,20 @@ import numpy as np
 import typer
 from numpy.typing import NDArray
 
-from hummingbird_edge.benchmarks.apart import reason_of
-from hummingbird_edge.benchmarks.inputs import Inputs
-from hummingbird_edge.benchmarks.ledger import KEPT, Ledger, require_output
-from hummingbird_edge.benchmarks.options import Output
-from hummingbird_edge.benchmarks.record import Row
-from hummingbird_edge.benchmarks.table import bars, by_row, shown
+from hummingbird_edge.benchmarks.lib.apart import reason_of
+from hummingbird_edge.benchmarks.lib.inputs import Inputs
+from hummingbird_edge.benchmarks.lib.ledger import KEPT, Ledger, require_output
+from hummingbird_edge.benchmarks.lib.options import Output
+from hummingbird_edge.benchmarks.lib.record import Row
+from hummingbird_edge.benchmarks.lib.table import bars, by_row, shown
 from hummingbird_edge.quantize.trajectory import Run, decode, encode, trajectories, walk
-from hummingbird_edge.runtime.bundle import BUILTIN, Bundle
+from hummingbird_edge.runtime.bundle.bundle import BUILTIN, Bundle
 from hummingbird_edge.runtime.command import require_modules, run_command
-from hummingbird_edge.runtime.device import Device
-from hummingbird_edge.runtime.placement import Option
+from hummingbird_edge.runtime.devices.backend import Backend
+from hummingbird_edge.runtime.devices.device import Device
+from hummingbird_edge.runtime.engines.session import open_session
 from hummingbird_edge.runtime.request import Request
 from hummingbird_edge.runtime.result import to_pixels
-from hummingbird_edge.runtime.session import open_session
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -73,13 +73,13 @@ class Bench:
 
     def networks(self, bundle: Bundle, device: str, precision: str) -> tuple[Run, Run]:
         """Return U-Net and decoder of a bundle, as the runtime loads them."""
-        option = Option(Device.parse(device), precision)
+        backend = Backend(Device.parse(device), precision)
         frames, height, width = self.plan[0].latent_shape(self.bundle.manifest)[2:]
         sizes = {"frames": frames, "height": height, "width": width}
         unet, vae = (
             open_session(
-                bundle.graph(stage, option.device.family, option.graph),
-                option,
+                bundle.graph(stage, backend.device.family, backend.graph),
+                backend,
                 {**sizes, "frames": frames if stage == "unet" else 1},
             ).run
             for stage in STAGES
@@ -190,7 +190,7 @@ def onnxruntime_networks(
         inputs = {value.name for value in ir.load(prepared).graph.inputs}
         rows = ({name: row[name] for name in row if name in inputs} for row in data[stage])
         quantize_static(str(prepared), str(small), Reader(iter(rows)), **options)
-        return open_session(small, Option(Device.parse("cpu"))).run
+        return open_session(small, Backend(Device.parse("cpu"))).run
 
     unet, vae = (network(stage) for stage in STAGES)
     return unet, vae

@@ -27,23 +27,23 @@ from typing import TYPE_CHECKING, Annotated
 import numpy as np
 import typer
 
-from hummingbird_edge.benchmarks.apart import measure_apart
-from hummingbird_edge.benchmarks.engines import options_here
-from hummingbird_edge.benchmarks.ledger import KEPT, Ledger, require_output
-from hummingbird_edge.benchmarks.machine import peak_mib
-from hummingbird_edge.benchmarks.options import BundleArgument, Frames, FullSize, Output, Size
-from hummingbird_edge.benchmarks.record import Row
-from hummingbird_edge.benchmarks.subject import open_subject, size_of
-from hummingbird_edge.benchmarks.table import by_row, shown
-from hummingbird_edge.benchmarks.video import request_for
-from hummingbird_edge.runtime.bundle import Bundle
+from hummingbird_edge.benchmarks.lib.apart import measure_apart
+from hummingbird_edge.benchmarks.lib.engines import backends_here
+from hummingbird_edge.benchmarks.lib.ledger import KEPT, Ledger, require_output
+from hummingbird_edge.benchmarks.lib.machine import peak_mib
+from hummingbird_edge.benchmarks.lib.options import BundleArgument, Frames, FullSize, Output, Size
+from hummingbird_edge.benchmarks.lib.record import Row
+from hummingbird_edge.benchmarks.lib.subject import open_subject, size_of
+from hummingbird_edge.benchmarks.lib.table import by_row, shown
+from hummingbird_edge.benchmarks.lib.video import request_for
+from hummingbird_edge.runtime.bundle.bundle import Bundle
 from hummingbird_edge.runtime.command import require_modules, run_command
-from hummingbird_edge.runtime.placement import Option
-from hummingbird_edge.runtime.processor import usable_cores
+from hummingbird_edge.runtime.devices.backend import Backend
+from hummingbird_edge.runtime.devices.cpu import usable_cores
+from hummingbird_edge.runtime.engines.session import open_session
+from hummingbird_edge.runtime.pipeline import TextToVideo
+from hummingbird_edge.runtime.placement.trial import run_trial
 from hummingbird_edge.runtime.request import Request
-from hummingbird_edge.runtime.session import open_session
-from hummingbird_edge.runtime.text_to_video import TextToVideo
-from hummingbird_edge.runtime.trial import run_trial
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -63,7 +63,7 @@ class Task:
     bundle: Path
     stage: str
     sizes: dict[str, int]
-    option: Option
+    backend: Backend
     runs: int
     size: str
     """Of the video, in words."""
@@ -71,21 +71,21 @@ class Task:
     @property
     def name(self) -> str:
         """The row's name."""
-        return f"{self.stage}, {self.option}, {self.size}"
+        return f"{self.stage}, {self.backend}, {self.size}"
 
 
 def measure(task: Task) -> Row:
     """Time a stage and the product that is its ceiling, in a process that does nothing else."""
-    from hummingbird_edge.benchmarks.work import work_of
+    from hummingbird_edge.benchmarks.lib.work import work_of
 
     bundle = Bundle.open(task.bundle)
     rate = attention_rate = product_rate(arithmetic(task))
-    if task.option.precision == "int8" and task.stage != "text_encoder":
-        rate = product_rate(task.option)
-    trial = run_trial(bundle, task.stage, task.option, task.sizes, None, task.runs, enough_s=1e9)
+    if task.backend.precision == "int8" and task.stage != "text_encoder":
+        rate = product_rate(task.backend)
+    trial = run_trial(bundle, task.stage, task.backend, task.sizes, None, task.runs, enough_s=1e9)
     # The graph without a device's own operators, which have other shapes.
     graph = bundle.graph(task.stage, None, bundle.manifest.precisions(task.stage)[0])
-    work, width = work_of(graph, task.sizes), WIDTHS[task.option.precision]
+    work, width = work_of(graph, task.sizes), WIDTHS[task.backend.precision]
     measures = {
         "run_s": trial.seconds,
         "product_gops": (rate / 1e9,),
@@ -98,18 +98,18 @@ def measure(task: Task) -> Row:
     return Row(task.name, measures)
 
 
-def arithmetic(task: Task) -> Option:
+def arithmetic(task: Task) -> Backend:
     """Return the way without int8: what products have that are between activations."""
-    if task.option.precision != "int8":
-        return task.option
+    if task.backend.precision != "int8":
+        return task.backend
     text = task.stage == "text_encoder"
-    return replace(task.option, precision="fp32" if text else task.option.device.precisions()[0])
+    return replace(task.backend, precision="fp32" if text else task.backend.device.precisions()[0])
 
 
-def product_rate(option: Option) -> float:
+def product_rate(backend: Backend) -> float:
     """Return operations a second of products of matrices of `SIDE` x `SIDE`, one after another."""
     with tempfile.TemporaryDirectory() as folder:
-        session = open_session(product_graph(Path(folder), option.graph), option)
+        session = open_session(product_graph(Path(folder), backend.graph), backend)
         x = np.random.default_rng(0).standard_normal((SIDE, SIDE), np.float32)
         best = float("inf")
         for _ in range(TRIES):
@@ -194,8 +194,8 @@ def with_floor(row: Row, bytes_s: float | None) -> Row:
 def tasks(bundle: Bundle, request: Request, runs: int) -> Iterator[Task]:
     """Yield every stage on every device that works here in every precision it has."""
     for stage, sizes in TextToVideo(bundle, "cpu").stage_sizes(request).items():
-        for option in options_here(stage, bundle.manifest.precisions(stage)):
-            yield Task(bundle.folder, stage, sizes, option, runs, size_of(request))
+        for backend in backends_here(stage, bundle.manifest.precisions(stage)):
+            yield Task(bundle.folder, stage, sizes, backend, runs, size_of(request))
 
 
 def table(rows: list[Row]) -> str:
@@ -255,7 +255,7 @@ def main(
     ledger, bytes_s = Ledger("roofline", subject, output), copy_rate()
     for task in tasks(subject, request, runs):
         # Another device's memory is not what was copied in.
-        near = not task.option.device.needs_proof
+        near = not task.backend.device.needs_proof
         ledger.add(with_floor(measure_apart(measure, task, task.name), bytes_s if near else None))
     ledger.publish(ledger.rows, table(ledger.rows), lambda axes: draw_roofs(axes, ledger.rows))
 

@@ -18,14 +18,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import numpy as np
 import typer
 
-from hummingbird_edge.benchmarks.engines import working_devices
-from hummingbird_edge.benchmarks.ledger import KEPT, Ledger, require_output
-from hummingbird_edge.benchmarks.options import BundleArgument, FullSize, Output
-from hummingbird_edge.benchmarks.record import Row
-from hummingbird_edge.benchmarks.subject import open_subject
-from hummingbird_edge.benchmarks.table import markdown
-from hummingbird_edge.benchmarks.video import cases, measure, request_for
-from hummingbird_edge.runtime.bundle import Bundle
+from hummingbird_edge.benchmarks.lib.engines import working_devices
+from hummingbird_edge.benchmarks.lib.ledger import KEPT, Ledger, require_output
+from hummingbird_edge.benchmarks.lib.options import BundleArgument, FullSize, Output
+from hummingbird_edge.benchmarks.lib.record import Row
+from hummingbird_edge.benchmarks.lib.subject import open_subject
+from hummingbird_edge.benchmarks.lib.table import markdown
+from hummingbird_edge.benchmarks.lib.video import cases, measure, request_for
+from hummingbird_edge.runtime.bundle.bundle import Bundle
 from hummingbird_edge.runtime.command import require_modules, run_command
 from hummingbird_edge.runtime.errors import RequestError
 from hummingbird_edge.runtime.request import Request

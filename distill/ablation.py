@@ -12,14 +12,14 @@ from pathlib import Path
 
 import torch
 
-from hummingbird_edge.distill.model import Model
 from hummingbird_edge.distill.recipe import Recipe
-from hummingbird_edge.distill.run import Run
-from hummingbird_edge.distill.sampling import embed_guidance, generate
 from hummingbird_edge.distill.score import FIRST_SEED, score_clips, unseen_captions
 from hummingbird_edge.distill.stages import Sources, train_consistency
+from hummingbird_edge.distill.train.model import Model
+from hummingbird_edge.distill.train.run import Run
+from hummingbird_edge.distill.train.sampling import embed_guidance, generate
 from hummingbird_edge.export.models.unet import UNet
-from hummingbird_edge.runtime.bundle import sha256_of
+from hummingbird_edge.runtime.files import sha256_of
 
 __all__ = ["VARIANTS", "ablate", "ablation_table"]
 

@@ -6,14 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from hummingbird_edge.distill.ablation import ablation_table
-from hummingbird_edge.distill.prune import Pruning
 from hummingbird_edge.distill.recipe import Recipe
-from hummingbird_edge.distill.run import Run
 from hummingbird_edge.distill.score import Scores
 from hummingbird_edge.distill.strip import write_strips
-from hummingbird_edge.runtime.bundle import Bundle
+from hummingbird_edge.distill.train.prune import Pruning
+from hummingbird_edge.distill.train.run import Run
+from hummingbird_edge.runtime.bundle.bundle import Bundle
 from hummingbird_edge.runtime.errors import RequestError
-from hummingbird_edge.runtime.text_to_video import TextToVideo
+from hummingbird_edge.runtime.pipeline import TextToVideo
 
 __all__ = ["read_logs", "write_card"]
 

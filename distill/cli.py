@@ -68,7 +68,7 @@ def clips(
             raise RequestError("--model, --frames and --size are for --videos: give that too")
         _train("clips", run, seed)
         return
-    from hummingbird_edge.distill.curate import encode_curated
+    from hummingbird_edge.distill.data.curate import encode_curated
     from hummingbird_edge.runtime.request import parse_size
 
     output = run / "clips.safetensors"
@@ -173,7 +173,7 @@ def lora(
     seed: Seed = 0,
 ) -> None:
     """Teach a student a style or a subject; hb-export build --lora merges it."""
-    from hummingbird_edge.distill.lora import train_lora
+    from hummingbird_edge.distill.train.lora import train_lora
 
     train_lora(model, clips, output, steps, rank, seed)
     typer.echo(output)
@@ -191,8 +191,8 @@ def curate(
     min_smoothness: Annotated[float, typer.Option(help="Least smoothness, 0 to 1.")] = 0.5,
 ) -> None:
     """Filter a folder of captioned videos and enrich the captions; says what was dropped."""
-    from hummingbird_edge.distill.curate import Thresholds, curate_folder
-    from hummingbird_edge.distill.enrich import ChatEnricher, TemplateEnricher
+    from hummingbird_edge.distill.data.curate import Thresholds, curate_folder
+    from hummingbird_edge.distill.data.enrich import ChatEnricher, TemplateEnricher
 
     enricher = ChatEnricher(endpoint, endpoint_model) if endpoint else TemplateEnricher()
     thresholds = Thresholds(min_quality, min_smoothness)
@@ -211,8 +211,8 @@ def score(
 
     from hummingbird_edge.distill.recipe import BUILTIN_RECIPE as RECIPE
     from hummingbird_edge.distill.score import score_pipeline
-    from hummingbird_edge.runtime.bundle import BUILTIN
-    from hummingbird_edge.runtime.text_to_video import TextToVideo
+    from hummingbird_edge.runtime.bundle.bundle import BUILTIN
+    from hummingbird_edge.runtime.pipeline import TextToVideo
 
     pipeline = TextToVideo.from_bundle(bundle or BUILTIN, device="cpu")
     scores = score_pipeline(pipeline, RECIPE.world, captions, seed, _show_progress)
@@ -239,7 +239,7 @@ def quantize(
     from hummingbird_edge.distill.recipe import BUILTIN_RECIPE as RECIPE
     from hummingbird_edge.export.precision import graphs_for
     from hummingbird_edge.export.quantized import QuantizationPlan, quantize_bundle
-    from hummingbird_edge.runtime.bundle import BUILTIN, Bundle
+    from hummingbird_edge.runtime.bundle.bundle import BUILTIN, Bundle
 
     source, world = bundle or BUILTIN, RECIPE.world
     others, judge = judged_captions(
@@ -280,8 +280,8 @@ def card(
     from hummingbird_edge.distill.card import read_logs, write_card
     from hummingbird_edge.distill.recipe import BUILTIN_RECIPE as RECIPE
     from hummingbird_edge.distill.score import score_pipeline
-    from hummingbird_edge.runtime.bundle import BUILTIN
-    from hummingbird_edge.runtime.text_to_video import TextToVideo
+    from hummingbird_edge.runtime.bundle.bundle import BUILTIN
+    from hummingbird_edge.runtime.pipeline import TextToVideo
 
     read_logs(run)  # before minutes of scoring
     pipeline = TextToVideo.from_bundle(bundle or BUILTIN, device="cpu")
@@ -299,7 +299,7 @@ def judge(
     """Score rendered clips, plain and through a bundle's VAE: what the judge itself misses."""
     from hummingbird_edge.distill.recipe import BUILTIN_RECIPE as RECIPE
     from hummingbird_edge.distill.score import judge_the_judge
-    from hummingbird_edge.runtime.bundle import BUILTIN, Bundle
+    from hummingbird_edge.runtime.bundle.bundle import BUILTIN, Bundle
 
     found = judge_the_judge(Bundle.open(bundle or BUILTIN), RECIPE.world, clips, seed)
     for name, scores in found.items():
@@ -315,8 +315,8 @@ def strip(
 ) -> None:
     """Picture the frames of several prompts, a row each."""
     from hummingbird_edge.distill.strip import write_strips
-    from hummingbird_edge.runtime.bundle import BUILTIN
-    from hummingbird_edge.runtime.text_to_video import TextToVideo
+    from hummingbird_edge.runtime.bundle.bundle import BUILTIN
+    from hummingbird_edge.runtime.pipeline import TextToVideo
 
     pipeline = TextToVideo.from_bundle(bundle or BUILTIN, device="cpu")
     write_strips(output, [pipeline(prompt, seed=seed).frames for prompt in prompts])

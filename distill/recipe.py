@@ -4,13 +4,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from hummingbird_edge.distill.consistency import ConsistencyRecipe
-from hummingbird_edge.distill.matching import MatchingRecipe
-from hummingbird_edge.distill.training import Plan
+from hummingbird_edge.distill.train.consistency import ConsistencyRecipe
+from hummingbird_edge.distill.train.matching import MatchingRecipe
+from hummingbird_edge.distill.train.training import Plan
 from hummingbird_edge.distill.world.shapes import FULL, World, words
 from hummingbird_edge.export.models.config import ModelConfig, TextConfig, UNetConfig, VAEConfig
 from hummingbird_edge.export.vocabulary import Vocabulary
-from hummingbird_edge.runtime.manifest import Defaults
+from hummingbird_edge.runtime.bundle.manifest import Defaults
 from hummingbird_edge.runtime.tokenizer import Tokenizer
 
 __all__ = ["BUILTIN_RECIPE", "Recipe"]

@@ -8,16 +8,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from hummingbird_edge.distill.judge import judge, score
-from hummingbird_edge.distill.quality import Quality, assess
-from hummingbird_edge.distill.render import render
 from hummingbird_edge.distill.stages import WATCHED, WATCHED_SEED
+from hummingbird_edge.distill.world.judge import judge, score
+from hummingbird_edge.distill.world.quality import Quality, assess
+from hummingbird_edge.distill.world.render import render
 from hummingbird_edge.distill.world.shapes import Scene, World, sample_held_out
-from hummingbird_edge.runtime.bundle import Bundle
-from hummingbird_edge.runtime.device import Device
-from hummingbird_edge.runtime.placement import Option
-from hummingbird_edge.runtime.session import Session, open_session
-from hummingbird_edge.runtime.text_to_video import TextToVideo
+from hummingbird_edge.runtime.bundle.bundle import Bundle
+from hummingbird_edge.runtime.devices.backend import Backend
+from hummingbird_edge.runtime.devices.device import Device
+from hummingbird_edge.runtime.engines.session import Session, open_session
+from hummingbird_edge.runtime.pipeline import TextToVideo
 
 __all__ = ["Scores", "judge_the_judge", "score_clips", "score_pipeline", "unseen_captions"]
 
@@ -104,7 +104,7 @@ def judge_the_judge(bundle: Bundle, world: World, count: int, seed: int) -> dict
     rng = random.Random(seed)
     scenes = [world.draw(rng) for _ in range(count)]
     clips = rendered(scenes, world)
-    cpu = Option(Device.parse("cpu"))
+    cpu = Backend(Device.parse("cpu"))
     encoder, decoder = (
         open_session(bundle.graph(stage), cpu) for stage in ("vae_encoder", "vae_decoder")
     )

@@ -20,23 +20,23 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from hummingbird_edge.distill.autoencoder import AutoencoderStage, DecoderStage, measure
-from hummingbird_edge.distill.batches import Batches
-from hummingbird_edge.distill.clips import Clips
-from hummingbird_edge.distill.consistency import ConsistencyStage
-from hummingbird_edge.distill.diffusion import Diffusion
-from hummingbird_edge.distill.judge import judge, score
-from hummingbird_edge.distill.matching import MatchingStage
-from hummingbird_edge.distill.model import Model
-from hummingbird_edge.distill.processes import device, in_turn, is_first
-from hummingbird_edge.distill.prune import Probe, Pruning, importance, plan_pruning, prune
+from hummingbird_edge.distill.data.batches import Batches
+from hummingbird_edge.distill.data.clips import Clips
 from hummingbird_edge.distill.recipe import Recipe
-from hummingbird_edge.distill.reward import Reward, ShapesReward, load_reward
-from hummingbird_edge.distill.run import Run, load_finished
-from hummingbird_edge.distill.sampling import generate
-from hummingbird_edge.distill.scorer import ContrastiveReward, ScorerStage
-from hummingbird_edge.distill.teacher import TeacherStage
-from hummingbird_edge.distill.training import fit, generator_of
+from hummingbird_edge.distill.train.autoencoder import AutoencoderStage, DecoderStage, measure
+from hummingbird_edge.distill.train.consistency import ConsistencyStage
+from hummingbird_edge.distill.train.diffusion import Diffusion
+from hummingbird_edge.distill.train.matching import MatchingStage
+from hummingbird_edge.distill.train.model import Model
+from hummingbird_edge.distill.train.processes import device, in_turn, is_first
+from hummingbird_edge.distill.train.prune import Probe, Pruning, importance, plan_pruning, prune
+from hummingbird_edge.distill.train.reward import Reward, ShapesReward, load_reward
+from hummingbird_edge.distill.train.run import Run, load_finished
+from hummingbird_edge.distill.train.sampling import generate
+from hummingbird_edge.distill.train.scorer import ContrastiveReward, ScorerStage
+from hummingbird_edge.distill.train.teacher import TeacherStage
+from hummingbird_edge.distill.train.training import fit, generator_of
+from hummingbird_edge.distill.world.judge import judge, score
 from hummingbird_edge.distill.world.shapes import World, sample_held_out
 from hummingbird_edge.export.models.config import PRESETS, ModelConfig, UNetConfig
 from hummingbird_edge.export.models.text_encoder import TextEncoder

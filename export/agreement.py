@@ -13,14 +13,14 @@ from torch import nn
 
 from hummingbird_edge.export.models.config import ModelConfig
 from hummingbird_edge.export.stage import Stage
-from hummingbird_edge.runtime.device import Device
+from hummingbird_edge.runtime.devices.backend import Backend
+from hummingbird_edge.runtime.devices.device import Device
+from hummingbird_edge.runtime.engines.session import open_session
 from hummingbird_edge.runtime.errors import CheckpointError
-from hummingbird_edge.runtime.placement import Option
-from hummingbird_edge.runtime.session import open_session
 
-__all__ = ["Agreement", "compare", "hold", "reference_outputs"]
+__all__ = ["Agreement", "assert_close", "compare", "reference_outputs"]
 
-_LEAST_SNR_DB = 80.0
+_MIN_SNR_DB = 80.0
 """Float32 graphs of this family agree to 100 dB and more; less is a wrong graph."""
 
 
@@ -60,10 +60,12 @@ def compare(
     references: list[NDArray[np.float64]], stage: Stage, config: ModelConfig, graph: Path
 ) -> Agreement:
     """Run the graph on the inputs of `references`; raises CheckpointError where it differs."""
-    return hold(references, stage, config, open_session(graph, Option(Device.parse("cpu"))).run)
+    return assert_close(
+        references, stage, config, open_session(graph, Backend(Device.parse("cpu"))).run
+    )
 
 
-def hold(
+def assert_close(
     references: list[NDArray[np.float64]],
     stage: Stage,
     config: ModelConfig,
@@ -78,10 +80,10 @@ def hold(
         noise, signal = float(np.square(error).sum()), float(np.square(expected).sum())
         ratios.append(10 * math.log10(signal / max(noise, 1e-30)) if signal > 0 else math.nan)
     agreement = Agreement(max(differences), min(ratios), _shapes(config))
-    if not min(ratios) >= _LEAST_SNR_DB:  # NaN fails too
+    if not min(ratios) >= _MIN_SNR_DB:  # NaN fails too
         raise CheckpointError(
             f"the exported {stage.name} differs from PyTorch by {agreement.largest_difference:.3g} "
-            f"({agreement.snr_db:.1f} dB, at least {_LEAST_SNR_DB:.0f} are needed): "
+            f"({agreement.snr_db:.1f} dB, at least {_MIN_SNR_DB:.0f} are needed): "
             f"the weights overflow float32, or this PyTorch exports them wrongly"
         )
     return agreement

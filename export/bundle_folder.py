@@ -8,9 +8,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from hummingbird_edge.runtime.bundle import sha256_of
+from hummingbird_edge.runtime.bundle.manifest import MANIFEST
 from hummingbird_edge.runtime.errors import OutputError
-from hummingbird_edge.runtime.manifest import MANIFEST
+from hummingbird_edge.runtime.files import sha256_of
 
 __all__ = ["beside", "files_of", "require_free", "write_json"]
 

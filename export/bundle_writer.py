@@ -22,8 +22,8 @@ from hummingbird_edge.export.variant import VARIANTS, Variant, save_variant
 from hummingbird_edge.export.vocabulary import Vocabulary
 from hummingbird_edge.export.weights import Weights
 from hummingbird_edge.quantize.storage import round_to_float16, store_as_float16
+from hummingbird_edge.runtime.bundle.manifest import FORMAT, FORMAT_VERSION, MANIFEST, Manifest
 from hummingbird_edge.runtime.errors import RequestError
-from hummingbird_edge.runtime.manifest import FORMAT, FORMAT_VERSION, MANIFEST, Manifest
 from hummingbird_edge.runtime.tokenizer import Tokenizer
 
 __all__ = ["BundlePlan", "write_bundle"]

@@ -13,8 +13,8 @@ from hummingbird_edge.export.hub import HubSnapshot
 from hummingbird_edge.export.mapped_tensors import MappedTensors, TensorPlace
 from hummingbird_edge.export.safetensors_file import read_safetensors
 from hummingbird_edge.export.torch_archive import Fact, read_torch_archive
-from hummingbird_edge.runtime.bundle import sha256_of
 from hummingbird_edge.runtime.errors import CheckpointError
+from hummingbird_edge.runtime.files import sha256_of
 
 __all__ = ["Checkpoint", "load_strict", "read_checkpoint"]
 

@@ -12,7 +12,7 @@ from hummingbird_edge.runtime.command import Version, require_modules, run_comma
 from hummingbird_edge.runtime.errors import RequestError
 
 if TYPE_CHECKING:
-    from hummingbird_edge.runtime.manifest import Manifest
+    from hummingbird_edge.runtime.bundle.manifest import Manifest
 
 __all__ = ["main"]
 
@@ -246,8 +246,8 @@ def inspect(
     as_json: Annotated[bool, typer.Option("--json", help="Print the manifest as JSON.")] = False,
 ) -> None:
     """Print what is in a bundle, and verify every file of it."""
-    from hummingbird_edge.runtime.bundle import Bundle
-    from hummingbird_edge.runtime.manifest import MANIFEST
+    from hummingbird_edge.runtime.bundle.bundle import Bundle
+    from hummingbird_edge.runtime.bundle.manifest import MANIFEST
 
     opened = Bundle.open(bundle, verify=True)
     if as_json:

@@ -18,8 +18,8 @@ from torch import nn
 from hummingbird_edge.export.checkpoint import read_checkpoint
 from hummingbird_edge.export.models.config import ModelConfig
 from hummingbird_edge.export.weights import Weights
-from hummingbird_edge.runtime.bundle import sha256_of
 from hummingbird_edge.runtime.errors import CheckpointError
+from hummingbird_edge.runtime.files import sha256_of
 
 __all__ = ["Adapter", "MergedWeights"]
 

@@ -1,7 +1,7 @@
 """Which graphs a bundle gets, as a user asks: `int8`, `fp16+int8`, `unet=int8,vae=fp16`."""
 
+from hummingbird_edge.runtime.devices.backend import parse_by_stage
 from hummingbird_edge.runtime.errors import RequestError
-from hummingbird_edge.runtime.placement import by_stage
 
 __all__ = ["graphs_for"]
 
@@ -21,7 +21,7 @@ def graphs_for(precision: str) -> dict[str, tuple[str, ...]]:
     Raises RequestError for what does not parse.
     """
     found = {}
-    for stage, names in by_stage("precision", precision, "fp32").items():
+    for stage, names in parse_by_stage("precision", precision, "fp32").items():
         graphs: list[str] = []
         for name in names.split("+"):
             if name.strip() not in _GRAPHS:

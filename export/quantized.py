@@ -26,9 +26,9 @@ from hummingbird_edge.quantize.search import Choice, search
 from hummingbird_edge.quantize.static import quantize
 from hummingbird_edge.quantize.trajectory import encode, trajectories
 from hummingbird_edge.quantize.weight_only import quantize_weights
-from hummingbird_edge.runtime.bundle import Bundle
+from hummingbird_edge.runtime.bundle.bundle import Bundle
+from hummingbird_edge.runtime.bundle.manifest import MANIFEST, Manifest
 from hummingbird_edge.runtime.errors import RequestError
-from hummingbird_edge.runtime.manifest import MANIFEST, Manifest
 from hummingbird_edge.runtime.request import Request
 
 __all__ = ["Judge", "QuantizationPlan", "quantize_bundle"]

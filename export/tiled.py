@@ -12,18 +12,18 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from hummingbird_edge.export.agreement import Agreement, hold
+from hummingbird_edge.export.agreement import Agreement, assert_close
 from hummingbird_edge.export.graph import GRAPH, export_graph
 from hummingbird_edge.export.models.config import ModelConfig
 from hummingbird_edge.export.models.vae import VAE, VAEDecoderHead, VAEDecoderTail
 from hummingbird_edge.export.stage import STAGES, Stage
 from hummingbird_edge.export.variant import VARIANTS, save_variant
 from hummingbird_edge.quantize.storage import store_as_float16
-from hummingbird_edge.runtime.device import Device
+from hummingbird_edge.runtime.devices.backend import Backend
+from hummingbird_edge.runtime.devices.device import Device
+from hummingbird_edge.runtime.engines.session import open_session
+from hummingbird_edge.runtime.engines.tiles import Tiles, decode_tiled
 from hummingbird_edge.runtime.errors import RequestError
-from hummingbird_edge.runtime.placement import Option
-from hummingbird_edge.runtime.session import open_session
-from hummingbird_edge.runtime.tiles import Tiles, decode_tiled
 
 __all__ = ["HEAD", "TAIL", "TiledGraphs", "save_tiled"]
 
@@ -150,7 +150,7 @@ def _check(
     expected: list[NDArray[np.float64]], config: ModelConfig, layers: int, graph: Path
 ) -> Agreement:
     """Hold the head `graph` and the tail, on one tile as large as the picture, to the decoder."""
-    cpu, groups = Option(Device.parse("cpu")), config.vae.groups
+    cpu, groups = Backend(Device.parse("cpu")), config.vae.groups
     head, tail = (open_session(path, cpu) for path in (graph, graph.parent / TAIL))
 
     def run(inputs: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
@@ -158,4 +158,4 @@ def _check(
         one = Tiles(height, width, height, width)
         return decode_tiled(inputs["latent_sample"], one, head.run, tail.run_all, layers, groups)
 
-    return hold(expected, STAGES["vae_decoder"], config, run)
+    return assert_close(expected, STAGES["vae_decoder"], config, run)

@@ -28,19 +28,20 @@ from hummingbird_edge.quantize.peaks import Peaks, add_peaks
 from hummingbird_edge.quantize.ranges import Ranges, observe
 from hummingbird_edge.quantize.sensitivity import Noise, add_twins
 from hummingbird_edge.quantize.trajectory import Run, decode, walk
-from hummingbird_edge.runtime.bundle import Bundle
-from hummingbird_edge.runtime.device import Device
+from hummingbird_edge.runtime.bundle.bundle import Bundle
+from hummingbird_edge.runtime.devices.backend import Backend
+from hummingbird_edge.runtime.devices.device import Device
+from hummingbird_edge.runtime.devices.packages import import_onnxruntime
+from hummingbird_edge.runtime.engines.session import open_session
 from hummingbird_edge.runtime.errors import device_error
-from hummingbird_edge.runtime.placement import Option
 from hummingbird_edge.runtime.request import Request
-from hummingbird_edge.runtime.session import open_session
 
 __all__ = ["PROMPTS", "Calibration", "calibrate", "find_peaks"]
 
 PROMPTS = Path(__file__).parent / "prompts.txt"
 """For a model of whatever a camera sees; others need their own."""
 
-_CPU = Option(Device.parse("cpu"))
+_CPU = Backend(Device.parse("cpu"))
 _ERRORS_ONLY = 3
 _FORM = 2
 """Counts changes of what is recorded."""
@@ -101,7 +102,7 @@ class _Watched:
     """
 
     def __init__(self, graph: Path, names: Sequence[str], collector: _Collector) -> None:
-        import onnxruntime
+        onnxruntime = import_onnxruntime()
 
         _give_back()
         options = onnxruntime.SessionOptions()

@@ -9,16 +9,16 @@ from numpy.typing import NDArray
 
 from hummingbird_edge.quantize.quality import Quality, compare
 from hummingbird_edge.quantize.trajectory import decode, walk
-from hummingbird_edge.runtime.bundle import Bundle
-from hummingbird_edge.runtime.device import Device
-from hummingbird_edge.runtime.placement import Option
+from hummingbird_edge.runtime.bundle.bundle import Bundle
+from hummingbird_edge.runtime.devices.backend import Backend
+from hummingbird_edge.runtime.devices.device import Device
+from hummingbird_edge.runtime.engines.session import Session, open_session
 from hummingbird_edge.runtime.request import Request
 from hummingbird_edge.runtime.result import to_pixels
-from hummingbird_edge.runtime.session import Session, open_session
 
 __all__ = ["Evaluation", "Frames"]
 
-_CPU = Option(Device.parse("cpu"))
+_CPU = Backend(Device.parse("cpu"))
 Frames = NDArray[np.uint8]
 
 

@@ -9,7 +9,7 @@ from skimage.metrics import structural_similarity
 
 __all__ = ["Quality", "compare"]
 
-_MOST_DB = 100.0
+_MAX_DB = 100.0
 """PSNR of equal frames, which has no end."""
 
 
@@ -42,7 +42,7 @@ def compare(found: Sequence[NDArray[np.uint8]], references: Sequence[NDArray[np.
     psnr, ssim = [], []
     for video, reference in zip(found, references, strict=True):
         error = float(np.square(video.astype(np.float64) - reference).mean())
-        psnr.append(min(_MOST_DB, 10 * float(np.log10(255**2 / max(error, 1e-12)))))
+        psnr.append(min(_MAX_DB, 10 * float(np.log10(255**2 / max(error, 1e-12)))))
         window = min(11, min(video.shape[1:3]) // 2 * 2 - 1)
         pairs = zip(video, reference, strict=True)
         each = [structural_similarity(*pair, channel_axis=-1, win_size=window) for pair in pairs]

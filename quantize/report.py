@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from hummingbird_edge.quantize.quality import Quality
-from hummingbird_edge.quantize.search import LEAST_LAYER_DB
+from hummingbird_edge.quantize.search import MIN_LAYER_DB
 
 __all__ = ["PLOT", "REPORT", "TABLE", "Accuracy", "LayerRow", "Report"]
 
@@ -101,7 +101,7 @@ class Report:
             "",
             f"{len(self.layers) - len(kept)} of {len(self.layers)} layers are in 8 bits, from "
             f"{self.trajectories} trajectories. A layer stays in higher precision where its own "
-            f"signal-to-noise ratio is below {LEAST_LAYER_DB:g} dB, or where the frames need it.",
+            f"signal-to-noise ratio is below {MIN_LAYER_DB:g} dB, or where the frames need it.",
             "",
             f"![Signal-to-noise ratio of every layer]({PLOT})",
             "",
@@ -128,7 +128,7 @@ class Report:
             if kept:
                 axes.plot(*zip(*kept, strict=True), "kx", label=f"{stage}, kept")
             start += len(rows)
-        axes.axhline(LEAST_LAYER_DB, color="grey", linewidth=0.8, linestyle="--")
+        axes.axhline(MIN_LAYER_DB, color="grey", linewidth=0.8, linestyle="--")
         axes.set(xlabel="layer, in the order of the graphs", ylabel="SNR in dB")
         axes.legend(fontsize="small")
         figure.savefig(path, dpi=110, metadata={"Software": None})

@@ -8,9 +8,9 @@ the top of the ranking, until they are near enough: the number is found by halvi
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
-__all__ = ["LEAST_LAYER_DB", "Choice", "search"]
+__all__ = ["MIN_LAYER_DB", "Choice", "search"]
 
-LEAST_LAYER_DB = 20.0
+MIN_LAYER_DB = 20.0
 """Of a layer's output by itself: below, a hundredth of its energy is noise."""
 
 
@@ -36,7 +36,7 @@ def search(
 
     `snr_db` and `work` (multiplications) are by layer. Where no number does, all are kept.
     """
-    gated = [name for name, snr in snr_db.items() if snr < LEAST_LAYER_DB]
+    gated = [name for name, snr in snr_db.items() if snr < MIN_LAYER_DB]
     ranked = sorted(snr_db, key=lambda name: (name not in gated, -_worth(snr_db[name], work[name])))
     tried: dict[int, float] = {}
 

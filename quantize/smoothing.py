@@ -23,7 +23,7 @@ Channels = NDArray[np.float32]
 _STRENGTHS = (0.25, 0.4, 0.5, 0.6, 0.75, 0.9)
 _PEAK_TO_RMS = 5.0
 """Of an activation's channel, for the noise that weights make; only extremes are known."""
-_LEAST_GAIN_DB = 2.0
+_MIN_GAIN_DB = 2.0
 """Below, t is not worth it: a scale a channel makes OpenVINO's QuantizeLinear slower (a full-size
 U-Net step 6.0 s in place of 5.1 where all convolutions had one)."""
 _FLOOR = 1e-3
@@ -51,7 +51,7 @@ def smoothing(largest: Channels, weights: Iterable[NDArray[np.float32]]) -> Chan
             total += float(steps * weight.shape[2] * np.square(x / _PEAK_TO_RMS / t).sum())
         return total
 
-    best, least = None, noise(np.ones_like(x)) * 10 ** (-_LEAST_GAIN_DB / 10)
+    best, least = None, noise(np.ones_like(x)) * 10 ** (-_MIN_GAIN_DB / 10)
     for strength in _STRENGTHS:
         t = x**strength / w ** (1 - strength)
         t /= np.exp(np.log(t).mean())

@@ -13,9 +13,9 @@ from hummingbird_edge.runtime.command import Version, run_command
 from hummingbird_edge.runtime.errors import RequestError
 
 if TYPE_CHECKING:
+    from hummingbird_edge.runtime.pipeline import Progress, TextToVideo
     from hummingbird_edge.runtime.request import Request
     from hummingbird_edge.runtime.result import Video
-    from hummingbird_edge.runtime.text_to_video import Progress, TextToVideo
 
 __all__ = ["main"]
 
@@ -102,9 +102,9 @@ def run(
         "decoder": decoder,
         "seed": seed,
     }
-    from hummingbird_edge.runtime.bundle import BUILTIN
-    from hummingbird_edge.runtime.memory import parse_memory
-    from hummingbird_edge.runtime.text_to_video import TextToVideo
+    from hummingbird_edge.runtime.bundle.bundle import BUILTIN
+    from hummingbird_edge.runtime.pipeline import TextToVideo
+    from hummingbird_edge.runtime.placement.memory import parse_memory
 
     cap = None if max_memory is None else parse_memory(max_memory)
     pipeline = TextToVideo.from_bundle(bundle or BUILTIN, device, verify, precision, _note, cap)
@@ -138,8 +138,8 @@ def _make_all(
     asked: dict[str, Any],
     show: "_Show",
 ) -> None:
+    from hummingbird_edge.runtime.media.video import check_output
     from hummingbird_edge.runtime.request import Request
-    from hummingbird_edge.runtime.video import check_output
 
     manifest = pipeline.bundle.manifest
     requests = [Request.for_model(manifest, prompt, **asked) for prompt, _ in jobs]
@@ -200,7 +200,7 @@ def _generate(pipeline: "TextToVideo", request: "Request", preview: Path | None)
 def _write_preview(
     pipeline: "TextToVideo", progress: "Progress", request: "Request", path: Path
 ) -> None:
-    from hummingbird_edge.runtime.video import write_video
+    from hummingbird_edge.runtime.media.video import write_video
 
     assert progress.denoised is not None
     frames = pipeline.preview(progress.denoised)
@@ -234,8 +234,8 @@ def _print_result(pipeline: "TextToVideo", video: "Video", path: Path, as_json: 
 def _tune(pipeline: "TextToVideo", asked: dict[str, Any], as_json: bool) -> None:
     from dataclasses import asdict
 
+    from hummingbird_edge.runtime.placement.tuning import Measured, tune
     from hummingbird_edge.runtime.request import Request
-    from hummingbird_edge.runtime.tuning import Measured, tune
 
     def report(measured: Measured) -> None:
         time = measured.failure or f"{measured.median_s:.3f} s, {measured.snr_db:.0f} dB"
@@ -254,7 +254,7 @@ def _tune(pipeline: "TextToVideo", asked: dict[str, Any], as_json: bool) -> None
 def _print_devices(as_json: bool) -> None:
     from dataclasses import asdict
 
-    from hummingbird_edge.runtime.probe import probe_all
+    from hummingbird_edge.runtime.placement.probe import probe_all
 
     verdicts = probe_all()
     if as_json:
@@ -266,7 +266,7 @@ def _print_devices(as_json: bool) -> None:
 
 
 def _print_info(path: Path, as_json: bool) -> None:
-    from hummingbird_edge.runtime.video import read_settings
+    from hummingbird_edge.runtime.media.video import read_settings
 
     settings = read_settings(path)
     if as_json:
@@ -288,9 +288,10 @@ def _command(settings: dict[str, object]) -> str:
     import shlex
     import subprocess
 
-    from hummingbird_edge.runtime.bundle import BUILTIN, sha256_of
+    from hummingbird_edge.runtime.bundle.bundle import BUILTIN
+    from hummingbird_edge.runtime.bundle.manifest import MANIFEST
     from hummingbird_edge.runtime.errors import OutputError
-    from hummingbird_edge.runtime.manifest import MANIFEST
+    from hummingbird_edge.runtime.files import sha256_of
 
     try:
         parts = ["hb-run", "--size", f"{settings['width']}x{settings['height']}"]

@@ -4,14 +4,14 @@ import operator
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from hummingbird_edge.runtime.bundle.manifest import Manifest
 from hummingbird_edge.runtime.errors import RequestError
-from hummingbird_edge.runtime.manifest import Manifest
 
 __all__ = ["Request", "parse_size"]
 
-_MOST = {"frames": 10_000, "width": 16_384, "height": 16_384, "fps": 240}
+_MAX = {"frames": 10_000, "width": 16_384, "height": 16_384, "fps": 240}
 """Beyond these no machine or player follows, and arithmetic overflows."""
-_MOST_GUIDANCE = 10_000
+_MAX_GUIDANCE = 10_000
 _DECODERS = {"full": "vae_decoder", "tiny": "tiny_decoder"}
 
 
@@ -63,7 +63,7 @@ class Request:
         return request
 
     def _check(self, manifest: Manifest) -> None:
-        for name, most in _MOST.items():
+        for name, most in _MAX.items():
             value = getattr(self, name)
             if not 1 <= value <= most:
                 raise RequestError(f"{name} is {value}: give 1 to {most}")
@@ -77,8 +77,8 @@ class Request:
                     f"{name} {value} does not divide by {divisor}, as {manifest.name} needs: "
                     f"try {' or '.join(str(size) for size in nearest)}"
                 )
-        if not 0 <= self.guidance <= _MOST_GUIDANCE:  # NaN fails too
-            raise RequestError(f"guidance is {self.guidance}: give 0 to {_MOST_GUIDANCE}")
+        if not 0 <= self.guidance <= _MAX_GUIDANCE:  # NaN fails too
+            raise RequestError(f"guidance is {self.guidance}: give 0 to {_MAX_GUIDANCE}")
         if self.seed < 0:
             raise RequestError(f"seed is {self.seed}: give 0 or more")
         manifest.sampler.timesteps(self.steps)

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hummingbird_edge.runtime.errors import GenerationError
+from hummingbird_edge.runtime.media.video import check_output, write_video
 from hummingbird_edge.runtime.request import Request
-from hummingbird_edge.runtime.video import check_output, write_video
 
 __all__ = ["Timings", "Video", "check_frames", "check_latents", "to_pixels"]
 

@@ -21,7 +21,7 @@ spacings of timesteps are named as in Lin et al. 2024 (arXiv:2305.08891); the gu
 embedding is Meng et al. 2023 (arXiv:2210.03142).
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 
 from hummingbird_edge.runtime.errors import RequestError
 
-__all__ = ["Sampler", "Step", "guidance_embedding"]
+__all__ = ["Sampler", "Step", "guidance_embedding", "sample"]
 
 Latents = NDArray[np.float32]
 
@@ -97,7 +97,7 @@ class Sampler:
         grid = [stride * i - 1 for i in range(self.grid_steps, 0, -1)]
         return grid[:: self.grid_steps // steps][:steps]
 
-    def clean(self, x_t: Latents, output: Latents, t: int) -> Latents:
+    def predict_x0(self, x_t: Latents, output: Latents, t: int) -> Latents:
         """Return the x0 that the network's `output` means, shaped like `x_t`."""
         alpha, sigma = self._scales(t)
         match self.prediction_type:
@@ -110,13 +110,13 @@ class Sampler:
 
     def denoise(self, x_t: Latents, output: Latents, t: int) -> Latents:
         """Return the consistency function's value: clean latents, shaped like `x_t`."""
-        x0 = self.clean(x_t, output, t)
+        x0 = self.predict_x0(x_t, output, t)
         s = t * self.timestep_scaling
         c_skip = np.float32(self.sigma_data**2 / (s**2 + self.sigma_data**2))
         c_out = np.float32(s / (s**2 + self.sigma_data**2) ** 0.5)
         return c_out * x0 + c_skip * x_t
 
-    def noise_in(self, x_t: Latents, x0: Latents, t: int) -> Latents:
+    def predict_eps(self, x_t: Latents, x0: Latents, t: int) -> Latents:
         """Return the noise that is left when `x0` is taken out of `x_t`.
 
         Models that predict v or x0 are trained here with noise alone at the last timestep.
@@ -126,7 +126,7 @@ class Sampler:
         alpha, sigma = self._scales(t)
         return np.asarray((x_t - alpha * x0) / sigma, np.float32)
 
-    def renoise(self, denoised: Latents, noise: Latents, t_prev: int) -> Latents:
+    def add_noise(self, denoised: Latents, noise: Latents, t_prev: int) -> Latents:
         """Return latents as noisy as timestep `t_prev` has them."""
         alpha, sigma = self._scales(t_prev)
         return alpha * denoised + sigma * noise
@@ -166,14 +166,32 @@ class Step:
         """
         sampler = self.sampler
         if sampler.method == "ddim":
-            x0 = sampler.clean(x_t, output, self.t)
+            x0 = sampler.predict_x0(x_t, output, self.t)
             if self.index == self.count - 1:
                 return x0, x0
-            return sampler.renoise(x0, sampler.noise_in(x_t, x0, self.t), self.t_prev), x0
+            return sampler.add_noise(x0, sampler.predict_eps(x_t, x0, self.t), self.t_prev), x0
         denoised = sampler.denoise(x_t, output, self.t)
         if self.count == 1:
             return denoised, denoised
-        return sampler.renoise(denoised, noise, self.t_prev), denoised
+        return sampler.add_noise(denoised, noise, self.t_prev), denoised
+
+
+def sample(
+    denoiser: Callable[[Latents, int], Latents],
+    sampler: Sampler,
+    steps: int,
+    x_T: Latents,
+    noise: Callable[[int], Latents],
+) -> Iterator[tuple[Step, Latents]]:
+    """Take `steps` from pure noise `x_T`, yielding each step with its denoised latents.
+
+    `denoiser` returns the network's output for latents and a timestep, `noise` the Gaussian noise
+    of a step by its index; all arrays are shaped like `x_T`. Luo et al. 2023, algorithm 3.
+    """
+    x_t = x_T
+    for step in sampler.steps(steps):
+        x_t, denoised = step(x_t, denoiser(x_t, step.t), noise(step.index))
+        yield step, denoised
 
 
 def guidance_embedding(guidance: float, width: int) -> NDArray[np.float32]:

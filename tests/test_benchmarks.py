@@ -16,15 +16,15 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from hummingbird_edge.benchmarks.apart import measure_apart
 from hummingbird_edge.benchmarks.compare import SAME, SLOWER, UNKNOWN, differences, missing
-from hummingbird_edge.benchmarks.eager import config_of, random_module
-from hummingbird_edge.benchmarks.ledger import Ledger
-from hummingbird_edge.benchmarks.record import SCHEMA, Record, Row, Spread
+from hummingbird_edge.benchmarks.lib.apart import measure_apart
+from hummingbird_edge.benchmarks.lib.eager import config_of, random_module
+from hummingbird_edge.benchmarks.lib.ledger import Ledger
+from hummingbird_edge.benchmarks.lib.record import SCHEMA, Record, Row, Spread
+from hummingbird_edge.benchmarks.lib.work import work_of
 from hummingbird_edge.benchmarks.scaling import exponent
-from hummingbird_edge.benchmarks.work import work_of
 from hummingbird_edge.export.stage import STAGES
-from hummingbird_edge.runtime.bundle import BUILTIN, Bundle
+from hummingbird_edge.runtime.bundle.bundle import BUILTIN, Bundle
 from hummingbird_edge.runtime.errors import RequestError
 
 FOLDER = Path(__file__).parents[1] / "benchmarks"

@@ -5,12 +5,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hummingbird_edge.runtime.bfloat16 import upper_halves
-from hummingbird_edge.runtime.bundle import BUILTIN, Bundle
-from hummingbird_edge.runtime.device import Device
-from hummingbird_edge.runtime.placement import Option
-from hummingbird_edge.runtime.session import open_session
-from hummingbird_edge.runtime.trial import example_inputs, snr_db
+from hummingbird_edge.runtime.bundle.bundle import BUILTIN, Bundle
+from hummingbird_edge.runtime.devices.backend import Backend
+from hummingbird_edge.runtime.devices.device import Device
+from hummingbird_edge.runtime.engines.bfloat16 import upper_halves
+from hummingbird_edge.runtime.engines.session import open_session
+from hummingbird_edge.runtime.placement.trial import example_inputs, snr_db
 
 
 def test_rounding_is_to_nearest_even() -> None:
@@ -32,16 +32,16 @@ def test_a_stage_keeps_its_numbers(stage: str, tmp_path: Path) -> None:
     sizes = {"batch": 1} if stage == "text_encoder" else {"frames": 8, "height": 8, "width": 8}
     inputs = example_inputs(bundle.manifest.model, stage, sizes)
     graph = bundle.graph(stage)
-    truth = open_session(graph, Option(device, "fp32"), sizes).run(inputs)
+    truth = open_session(graph, Backend(device, "fp32"), sizes).run(inputs)
     notes: list[str] = []
     for _ in range(2):  # compiled, then mapped from the file
-        session = open_session(graph, Option(device, "bf16"), sizes, tmp_path, notes.append)
+        session = open_session(graph, Backend(device, "bf16"), sizes, tmp_path, notes.append)
         assert snr_db(session.run(inputs), truth) > 25
         assert snr_db(session.run(inputs), truth) > 25
     assert len(notes) == 1
     assert "once for this size" in notes[0]
     (blob,) = tmp_path.glob("*.blob")
     blob.write_bytes(b"damaged")
-    again = open_session(graph, Option(device, "bf16"), sizes, tmp_path, notes.append)
+    again = open_session(graph, Backend(device, "bf16"), sizes, tmp_path, notes.append)
     assert snr_db(again.run(inputs), truth) > 25
     assert len(notes) == 2

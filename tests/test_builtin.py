@@ -8,11 +8,11 @@ import av
 import numpy as np
 import pytest
 
-from hummingbird_edge.distill.judge import judge
-from hummingbird_edge.runtime.bundle import BUILTIN, Bundle
-from hummingbird_edge.runtime.device import Device
-from hummingbird_edge.runtime.text_to_video import TextToVideo
-from hummingbird_edge.runtime.trial import snr_db
+from hummingbird_edge.distill.world.judge import judge
+from hummingbird_edge.runtime.bundle.bundle import BUILTIN, Bundle
+from hummingbird_edge.runtime.devices.device import Device
+from hummingbird_edge.runtime.pipeline import TextToVideo
+from hummingbird_edge.runtime.placement.trial import snr_db
 
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
 

@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
-from hummingbird_edge.runtime import bundle as bundle_module
-from hummingbird_edge.runtime.bundle import Bundle, sha256_of
+from hummingbird_edge.runtime.bundle import bundle as bundle_module
+from hummingbird_edge.runtime.bundle.bundle import Bundle
+from hummingbird_edge.runtime.bundle.manifest import MANIFEST, Manifest
 from hummingbird_edge.runtime.errors import BundleError
-from hummingbird_edge.runtime.manifest import MANIFEST, Manifest
+from hummingbird_edge.runtime.files import sha256_of
 
 posix = pytest.mark.skipif(os.name != "posix", reason="symbolic links need rights on Windows")
 

@@ -13,14 +13,14 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from hummingbird_edge.distill.curate import Report, Thresholds, curate_folder
-from hummingbird_edge.distill.enrich import KEY, ChatEnricher, TemplateEnricher
-from hummingbird_edge.distill.filters import measure_video
-from hummingbird_edge.distill.render import render
-from hummingbird_edge.distill.videos import find_videos, read_frames
+from hummingbird_edge.distill.data.curate import Report, Thresholds, curate_folder
+from hummingbird_edge.distill.data.enrich import KEY, ChatEnricher, TemplateEnricher
+from hummingbird_edge.distill.data.filters import measure_video
+from hummingbird_edge.distill.data.videos import find_videos, read_frames
+from hummingbird_edge.distill.world.render import render
 from hummingbird_edge.distill.world.shapes import FULL, Scene
 from hummingbird_edge.runtime.errors import DeviceError, OutputError, RequestError
-from hummingbird_edge.runtime.video import write_video
+from hummingbird_edge.runtime.media.video import write_video
 
 Frames = NDArray[np.uint8]
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -146,7 +146,7 @@ def test_a_run_that_was_stopped_goes_on(
         examined.append(path.name)
         return real(path, *rest)
 
-    monkeypatch.setattr("hummingbird_edge.distill.curate.read_frames", counted)
+    monkeypatch.setattr("hummingbird_edge.distill.data.curate.read_frames", counted)
     seen: list[tuple[int, int]] = []
     report = curate_folder(
         folder, out, TemplateEnricher(), Thresholds(), lambda *done: seen.append(done)

@@ -15,34 +15,34 @@ import torch
 from PIL import Image
 from torch import nn
 
-from hummingbird_edge.benchmarks.record import Record
+from hummingbird_edge.benchmarks.lib.record import Record
 from hummingbird_edge.distill.ablation import VARIANTS, ablate, ablation_table
 from hummingbird_edge.distill.card import write_card
-from hummingbird_edge.distill.clips import Clips
-from hummingbird_edge.distill.consistency import ConsistencyRecipe, ConsistencyStage
-from hummingbird_edge.distill.diffusion import Diffusion
-from hummingbird_edge.distill.matching import MatchingRecipe, MatchingStage
-from hummingbird_edge.distill.model import Model
+from hummingbird_edge.distill.data.clips import Clips
 from hummingbird_edge.distill.recipe import BUILTIN_RECIPE, Recipe
-from hummingbird_edge.distill.run import Run
-from hummingbird_edge.distill.sampling import generate
 from hummingbird_edge.distill.score import Scores
 from hummingbird_edge.distill.stages import STAGES, Sources, with_plan
 from hummingbird_edge.distill.strip import write_strips
-from hummingbird_edge.distill.training import Plan, Stage, cosine_rate, fit, generator_of
+from hummingbird_edge.distill.train.consistency import ConsistencyRecipe, ConsistencyStage
+from hummingbird_edge.distill.train.diffusion import Diffusion
+from hummingbird_edge.distill.train.matching import MatchingRecipe, MatchingStage
+from hummingbird_edge.distill.train.model import Model
+from hummingbird_edge.distill.train.run import Run
+from hummingbird_edge.distill.train.sampling import generate
+from hummingbird_edge.distill.train.training import Plan, Stage, cosine_rate, fit, generator_of
 from hummingbird_edge.distill.world.shapes import World
 from hummingbird_edge.export.checkpoint import read_checkpoint
 from hummingbird_edge.export.models.config import ModelConfig, TextConfig, UNetConfig, VAEConfig
 from hummingbird_edge.export.weights import CheckpointWeights
-from hummingbird_edge.runtime.bundle import BUILTIN
+from hummingbird_edge.runtime.bundle.bundle import BUILTIN
+from hummingbird_edge.runtime.bundle.manifest import Defaults
 from hummingbird_edge.runtime.errors import (
     CheckpointError,
     GenerationError,
     OutputError,
     RequestError,
 )
-from hummingbird_edge.runtime.manifest import Defaults
-from hummingbird_edge.runtime.text_to_video import TextToVideo
+from hummingbird_edge.runtime.pipeline import TextToVideo
 
 WORLD = World(
     colours=("red", "blue"),
@@ -86,7 +86,7 @@ RECIPE = Recipe(
 @pytest.fixture(autouse=True)
 def few_lessons(monkeypatch: pytest.MonkeyPatch) -> None:
     """Learning to read, and watching, are functions of the full recipe's size."""
-    monkeypatch.setattr("hummingbird_edge.distill.reader.STEPS", 3)
+    monkeypatch.setattr("hummingbird_edge.distill.train.reader.STEPS", 3)
     monkeypatch.setattr("hummingbird_edge.distill.stages.WATCHED", 4)
 
 
@@ -95,7 +95,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a folder in which every stage ran once."""
     folder = tmp_path_factory.mktemp("run")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("hummingbird_edge.distill.reader.STEPS", 3)
+        patch.setattr("hummingbird_edge.distill.train.reader.STEPS", 3)
         patch.setattr("hummingbird_edge.distill.stages.WATCHED", 4)
         for stage in STAGES.values():
             stage(Sources(folder), RECIPE, 0)

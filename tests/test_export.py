@@ -22,16 +22,17 @@ from hummingbird_edge.export.models.config import ModelConfig
 from hummingbird_edge.export.stage import STAGES as EXPORTED
 from hummingbird_edge.export.variant import VARIANTS, save_variant
 from hummingbird_edge.export.weights import CheckpointWeights, RandomWeights, Weights
-from hummingbird_edge.runtime.bundle import Bundle, sha256_of
-from hummingbird_edge.runtime.device import Device
+from hummingbird_edge.runtime.bundle.bundle import Bundle
+from hummingbird_edge.runtime.devices.backend import Backend
+from hummingbird_edge.runtime.devices.device import Device
+from hummingbird_edge.runtime.engines.session import open_session
 from hummingbird_edge.runtime.errors import (
     CheckpointError,
     HummingbirdError,
     OutputError,
     RequestError,
 )
-from hummingbird_edge.runtime.placement import Option
-from hummingbird_edge.runtime.session import open_session
+from hummingbird_edge.runtime.files import sha256_of
 
 NANO = Path(__file__).parent / "data" / "nano_07b_merged_all.pt"
 STAGES = ["text_encoder", "unet", "vae_decoder", "vae_encoder"]
@@ -63,7 +64,7 @@ def quiet(_: str) -> None:
 
 
 def run(bundle: Path, stage: str, inputs: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
-    return open_session(bundle / stage / "model.onnx", Option(Device.parse("cpu"))).run(inputs)
+    return open_session(bundle / stage / "model.onnx", Backend(Device.parse("cpu"))).run(inputs)
 
 
 @pytest.mark.parametrize("stage", STAGES)

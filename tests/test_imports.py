@@ -58,7 +58,7 @@ def test_runtime_sources_import_no_toolchain() -> None:
 
 
 def test_importing_the_runtime_loads_no_toolchain() -> None:
-    assert "hummingbird_edge.runtime.text_to_video" in MODULES
+    assert "hummingbird_edge.runtime.pipeline" in MODULES
     program = (
         f"import importlib, sys\n"
         f"for name in {MODULES!r}: importlib.import_module(name)\n"
@@ -73,7 +73,7 @@ def test_engines_report_to_nobody(tmp_path: Path) -> None:
     """Their telemetry leaves an identity in the home folder when it starts."""
     pytest.importorskip("openvino")
     program = (
-        "from hummingbird_edge.runtime import TextToVideo\n"
+        "from hummingbird_edge import TextToVideo\n"
         "for device in ('cpu', 'openvino'):\n"
         "    TextToVideo.from_bundle(device=device)('a red circle', steps=1)\n"
     )

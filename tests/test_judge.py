@@ -9,12 +9,12 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from hummingbird_edge.distill.judge import ATTRIBUTES, Seen, Verdict, judge, score
-from hummingbird_edge.distill.quality import Quality, assess
-from hummingbird_edge.distill.render import render
+from hummingbird_edge.distill.world.judge import ATTRIBUTES, Seen, Verdict, judge, score
+from hummingbird_edge.distill.world.quality import Quality, assess
+from hummingbird_edge.distill.world.render import render
 from hummingbird_edge.distill.world.shapes import FULL, PAIRS, Scene, World
-from hummingbird_edge.runtime.bundle import BUILTIN
-from hummingbird_edge.runtime.text_to_video import TextToVideo
+from hummingbird_edge.runtime.bundle.bundle import BUILTIN
+from hummingbird_edge.runtime.pipeline import TextToVideo
 
 Clips = NDArray[np.uint8]
 

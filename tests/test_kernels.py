@@ -32,7 +32,7 @@ from hummingbird_edge.kernels.fused_gelu import fuse_gelu
 from hummingbird_edge.kernels.fused_group_norm import fuse_group_norm
 from hummingbird_edge.kernels.group_norm import GroupNormSiLU
 from hummingbird_edge.kernels.temporal_conv import FlatTemporalConv, TemporalConv
-from hummingbird_edge.runtime.bundle import Bundle
+from hummingbird_edge.runtime.bundle.bundle import Bundle
 
 Floats = NDArray[np.float64]
 

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from hummingbird_edge.distill.clips import Clips
-from hummingbird_edge.distill.lora import LoraStage, train_lora
-from hummingbird_edge.distill.model import Model
-from hummingbird_edge.distill.render import render
-from hummingbird_edge.distill.training import generator_of
+from hummingbird_edge.distill.data.clips import Clips
+from hummingbird_edge.distill.train.lora import LoraStage, train_lora
+from hummingbird_edge.distill.train.model import Model
+from hummingbird_edge.distill.train.training import generator_of
+from hummingbird_edge.distill.world.render import render
 from hummingbird_edge.distill.world.shapes import Scene, World, words
 from hummingbird_edge.export.checkpoint import read_checkpoint
 from hummingbird_edge.export.lora import Adapter, MergedWeights
@@ -23,8 +23,8 @@ from hummingbird_edge.export.models.vae import VAE
 from hummingbird_edge.export.vocabulary import Vocabulary
 from hummingbird_edge.export.weights import CheckpointWeights
 from hummingbird_edge.runtime.errors import CheckpointError
+from hummingbird_edge.runtime.media.video import write_video
 from hummingbird_edge.runtime.tokenizer import Tokenizer
-from hummingbird_edge.runtime.video import write_video
 
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
 

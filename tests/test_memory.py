@@ -13,22 +13,22 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from hummingbird_edge.runtime import runner as runner_module
-from hummingbird_edge.runtime.bundle import BUILTIN, Bundle
-from hummingbird_edge.runtime.device import Device
+from hummingbird_edge.runtime.bundle.bundle import BUILTIN, Bundle
+from hummingbird_edge.runtime.devices.backend import Backend
+from hummingbird_edge.runtime.devices.device import Device
+from hummingbird_edge.runtime.engines.session import open_session
+from hummingbird_edge.runtime.engines.tiles import Tiles
 from hummingbird_edge.runtime.errors import DeviceError, OutOfMemoryError, RequestError
-from hummingbird_edge.runtime.memory import parse_memory, readable, stage_bytes
-from hummingbird_edge.runtime.placement import Option
-from hummingbird_edge.runtime.plan import Way, fitting, least_bytes, smaller
-from hummingbird_edge.runtime.runner import Runner
-from hummingbird_edge.runtime.session import open_session
-from hummingbird_edge.runtime.text_to_video import TextToVideo
-from hummingbird_edge.runtime.tiles import Tiles
+from hummingbird_edge.runtime.pipeline import TextToVideo
+from hummingbird_edge.runtime.placement import runner as runner_module
+from hummingbird_edge.runtime.placement.memory import parse_memory, readable, stage_bytes
+from hummingbird_edge.runtime.placement.plan import Placement, fitting, least_bytes, smaller
+from hummingbird_edge.runtime.placement.runner import Runner
 
 CAP = 600_000_000
-CPU = Option(Device.parse("cpu"))
+CPU = Backend(Device.parse("cpu"))
 SIZES = {"frames": 8, "height": 8, "width": 8}
-DECODER = Way("vae_decoder", CPU, "asked for", SIZES)
+DECODER = Placement("vae_decoder", CPU, "asked for", SIZES)
 
 
 @pytest.mark.parametrize(
@@ -59,19 +59,19 @@ def test_a_printed_figure_suffices() -> None:
 
 
 def test_a_need_grows_with_weights_and_sizes() -> None:
-    way = Way("unet", CPU, "asked for", SIZES)
+    way = Placement("unet", CPU, "asked for", SIZES)
     entry = {"parameters": 10**8}
     small = stage_bytes(way, {"unet": entry})
     assert stage_bytes(replace(way, sizes={**SIZES, "frames": 800}), {"unet": entry}) > small
     assert stage_bytes(way, {"unet": {"parameters": 10**9}}) > 5 * small
-    bf16 = Option(Device.parse("openvino"), "bf16")
-    assert stage_bytes(replace(way, option=bf16), {"unet": entry}) < small
+    bf16 = Backend(Device.parse("openvino"), "bf16")
+    assert stage_bytes(replace(way, backend=bf16), {"unet": entry}) < small
     # A bundle from elsewhere may say anything.
     assert stage_bytes(way, {"unet": {"parameters": "many", "live_values": -3}}) > 0
 
 
 def test_less_at_once_until_it_fits() -> None:
-    def need(way: Way) -> int:
+    def need(way: Placement) -> int:
         return 10 * way.sizes["frames"]
 
     assert [w.sizes["frames"] for w in fitting([DECODER], need, 45)] == [4]
@@ -82,7 +82,9 @@ def test_less_at_once_until_it_fits() -> None:
 
 
 def test_a_frame_is_cut_when_there_is_no_other_way() -> None:
-    way: Way | None = replace(DECODER, sizes={**SIZES, "frames": 2}, tiles=Tiles(40, 64, 40, 64))
+    way: Placement | None = replace(
+        DECODER, sizes={**SIZES, "frames": 2}, tiles=Tiles(40, 64, 40, 64)
+    )
     seen = []
     while way is not None:
         assert way.tiles is not None
@@ -94,7 +96,7 @@ def test_a_frame_is_cut_when_there_is_no_other_way() -> None:
 CAPPED = """
 import sys
 import numpy as np
-from hummingbird_edge.runtime.text_to_video import TextToVideo
+from hummingbird_edge.runtime.pipeline import TextToVideo
 frames, side, cap, out = int(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
 pipeline = TextToVideo.from_bundle(device="cpu", max_memory=cap or None)
 video = pipeline("a red circle moving right", frames=frames, width=side, height=side, steps=1)
@@ -150,7 +152,7 @@ class _Fails:
 
     def __init__(self, session: Any, errors: list[DeviceError]) -> None:
         self._session, self._errors = session, errors
-        self.option, self.share = session.option, session.share
+        self.backend, self.share = session.backend, session.share
 
     def run(self, inputs: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
         if self._errors:
@@ -232,11 +234,11 @@ def test_memory_that_runs_out_is_told_apart() -> None:
         pytest.skip("address space is limited with Linux's resource limits")
     program = (
         "import resource, sys, numpy as np; from pathlib import Path;"
-        "from hummingbird_edge.runtime.session import open_session;"
-        "from hummingbird_edge.runtime.placement import Option;"
-        "from hummingbird_edge.runtime.device import Device;"
+        "from hummingbird_edge.runtime.engines.session import open_session;"
+        "from hummingbird_edge.runtime.devices.backend import Backend;"
+        "from hummingbird_edge.runtime.devices.device import Device;"
         "from hummingbird_edge.runtime.errors import OutOfMemoryError\n"
-        "s = open_session(Path(sys.argv[1]), Option(Device.parse('cpu')))\n"
+        "s = open_session(Path(sys.argv[1]), Backend(Device.parse('cpu')))\n"
         "z = np.zeros((64, 4, 64, 64), np.float32)\n"
         "size = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize()\n"
         "resource.setrlimit(resource.RLIMIT_AS, (size + (200 << 20),) * 2)\n"

@@ -11,16 +11,16 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from hummingbird_edge.runtime.bundle import Bundle
-from hummingbird_edge.runtime.device import Device, candidates
+from hummingbird_edge.runtime.bundle.bundle import Bundle
+from hummingbird_edge.runtime.devices.backend import Backend
+from hummingbird_edge.runtime.devices.device import Device, candidates
+from hummingbird_edge.runtime.engines.session import open_session
 from hummingbird_edge.runtime.errors import DeviceError, GenerationError, RequestError
+from hummingbird_edge.runtime.media.video import read_settings
 from hummingbird_edge.runtime.noise import gaussian_noise
-from hummingbird_edge.runtime.placement import Option
+from hummingbird_edge.runtime.pipeline import Progress, TextToVideo
 from hummingbird_edge.runtime.request import Request
 from hummingbird_edge.runtime.result import Video, check_frames, check_latents
-from hummingbird_edge.runtime.session import open_session
-from hummingbird_edge.runtime.text_to_video import Progress, TextToVideo
-from hummingbird_edge.runtime.video import read_settings
 
 GOLDEN = Path(__file__).parent / "data" / "nano_07b_golden.npz"
 
@@ -37,7 +37,7 @@ class Blocker:
 
 sys.meta_path.insert(0, Blocker())
 import numpy as np
-from hummingbird_edge.runtime.text_to_video import TextToVideo
+from hummingbird_edge.runtime.pipeline import TextToVideo
 
 bundle, golden, out = sys.argv[1:]
 golden, pipeline = np.load(golden), TextToVideo.from_bundle(bundle, "cpu")
@@ -173,7 +173,7 @@ def test_many_frames_are_decoded_in_parts(pipeline: TextToVideo) -> None:
     ]
     video = parts[-1].video
     assert video is not None
-    decoder = open_session(pipeline.bundle.graph("vae_decoder"), Option(Device.parse("cpu")))
+    decoder = open_session(pipeline.bundle.graph("vae_decoder"), Backend(Device.parse("cpu")))
     z = video.latents[0].transpose(1, 0, 2, 3) / np.float32(0.18215)
     pixels = decoder.run({"latent_sample": np.ascontiguousarray(z)}).transpose(0, 2, 3, 1)
     assert np.abs(np.clip((pixels + 1) * 127.5, 0, 255) - video.frames).max() <= 1
@@ -284,7 +284,7 @@ def test_guidance_by_a_second_pass(tiny: TextToVideo) -> None:
     noise = gaussian_noise(shape, 7, 0)
     video = tiny("a red cat", steps=1, seed=7)
     sessions = {
-        stage: open_session(tiny.bundle.graph(stage), Option(Device.parse("cpu")))
+        stage: open_session(tiny.bundle.graph(stage), Backend(Device.parse("cpu")))
         for stage in ("text_encoder", "unet")
     }
 
@@ -374,10 +374,10 @@ def test_a_damaged_graph_is_refused(tmp_path: Path) -> None:
     with pytest.raises(
         DeviceError, match=r"^cpu cannot load unet/model\.onnx \(.*build the bundle"
     ):
-        open_session(graph, Option(Device.parse("cpu")))
+        open_session(graph, Backend(Device.parse("cpu")))
 
 
 def test_an_input_of_another_shape_is_our_error(pipeline: TextToVideo) -> None:
-    session = open_session(pipeline.bundle.graph("vae_decoder"), Option(Device.parse("cpu")))
+    session = open_session(pipeline.bundle.graph("vae_decoder"), Backend(Device.parse("cpu")))
     with pytest.raises(DeviceError, match=r"^cpu failed while computing \("):
         session.run({"latent_sample": np.zeros((1, 5, 4, 4), np.float32)})

@@ -9,44 +9,44 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hummingbird_edge.runtime.device import Device
+from hummingbird_edge.runtime.devices.backend import Backend, backends, parse_by_stage
+from hummingbird_edge.runtime.devices.device import Device
+from hummingbird_edge.runtime.engines.session import open_session
 from hummingbird_edge.runtime.errors import DeviceError, RequestError
-from hummingbird_edge.runtime.placement import Option, by_stage, options
-from hummingbird_edge.runtime.session import open_session
-from hummingbird_edge.runtime.text_to_video import TextToVideo
+from hummingbird_edge.runtime.pipeline import TextToVideo
 
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
 STAGES = ("text_encoder", "unet", "vae_decoder")
 
 
 def test_one_name_is_for_every_stage_and_a_list_for_some() -> None:
-    assert by_stage("device", "cpu") == dict.fromkeys(STAGES, "cpu")
-    found = by_stage("device", "unet=openvino:GPU, vae=cpu")
+    assert parse_by_stage("device", "cpu") == dict.fromkeys(STAGES, "cpu")
+    found = parse_by_stage("device", "unet=openvino:GPU, vae=cpu")
     assert found == {"text_encoder": "auto", "unet": "openvino:GPU", "vae_decoder": "cpu"}
 
 
 @pytest.mark.parametrize("text", ["unet=", "=cpu", "engine=cpu", "unet=cpu,vae", "unet=cpu,,"])
 def test_lists_that_do_not_parse_are_refused(text: str) -> None:
     with pytest.raises(RequestError, match="STAGE=NAME"):
-        by_stage("device", text)
+        parse_by_stage("device", text)
 
 
 def test_precisions_are_what_the_device_has() -> None:
-    assert [str(option) for option in options("unet", "cpu", "auto")] == ["cpu fp32"]
+    assert [str(backend) for backend in backends("unet", "cpu", "auto")] == ["cpu fp32"]
     with pytest.raises(DeviceError, match="cpu cannot compute unet in bf16"):
-        options("unet", "cpu", "bf16")
+        backends("unet", "cpu", "bf16")
     with pytest.raises(RequestError, match="no precision 'fp8'"):
-        options("unet", "cpu", "fp8")
+        backends("unet", "cpu", "fp8")
 
 
 def test_openvino_computes_as_it_is_told(nano_bundle: Path) -> None:
     pytest.importorskip("openvino")
-    exact, *rest = options("unet", "openvino", "fp32")
+    exact, *rest = backends("unet", "openvino", "fp32")
     assert (str(exact), rest) == ("openvino fp32", [])
     if "bf16" not in exact.device.precisions():
         pytest.skip("this CPU has no bfloat16")
-    assert str(options("unet", "openvino", "auto")[0]) == "openvino bf16"
-    assert str(options("text_encoder", "openvino", "auto")[0]) == "openvino fp32"
+    assert str(backends("unet", "openvino", "auto")[0]) == "openvino bf16"
+    assert str(backends("text_encoder", "openvino", "auto")[0]) == "openvino fp32"
     args: dict[str, Any] = {"frames": 2, "width": 32, "height": 32, "steps": 2}
     latents = [
         TextToVideo.from_bundle(nano_bundle, device, precision=precision)(
@@ -64,10 +64,10 @@ def test_openvino_computes_as_it_is_told(nano_bundle: Path) -> None:
 def test_fixed_sizes_give_what_free_ones_give(nano_bundle: Path, engine: str) -> None:
     if engine == "openvino":
         pytest.importorskip("openvino")
-    graph, option = nano_bundle / "vae_decoder" / "model.onnx", Option(Device.parse(engine))
+    graph, backend = nano_bundle / "vae_decoder" / "model.onnx", Backend(Device.parse(engine))
     z = np.random.default_rng(0).normal(size=(2, 4, 3, 5)).astype(np.float32)
     sizes = {"frames": 2, "height": 3, "width": 5}
-    free, fixed = open_session(graph, option), open_session(graph, option, sizes)
+    free, fixed = open_session(graph, backend), open_session(graph, backend, sizes)
     np.testing.assert_allclose(
         free.run({"latent_sample": z}), fixed.run({"latent_sample": z}), atol=1e-4
     )

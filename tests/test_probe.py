@@ -8,15 +8,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hummingbird_edge.runtime import probe as probing
-from hummingbird_edge.runtime.bundle import BUILTIN, Bundle
-from hummingbird_edge.runtime.device import Device
+from hummingbird_edge.runtime.bundle.bundle import BUILTIN, Bundle
+from hummingbird_edge.runtime.devices.backend import Backend
+from hummingbird_edge.runtime.devices.device import Device
 from hummingbird_edge.runtime.errors import DeviceError, RequestError
-from hummingbird_edge.runtime.placement import Option
-from hummingbird_edge.runtime.probe import Verdict, known_devices, probe
-from hummingbird_edge.runtime.text_to_video import TextToVideo
-from hummingbird_edge.runtime.trial import Trial, run_trial, snr_db
-from hummingbird_edge.runtime.tuning import Measured, recall, tune
+from hummingbird_edge.runtime.pipeline import TextToVideo
+from hummingbird_edge.runtime.placement import probe as probing
+from hummingbird_edge.runtime.placement.probe import Verdict, known_devices, probe
+from hummingbird_edge.runtime.placement.trial import Trial, run_trial, snr_db
+from hummingbird_edge.runtime.placement.tuning import Measured, recall, tune
 
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -124,7 +124,7 @@ def test_the_fastest_right_way_wins_and_is_used(own_cache: Path) -> None:
     pipeline("a red star", frames=2, width=32, height=32)
     for stage, placed in pipeline.placed.items():
         assert placed.why == "measured"
-        assert (placed.option.device.name, placed.option.precision) == (
+        assert (placed.backend.device.name, placed.backend.precision) == (
             best[stage].device,
             best[stage].precision,
         )
@@ -150,13 +150,13 @@ def test_a_broken_record_is_no_record(own_cache: Path) -> None:
 
 
 def test_trials_are_the_same_every_time() -> None:
-    bundle, cpu = Bundle.open(BUILTIN), Option(Device.parse("cpu"))
+    bundle, cpu = Bundle.open(BUILTIN), Backend(Device.parse("cpu"))
     first, again = (run_trial(bundle, "unet", cpu, SIZES["unet"], runs=2) for _ in range(2))
     np.testing.assert_array_equal(first.output, again.output)
     assert len(first.seconds) == 2
     assert first.median_s > 0
     with pytest.raises(DeviceError):
-        run_trial(bundle, "unet", Option(Device("cpu", "onnxruntime", "Abacus")), SIZES["unet"])
+        run_trial(bundle, "unet", Backend(Device("cpu", "onnxruntime", "Abacus")), SIZES["unet"])
 
 
 def test_signal_to_noise() -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from hummingbird_edge.distill.prune import (
+from hummingbird_edge.distill.train.prune import (
     Probe,
     Pruning,
     blocks,

@@ -27,7 +27,7 @@ from hummingbird_edge.quantize.smoothing import smoothing
 from hummingbird_edge.quantize.static import quantize, quantize_weight
 from hummingbird_edge.quantize.trajectory import encode, trajectories
 from hummingbird_edge.quantize.weight_only import quantize_weights
-from hummingbird_edge.runtime.bundle import BUILTIN, Bundle
+from hummingbird_edge.runtime.bundle.bundle import BUILTIN, Bundle
 from hummingbird_edge.runtime.errors import RequestError
 
 Command = Callable[..., "subprocess.CompletedProcess[str]"]

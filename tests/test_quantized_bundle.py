@@ -16,10 +16,10 @@ from onnx import TensorProto
 from hummingbird_edge.distill.quantized import judged_captions
 from hummingbird_edge.distill.recipe import BUILTIN_RECIPE
 from hummingbird_edge.quantize.quality import compare
-from hummingbird_edge.runtime.bundle import BUILTIN, Bundle
+from hummingbird_edge.runtime.bundle.bundle import BUILTIN, Bundle
+from hummingbird_edge.runtime.devices.backend import backends
 from hummingbird_edge.runtime.errors import DeviceError
-from hummingbird_edge.runtime.placement import options
-from hummingbird_edge.runtime.text_to_video import TextToVideo
+from hummingbird_edge.runtime.pipeline import TextToVideo
 from tests.conftest import export
 
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -66,7 +66,7 @@ def test_an_int8_video_is_near_the_float32_one(int8_bundle: Path, device: str) -
     quality = compare(*made)
     assert quality.median_db >= 36
     assert quality.median_db < 60  # it was not float32
-    assert {how.option.precision for how in small.placed.values()} == {"int8"}
+    assert {how.backend.precision for how in small.placed.values()} == {"int8"}
 
 
 def test_the_bundle_says_what_was_done(int8_bundle: Path) -> None:
@@ -134,7 +134,7 @@ def test_a_bundle_of_int8_alone_is_smaller_and_runs(
 def test_auto_takes_int8_where_it_is_near(int8_bundle: Path, tmp_path: Path) -> None:
     def chosen(bundle: Path, device: str) -> str:
         graphs = Bundle.open(bundle).manifest.trusted("unet")
-        return options("unet", device, "auto", graphs)[0].precision
+        return backends("unet", device, "auto", graphs)[0].precision
 
     pytest.importorskip("openvino")
     assert chosen(int8_bundle, "openvino") == "int8"
@@ -189,7 +189,7 @@ def test_a_float16_bundle_shares_its_weights(prompts: Path, tmp_path: Path) -> N
     assert 45 <= compare([found], [truth]).median_db < 100
     # A processor gains nothing: only who asks gets it.
     graphs = bundle.manifest.trusted("unet")
-    assert options("unet", "cpu", "auto", graphs)[0].precision == "fp32"
+    assert backends("unet", "cpu", "auto", graphs)[0].precision == "fp32"
 
 
 def test_build_takes_precisions(hb: Command, tmp_path: Path, tiny_config: Path) -> None:

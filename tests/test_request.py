@@ -6,14 +6,14 @@ from typing import Any
 
 import pytest
 
+from hummingbird_edge.runtime.bundle.manifest import Defaults, Manifest, ModelMetadata
 from hummingbird_edge.runtime.errors import RequestError
-from hummingbird_edge.runtime.manifest import Defaults, Manifest, ModelFacts
 from hummingbird_edge.runtime.request import Request
 from hummingbird_edge.runtime.sampler import Sampler
 
 MANIFEST = Manifest(
     name="tiny",
-    model=ModelFacts(4, 8, 4, 0.18215, 77, 16, 256),
+    model=ModelMetadata(4, 8, 4, 0.18215, 77, 16, 256),
     sampler=Sampler(),
     defaults=Defaults(frames=8, width=64, height=96, steps=2, guidance=3.5, fps=10),
     stages={"vae_decoder": {}},

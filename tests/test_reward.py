@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from hummingbird_edge.distill.render import render
-from hummingbird_edge.distill.reward import ShapesReward, load_reward
-from hummingbird_edge.distill.scorer import ContrastiveReward, Scorer, ScorerStage
+from hummingbird_edge.distill.train.reward import ShapesReward, load_reward
+from hummingbird_edge.distill.train.scorer import ContrastiveReward, Scorer, ScorerStage
+from hummingbird_edge.distill.world.render import render
 from hummingbird_edge.distill.world.shapes import FULL, Scene, World, describe, words
 from hummingbird_edge.export.vocabulary import Vocabulary
 from hummingbird_edge.runtime.errors import RequestError
@@ -75,7 +75,7 @@ def test_other_captions_are_refused() -> None:
 
 
 def test_rewards_of_ones_own_are_imported() -> None:
-    found: object = load_reward("hummingbird_edge.distill.reward:ShapesReward")
+    found: object = load_reward("hummingbird_edge.distill.train.reward:ShapesReward")
     assert found is ShapesReward
     for name in ("nowhere:reward", "math:reward", "math:pi", "shape"):
         with pytest.raises(RequestError, match="there is no reward"):

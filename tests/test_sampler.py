@@ -115,12 +115,14 @@ def test_ddim_recovers_the_clip_from_a_network_that_knows_it() -> None:
     for spacing, first in (("leading", 981), ("trailing", 999)):
         sampler = Sampler(method="ddim", spacing=spacing)
         assert sampler.timesteps(50)[0] == first
-        x_t = sampler.renoise(x0, noise, first)
+        x_t = sampler.add_noise(x0, noise, first)
         for step in sampler.steps(50):
             x_t, denoised = step(x_t, noise, np.zeros_like(noise))
             np.testing.assert_allclose(denoised, x0, atol=2e-4)
             if step.index < 49:
-                np.testing.assert_allclose(x_t, sampler.renoise(x0, noise, step.t_prev), atol=2e-4)
+                np.testing.assert_allclose(
+                    x_t, sampler.add_noise(x0, noise, step.t_prev), atol=2e-4
+                )
         np.testing.assert_array_equal(x_t, denoised)
 
 
@@ -139,7 +141,7 @@ def test_a_clip_is_taken_out_of_pure_noise_whole() -> None:
     step = next(sampler.steps(50))
     x_prev, denoised = step(noise, (alpha * noise - x0) / sigma, noise)
     np.testing.assert_allclose(denoised, x0, atol=1e-5)
-    np.testing.assert_allclose(x_prev, sampler.renoise(x0, noise, 979), atol=1e-5)
+    np.testing.assert_allclose(x_prev, sampler.add_noise(x0, noise, 979), atol=1e-5)
 
 
 @pytest.mark.parametrize(("method", "spacing"), [("lcm", "leading"), ("euler", "trailing")])

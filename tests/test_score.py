@@ -16,8 +16,8 @@ from hummingbird_edge.distill.score import (
 )
 from hummingbird_edge.distill.stages import WATCHED, WATCHED_SEED
 from hummingbird_edge.distill.world.shapes import sample_held_out, sample_training
-from hummingbird_edge.runtime.bundle import BUILTIN, Bundle
-from hummingbird_edge.runtime.text_to_video import TextToVideo
+from hummingbird_edge.runtime.bundle.bundle import BUILTIN, Bundle
+from hummingbird_edge.runtime.pipeline import TextToVideo
 
 WORLD = BUILTIN_RECIPE.world
 

@@ -14,10 +14,10 @@ from torch import nn
 
 from hummingbird_edge.export.models.config import ModelConfig, VAEConfig
 from hummingbird_edge.export.models.vae import VAE, VAEDecoder, VAEDecoderHead, VAEDecoderTail
-from hummingbird_edge.runtime.bundle import BUILTIN, Bundle
+from hummingbird_edge.runtime.bundle.bundle import BUILTIN, Bundle
+from hummingbird_edge.runtime.engines.tiles import OVERLAP, PASSES, Tiles, decode_tiled
 from hummingbird_edge.runtime.errors import RequestError
-from hummingbird_edge.runtime.text_to_video import TextToVideo
-from hummingbird_edge.runtime.tiles import OVERLAP, PASSES, Tiles, decode_tiled
+from hummingbird_edge.runtime.pipeline import TextToVideo
 
 Floats = NDArray[np.float32]
 Inputs = Mapping[str, NDArray[Any]]

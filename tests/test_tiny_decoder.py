@@ -15,14 +15,14 @@ from hummingbird_edge.export.models.config import PRESETS, ModelConfig, VAEConfi
 from hummingbird_edge.export.models.vae import VAE
 from hummingbird_edge.export.preview import latent_to_rgb
 from hummingbird_edge.export.weights import RandomWeights, WithTinyDecoder
-from hummingbird_edge.runtime.bundle import BUILTIN
-from hummingbird_edge.runtime.device import Device
+from hummingbird_edge.runtime.bundle.bundle import BUILTIN
+from hummingbird_edge.runtime.devices.backend import Backend
+from hummingbird_edge.runtime.devices.device import Device
+from hummingbird_edge.runtime.engines.session import open_session
 from hummingbird_edge.runtime.errors import CheckpointError, RequestError
-from hummingbird_edge.runtime.placement import Option
-from hummingbird_edge.runtime.preview import linear_preview
-from hummingbird_edge.runtime.session import open_session
-from hummingbird_edge.runtime.text_to_video import TextToVideo
-from hummingbird_edge.runtime.video import read_settings
+from hummingbird_edge.runtime.media.preview import linear_preview
+from hummingbird_edge.runtime.media.video import read_settings
+from hummingbird_edge.runtime.pipeline import TextToVideo
 
 DATA = Path(__file__).parent / "data"
 TINY = DATA / "taesd_layout_decoder.safetensors"
@@ -73,7 +73,7 @@ def test_the_graph_gives_the_recorded_frames(
 ) -> None:
     if engine == "openvino":
         pytest.importorskip("openvino")
-    session = open_session(bundle / "tiny_decoder" / "model.onnx", Option(Device.parse(engine)))
+    session = open_session(bundle / "tiny_decoder" / "model.onnx", Backend(Device.parse(engine)))
     found = (session.run({"latent_sample": golden["latent"]}) + 1) / 2
     np.testing.assert_allclose(found, golden["rgb"], rtol=0, atol=1e-5)
 

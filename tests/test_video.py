@@ -14,8 +14,8 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from hummingbird_edge.runtime import video
 from hummingbird_edge.runtime.errors import OutputError, RequestError
+from hummingbird_edge.runtime.media import video
 
 NAMES = ["out.mp4", "out.gif", "out.webp", "out"]
 COLOURS = [(255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255), (0, 0, 0), (200, 150, 30)]
@@ -354,7 +354,7 @@ def test_reading_truncated_videos(tmp_path: Path) -> None:
 
 def test_importing_costs_nothing() -> None:
     code = (
-        "import sys, hummingbird_edge.runtime.video\n"
+        "import sys, hummingbird_edge.runtime.media.video\n"
         "print([name for name in ('av', 'PIL', 'imageio', 'torch') if name in sys.modules])"
     )
     result = subprocess.run(
@@ -367,7 +367,7 @@ ENCODE = """
 import sys
 from pathlib import Path
 import numpy as np
-from hummingbird_edge.runtime.video import write_video
+from hummingbird_edge.runtime.media.video import write_video
 rows, columns = np.mgrid[:64, :64]
 discs = [np.hypot(rows - 32, columns - 20 - 3 * t) < 14 for t in range(8)]
 frames = np.stack([np.stack([200 * d, 30 * d, 20 * d], -1) for d in discs]).astype(np.uint8)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from hummingbird_edge.distill.render import render
+from hummingbird_edge.distill.world.render import render
 from hummingbird_edge.distill.world.shapes import (
     FULL,
     PAIRS,

@@ -12,10 +12,10 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
-from hummingbird_edge.distill.autoencoder import AutoencoderStage
-from hummingbird_edge.distill.processes import device
-from hummingbird_edge.distill.run import Run
-from hummingbird_edge.distill.training import Plan, fit
+from hummingbird_edge.distill.train.autoencoder import AutoencoderStage
+from hummingbird_edge.distill.train.processes import device
+from hummingbird_edge.distill.train.run import Run
+from hummingbird_edge.distill.train.training import Plan, fit
 from hummingbird_edge.distill.world.shapes import World
 from hummingbird_edge.export.models.config import VAEConfig
 

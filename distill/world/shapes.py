@@ -52,9 +52,9 @@ STACKED = frozenset({"right", "left", "growing", "spinning"})
 ABREAST = frozenset({"up", "down", "bouncing", "growing", "spinning"})
 """Motions that fit its left or right half."""
 
-MOST_TRIES = 60
+MAX_TRIES = 60
 """Wordings of a scene to try for a held-out one; a scene of few wordings may have none."""
-MOST_ROUNDS = 50
+MAX_ROUNDS = 50
 """Rounds through the scenes after which no more held-out captions are to be had."""
 
 
@@ -228,13 +228,13 @@ def sample_held_out(
     """
     rng = random.Random(seed)
     found: dict[str, Scene] = {}
-    for _ in range(MOST_ROUNDS):
+    for _ in range(MAX_ROUNDS):
         scenes = [world.draw(rng) for _ in range(n)] if world.pairs else list(world.scenes())
         rng.shuffle(scenes)
         for scene in scenes:
             text = describe(scene, rng)
             tries = 1
-            while not is_held_out(text) and tries < MOST_TRIES:
+            while not is_held_out(text) and tries < MAX_TRIES:
                 text = describe(scene, rng)
                 tries += 1
             if is_held_out(text) and text not in exclude:

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
+from hummingbird_edge.runtime.bundle.manifest import Defaults
 from hummingbird_edge.runtime.errors import RequestError
-from hummingbird_edge.runtime.manifest import Defaults
 from hummingbird_edge.runtime.sampler import Sampler
 
 __all__ = ["PRESETS", "ModelConfig", "TextConfig", "UNetConfig", "VAEConfig"]

@@ -19,18 +19,19 @@ from PIL import Image
 import hummingbird_edge.runtime
 from hummingbird_edge.export.precision import graphs_for
 from hummingbird_edge.export.quantized import QuantizationPlan, quantize_bundle
-from hummingbird_edge.runtime.bundle import BUILTIN, Bundle, sha256_of
-from hummingbird_edge.runtime.device import Device
-from hummingbird_edge.runtime.manifest import MANIFEST
-from hummingbird_edge.runtime.placement import Option
-from hummingbird_edge.runtime.text_to_video import TextToVideo
-from hummingbird_edge.runtime.trial import run_trial, snr_db
+from hummingbird_edge.runtime.bundle.bundle import BUILTIN, Bundle
+from hummingbird_edge.runtime.bundle.manifest import MANIFEST
+from hummingbird_edge.runtime.devices.backend import Backend
+from hummingbird_edge.runtime.devices.device import Device
+from hummingbird_edge.runtime.files import sha256_of
+from hummingbird_edge.runtime.pipeline import TextToVideo
+from hummingbird_edge.runtime.placement.trial import run_trial, snr_db
 
 HERE = Path(__file__).parent
 DEFAULT = Path.home() / ".cache" / "hummingbird-edge" / "wine"
 PROMPT = "a red circle moving right"
-LEAST_SHARE = 0.95
-LEAST_PSNR_DB = 35.0
+MIN_SHARE = 0.95
+MIN_PSNR_DB = 35.0
 SIZES = {
     "text_encoder": {"batch": 1},
     "unet": {"frames": 8, "height": 8, "width": 8},
@@ -43,14 +44,14 @@ DML = "dml:0"
 ONE_STAGE = """
 import json, sys
 import numpy as np
-from hummingbird_edge.runtime.bundle import Bundle
-from hummingbird_edge.runtime.device import Device
-from hummingbird_edge.runtime.placement import Option
-from hummingbird_edge.runtime.trial import run_trial
+from hummingbird_edge.runtime.bundle.bundle import Bundle
+from hummingbird_edge.runtime.devices.device import Device
+from hummingbird_edge.runtime.devices.backend import Backend
+from hummingbird_edge.runtime.placement.trial import run_trial
 
 folder, stage, sizes, out = sys.argv[1:]
-option = Option(Device.parse("dml:0"), "fp16")
-trial = run_trial(Bundle.open(folder), stage, option, json.loads(sizes), runs=1)
+backend = Backend(Device.parse("dml:0"), "fp16")
+trial = run_trial(Bundle.open(folder), stage, backend, json.loads(sizes), runs=1)
 np.save(out, trial.output)
 print(json.dumps({"share": trial.share, "seconds": trial.median_s}))
 """
@@ -170,11 +171,11 @@ def test_a_half_graph_on_directml(
     done = wine(ONE_STAGE, *arguments)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
-    cpu = Option(Device.parse("cpu"))
+    cpu = Backend(Device.parse("cpu"))
     expected = run_trial(Bundle.open(BUILTIN), stage, cpu, sizes, runs=0).output
     snr = snr_db(np.load(tmp_path / "made.npy"), expected)
     print(f"{stage}: {100 * found['share']:.1f} % on DirectML, {snr:.1f} dB, {found['seconds']} s")
-    assert found["share"] >= LEAST_SHARE
+    assert found["share"] >= MIN_SHARE
     assert snr >= least_snr_db
 
 
@@ -188,10 +189,10 @@ def test_a_video_on_directml(
         assert facts["precision"] == "fp16"
         asked = "cpu" if stage == "text_encoder" and device != DML else DML
         assert (facts["device"], facts["why"]) == (asked, "asked for")
-        assert facts["share_on_device"] >= LEAST_SHARE
+        assert facts["share_on_device"] >= MIN_SHARE
     found = psnr_db(frames_of(tmp_path / "frames"), truth)
     print(f"{device}: {found:.1f} dB, {made['timings']['total_s']:.0f} s")
-    assert found >= LEAST_PSNR_DB
+    assert found >= MIN_PSNR_DB
 
 
 def test_a_video_on_windows_without_directml(

@@ -16,16 +16,16 @@ from PIL import Image
 import hummingbird_edge.runtime
 from hummingbird_edge.export.precision import graphs_for
 from hummingbird_edge.export.quantized import QuantizationPlan, quantize_bundle
-from hummingbird_edge.runtime.bundle import BUILTIN, Bundle
-from hummingbird_edge.runtime.device import Device
-from hummingbird_edge.runtime.placement import Option
-from hummingbird_edge.runtime.text_to_video import TextToVideo
-from hummingbird_edge.runtime.trial import run_trial, snr_db
+from hummingbird_edge.runtime.bundle.bundle import BUILTIN, Bundle
+from hummingbird_edge.runtime.devices.backend import Backend
+from hummingbird_edge.runtime.devices.device import Device
+from hummingbird_edge.runtime.pipeline import TextToVideo
+from hummingbird_edge.runtime.placement.trial import run_trial, snr_db
 
 DEFAULT = Path.home() / ".cache" / "hummingbird-edge" / "webgpu"
 PROMPT = "a red circle moving right"
-LEAST_SHARE = 0.95
-LEAST_PSNR_DB = 35.0
+MIN_SHARE = 0.95
+MIN_PSNR_DB = 35.0
 SIZES = {
     "text_encoder": {"batch": 1},
     "unet": {"frames": 8, "height": 8, "width": 8},
@@ -35,14 +35,14 @@ SIZES = {
 ONE_STAGE = """
 import json, sys
 import numpy as np
-from hummingbird_edge.runtime.bundle import Bundle
-from hummingbird_edge.runtime.device import Device
-from hummingbird_edge.runtime.placement import Option
-from hummingbird_edge.runtime.trial import run_trial
+from hummingbird_edge.runtime.bundle.bundle import Bundle
+from hummingbird_edge.runtime.devices.device import Device
+from hummingbird_edge.runtime.devices.backend import Backend
+from hummingbird_edge.runtime.placement.trial import run_trial
 
 folder, precision, stage, sizes, out = sys.argv[1:]
-option = Option(Device.parse("webgpu"), precision)
-trial = run_trial(Bundle.open(folder), stage, option, json.loads(sizes), runs=1)
+backend = Backend(Device.parse("webgpu"), precision)
+trial = run_trial(Bundle.open(folder), stage, backend, json.loads(sizes), runs=1)
 np.save(out, trial.output)
 print(json.dumps({"share": trial.share}))
 """
@@ -118,11 +118,11 @@ def test_a_graph_on_webgpu(
     done = webgpu(ONE_STAGE, *asked, tmp_path / "made.npy")
     assert done.returncode == 0, done.stderr
     share = json.loads(done.stdout.splitlines()[-1])["share"]
-    cpu = Option(Device.parse("cpu"))
+    cpu = Backend(Device.parse("cpu"))
     expected = run_trial(Bundle.open(BUILTIN), stage, cpu, sizes, runs=0).output
     snr = snr_db(np.load(tmp_path / "made.npy"), expected)
     print(f"{precision} {stage}: {100 * share:.1f} % on WebGPU, {snr:.1f} dB")
-    assert share >= LEAST_SHARE
+    assert share >= MIN_SHARE
     assert snr >= least_snr_db
 
 
@@ -137,11 +137,11 @@ def test_a_video_on_webgpu(
     made = json.loads(done.stdout.splitlines()[-1])
     for stage in SIZES:
         assert made["stages"][stage]["device"] == "webgpu"
-        assert made["stages"][stage]["share_on_device"] >= LEAST_SHARE
+        assert made["stages"][stage]["share_on_device"] >= MIN_SHARE
     truth = TextToVideo.from_bundle(device="cpu")(PROMPT, seed=7).frames
     found = psnr_db(frames_of(out), truth)
     print(f"{precision}: {found:.1f} dB, {made['timings']['total_s']:.0f} s")
-    assert found >= LEAST_PSNR_DB
+    assert found >= MIN_PSNR_DB
 
 
 def frames_of(folder: Path) -> NDArray[np.uint8]:

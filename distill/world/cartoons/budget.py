@@ -17,8 +17,8 @@ from typing import Any, TypeVar
 import torch
 from torch import distributed, nn
 
-from hummingbird_edge.distill.run import Run
-from hummingbird_edge.distill.training import Average, Stage, generator_of
+from hummingbird_edge.distill.train.run import Run
+from hummingbird_edge.distill.train.training import Average, Stage, generator_of
 from hummingbird_edge.runtime.errors import CheckpointError, GenerationError, RequestError
 
 __all__ = ["Schedule", "TimedStage", "choose_device", "fit_budget", "is_first", "parse_budget", "rate_at"]

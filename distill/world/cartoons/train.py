@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 
-from hummingbird_edge.distill.run import Run
+from hummingbird_edge.distill.train.run import Run
 from hummingbird_edge.distill.world.cartoons.autoencoder import VAE_CONFIG, FrameStage, measure_vae
 from hummingbird_edge.distill.world.cartoons.budget import (
     Schedule,

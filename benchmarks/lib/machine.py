@@ -1,0 +1,157 @@
+"""What a figure was measured on: processor, graphics, memory, power plan, packages, commit.
+
+Everything is read from the system; what it does not tell is left empty.
+"""
+
+import platform
+import subprocess
+import sys
+from contextlib import suppress
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import psutil
+
+from hummingbird_edge.runtime.devices.cpu import processor_name, usable_cores
+
+__all__ = ["Machine", "device_memory_mib", "peak_mib"]
+
+_PACKAGES = (
+    "hummingbird-edge",
+    "numpy",
+    "onnxruntime",
+    "onnxruntime-directml",
+    "onnxruntime-migraphx",
+    "onnxruntime-rocm",
+    "onnxruntime-ep-webgpu",
+    "openvino",
+    "torch",
+    "nncf",
+    "optimum",
+)
+_DRM = Path("/sys/class/drm")
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """One machine as it was when something was measured."""
+
+    cpu: str
+    cores: int
+    """Logical ones that this process may use."""
+    memory_gib: float
+    gpus: tuple[str, ...]
+    """Name or PCI number, and driver."""
+    power: str
+    """The plan or governor, and whether on battery; empty where it cannot be read."""
+    system: str
+    python: str
+    packages: dict[str, str]
+    commit: str
+    """Of the source beside the scripts, with `+` where it was changed; empty outside git."""
+    busy: float = 0.0
+    """Share of the processors' time that other work took just before, 0 to 1."""
+
+    @classmethod
+    def here(cls) -> "Machine":
+        """Return this machine."""
+        return cls(
+            processor_name(),
+            usable_cores(),
+            round(psutil.virtual_memory().total / 2**30, 1),
+            _gpus(),
+            _power(),
+            platform.platform(),
+            platform.python_version(),
+            _packages(),
+            _commit(),
+            round(psutil.cpu_percent(interval=0.5) / 100, 2),
+        )
+
+    def __str__(self) -> str:
+        gpus = f", {', '.join(self.gpus)}" if self.gpus else ""
+        return f"{self.cpu or 'unknown processor'}, {self.cores} cores, {self.memory_gib} GiB{gpus}"
+
+
+def peak_mib() -> float:
+    """Return this process's largest resident set so far, mapped files included, in MiB."""
+    with suppress(OSError):  # Linux: of this program alone, not of whoever started it
+        for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
+            if line.startswith("VmHWM:"):
+                return round(int(line.split()[1]) / 2**10, 1)
+    peak = getattr(psutil.Process().memory_info(), "peak_wset", None)  # Windows
+    if peak is None:
+        import resource
+
+        unit = 1 if platform.system() == "Darwin" else 2**10
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    return round(float(peak) / 2**20, 1)
+
+
+def device_memory_mib() -> float | None:
+    """Return what is taken now of the graphics memory, shared included, where a driver tells it."""
+    taken = None
+    for name in ("mem_info_vram_used", "mem_info_gtt_used"):
+        for path in _DRM.glob(f"card[0-9]/device/{name}"):
+            with suppress(OSError, ValueError):
+                taken = (taken or 0) + int(path.read_text(encoding="ascii"))
+    return None if taken is None else round(taken / 2**20, 1)
+
+
+def _gpus() -> tuple[str, ...]:
+    if platform.system() == "Windows":
+        ask = (
+            "Get-CimInstance Win32_VideoController | % { $_.Name + ', driver ' + $_.DriverVersion }"
+        )
+        return tuple(_output("powershell", "-NoProfile", "-Command", ask).splitlines())
+    found = []
+    for card in sorted(_DRM.glob("card[0-9]/device/uevent")):
+        with suppress(OSError):
+            pairs = (line.partition("=") for line in card.read_text(encoding="utf-8").splitlines())
+            facts = {key: value for key, _, value in pairs}
+            driver = facts.get("DRIVER", "unknown")
+            found.append(f"PCI {facts.get('PCI_ID', 'unknown')}, driver {driver}")
+    return tuple(found)
+
+
+def _power() -> str:
+    parts = []
+    if platform.system() == "Windows":
+        parts.append(_output("powercfg", "/getactivescheme").strip())
+    for path in (
+        "/sys/firmware/acpi/platform_profile",
+        "/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor",
+    ):
+        with suppress(OSError):
+            parts.append(Path(path).read_text(encoding="utf-8").strip())
+    battery = psutil.sensors_battery() if hasattr(psutil, "sensors_battery") else None
+    if battery is not None:
+        parts.append("on mains" if battery.power_plugged else "on battery")
+    return ", ".join(part for part in parts if part)
+
+
+def _packages() -> dict[str, str]:
+    found = {}
+    for name in _PACKAGES:
+        with suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found
+
+
+def _commit() -> str:
+    folder = str(Path(sys.argv[0]).resolve().parent)  # the script's: this module may be installed
+    commit = _output("git", "-C", folder, "rev-parse", "--short", "HEAD").strip()
+    source = [":/", ":(exclude,top)benchmarks/results"]  # a result that is new changes no figure
+    asked = ("git", "-C", folder, "status", "--porcelain", "-uno", "--", *source)
+    changed = commit and _output(*asked).strip()
+    return f"{commit}+" if changed else commit
+
+
+def _output(*command: str) -> str:
+    """Return what a program prints, or nothing where there is none or it fails."""
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=20)
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return done.stdout if done.returncode == 0 else ""

@@ -1,0 +1,1 @@
+"""Clips: encoded, curated, drawn in batches."""

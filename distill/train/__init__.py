@@ -1,0 +1,1 @@
+"""Models and the stages that train them."""

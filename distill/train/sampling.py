@@ -1,0 +1,101 @@
+"""Make clips with the networks in PyTorch: teachers by guided DDIM, students in a few steps."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from hummingbird_edge.distill.train.diffusion import predict
+from hummingbird_edge.distill.train.model import Model
+from hummingbird_edge.runtime.noise import gaussian_noise
+from hummingbird_edge.runtime.sampler import Step, guidance_embedding
+
+__all__ = ["embed_guidance", "generate", "guide", "sample"]
+
+
+def embed_guidance(w: Sequence[float], width: int) -> torch.Tensor:
+    """Embed guidance scales as (B, width) float32."""
+    return torch.from_numpy(np.concatenate([guidance_embedding(x, width) for x in w]))
+
+
+def guide(
+    conditional: torch.Tensor, unconditional: torch.Tensor, w: torch.Tensor | float
+) -> torch.Tensor:
+    """Return unconditional + w (conditional - unconditional), w (B, 1, 1, 1, 1).
+
+    Source: Ho & Salimans 2022 (arXiv:2207.12598), equation 6, in the convention of
+    VideoCrafter2, where w = 1 is no guidance.
+    """
+    return unconditional + w * (conditional - unconditional)
+
+
+@torch.no_grad()
+def sample(
+    model: Model,
+    ids: torch.Tensor,
+    frames: int,
+    side: tuple[int, int],
+    steps: int | None = None,
+    guidance: float | None = None,
+    seed: int = 0,
+) -> torch.Tensor:
+    """Sample latents (B, 4, T, h, w) for captions `ids` (B, 77), `side` latent pixels (h, w).
+
+    Clip i has the noise that `hb-run --seed SEED+i` has. Steps and guidance are the model's
+    defaults where they are None. A model without a guidance embedding runs twice a step.
+    """
+    config, count = model.config, len(ids)
+    device = next(model.unet.parameters()).device
+    w = config.defaults.guidance if guidance is None else guidance
+    shape = (1, config.unet.latent_channels, frames, *side)
+    contexts = [model.text(ids.to(device))]
+    cond = None
+    if config.unet.guidance_width is not None:
+        cond = embed_guidance([w] * count, config.unet.guidance_width).to(device)
+    elif w != 1:
+        contexts.append(model.text(model.ids([""]).to(device)).expand(count, -1, -1))
+    fps = torch.full((count,), config.defaults.fps, device=device)
+    x_t = denoised = _noise(shape, seed, count, 0)
+    for step in config.sampler().steps(steps or config.defaults.steps):
+        x = torch.from_numpy(x_t).to(device)
+        t = torch.full((count,), step.t, device=device)
+        outputs = [predict(model.unet, x, t, context, cond, fps) for context in contexts]
+        output = outputs[0]
+        if len(outputs) == 2:
+            output = guide(outputs[0], outputs[1], w)
+        x_t, denoised = step(x_t, output.cpu().numpy(), _step_noise(shape, seed, count, step))
+    return torch.from_numpy(denoised).to(device)
+
+
+@torch.no_grad()
+def generate(
+    model: Model,
+    prompts: Sequence[str],
+    steps: int | None = None,
+    guidance: float | None = None,
+    seed: int = 0,
+    batch: int = 50,
+) -> NDArray[np.uint8]:
+    """Make one clip a prompt, of the model's default size: (B, T, H, W, 3) uint8."""
+    defaults, down = model.config.defaults, model.config.vae.downsampling
+    side = (defaults.height // down, defaults.width // down)
+    clips = []
+    for start in range(0, len(prompts), batch):
+        ids = model.ids(list(prompts[start : start + batch]))
+        latents = sample(model, ids, defaults.frames, side, steps, guidance, seed + start)
+        frames = model.decode(latents).clamp(-1, 1)
+        pixels = ((frames + 1) * 127.5).round().byte()
+        clips.append(pixels.permute(0, 1, 3, 4, 2).cpu().numpy())
+    return np.concatenate(clips)
+
+
+def _noise(shape: tuple[int, ...], seed: int, count: int, stream: int) -> NDArray[np.float32]:
+    return np.concatenate([gaussian_noise(shape, seed + i, stream) for i in range(count)])
+
+
+def _step_noise(shape: tuple[int, ...], seed: int, count: int, step: Step) -> NDArray[np.float32]:
+    """Return the noise of one step; DDIM takes none."""
+    if step.sampler.method == "ddim":
+        return np.zeros((count, *shape[1:]), np.float32)
+    return _noise(shape, seed, count, 1 + step.index)

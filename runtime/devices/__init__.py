@@ -1,0 +1,1 @@
+"""Devices, their precisions and the packages that bring them."""

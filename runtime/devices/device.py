@@ -1,0 +1,145 @@
+"""Where a stage can run, by the names a user types.
+
+cpu         ONNX Runtime's CPU provider, everywhere
+dml         DirectML, Windows GPUs; `dml:1` is the second adapter
+winml       Windows ML: the provider that the maker of the GPU or NPU gives
+migraphx    AMD GPUs on Linux
+rocm        AMD GPUs on Linux, ONNX Runtime before 1.23
+webgpu      any GPU with Vulkan, D3D12 or Metal
+openvino    native OpenVINO, `openvino:CPU`, `openvino:GPU`, `openvino:NPU`
+"""
+
+import re
+from dataclasses import dataclass
+from functools import cache
+from importlib.util import find_spec
+
+from hummingbird_edge.runtime.devices.packages import import_onnxruntime, import_openvino
+from hummingbird_edge.runtime.devices.plugins import has_plugin
+from hummingbird_edge.runtime.errors import DeviceError, RequestError
+
+__all__ = ["Device", "candidates", "names_of_providers"]
+
+_PROVIDERS = {
+    "cpu": "CPUExecutionProvider",
+    "dml": "DmlExecutionProvider",
+    "migraphx": "MIGraphXExecutionProvider",
+    "rocm": "ROCMExecutionProvider",
+    "webgpu": "WebGpuExecutionProvider",
+    "winml": "",  # whichever the catalogue has
+}
+_INSTALL = {
+    "dml": "pip install onnxruntime-directml (Windows)",
+    "migraphx": "pip install onnxruntime-migraphx in place of onnxruntime",
+    "rocm": "pip install onnxruntime-rocm in place of onnxruntime",
+    "webgpu": "pip install onnxruntime-ep-webgpu",
+    "winml": "pip install windowsml onnxruntime-windowsml in place of onnxruntime (Windows 11)",
+}
+# `auto` tries these in order and takes the first that loads the stage.
+_LADDER = ("winml", "dml", "migraphx", "rocm", "openvino", "cpu")
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """One engine and where it computes."""
+
+    name: str
+    """As the user types it."""
+    engine: str
+    """`onnxruntime` or `openvino`."""
+    target: str
+    """An execution provider of ONNX Runtime, or a device of OpenVINO."""
+    adapter: int | None = None
+    """Which of several graphics adapters, where the provider asks."""
+
+    @classmethod
+    def parse(cls, name: str) -> "Device":
+        """Return the device called `name`; raises RequestError for a name that is none."""
+        engine, _, target = name.partition(":")
+        if engine == "openvino" and re.fullmatch(r"|CPU|(GPU|NPU)(\.[0-9]+)?", target):
+            return cls(name, "openvino", target or "CPU")
+        if engine == "dml" and target.isascii() and target.isdigit():
+            return cls(name, "onnxruntime", _PROVIDERS["dml"], int(target))
+        if name not in _PROVIDERS:
+            known = ", ".join(["auto", *_PROVIDERS, "openvino"])
+            raise RequestError(f"there is no device called {name!r}: choose from {known}")
+        return cls(name, "onnxruntime", _PROVIDERS[name])
+
+    @property
+    def family(self) -> str:
+        """The name without which of several: what a bundle's variants list."""
+        return self.name.partition(":")[0]
+
+    @property
+    def needs_proof(self) -> bool:
+        """Whether it hangs on a driver that may not work; processors need none."""
+        return self.target not in ("CPUExecutionProvider", "CPU")
+
+    def precisions(self) -> tuple[str, ...]:
+        """Return the arithmetic it has for a float32 graph, the fastest first, `fp32` last.
+
+        ONNX Runtime computes as the graph says. OpenVINO can be told to compute in less.
+        """
+        return _openvino_precisions(self.target) if self.engine == "openvino" else ("fp32",)
+
+    @property
+    def has_int8(self) -> bool:
+        """Whether it computes products of 8-bit integers: RDNA 3 gains nothing by them."""
+        return self.target == "CPUExecutionProvider" or self.engine == "openvino"
+
+    def require_installed(self) -> None:
+        """Raise DeviceError where the engine or its provider is not installed."""
+        if self.engine == "openvino":
+            if find_spec("openvino") is None:
+                raise DeviceError(
+                    f"device {self.name} needs OpenVINO, which is not installed: "
+                    f"pip install openvino, or choose --device cpu"
+                )
+            return
+        onnxruntime = import_onnxruntime()
+        available = onnxruntime.get_available_providers()
+        if self.target not in available and not has_plugin(self.name):
+            raise DeviceError(
+                f"device {self.name} needs {self.target or 'Windows ML'}, the installed ONNX "
+                f"Runtime {onnxruntime.__version__} has {', '.join(available)}: "
+                f"{_INSTALL[self.family]}"
+            )
+
+    @property
+    def is_plugin(self) -> bool:
+        """Whether its provider is a library to register, not built into ONNX Runtime."""
+        built_in = self.target in import_onnxruntime().get_available_providers()
+        return not built_in and has_plugin(self.name)
+
+
+@cache
+def _openvino_precisions(target: str) -> tuple[str, ...]:
+    try:
+        known = import_openvino().Core().get_property(target, "OPTIMIZATION_CAPABILITIES")
+    except (ImportError, OSError, RuntimeError):
+        return ("fp32",)  # loading the stage will say what is wrong
+    is_gpu = not target.startswith("CPU")
+    fast = {"bf16": "BF16" in known, "fp16": "FP16" in known and is_gpu}
+    return (*(name for name, has in fast.items() if has), "fp32")
+
+
+def names_of_providers() -> list[str]:
+    """Return the names of ONNX Runtime's devices, and OpenVINO's plain one."""
+    return [*_PROVIDERS, "openvino"]
+
+
+def candidates(name: str) -> list[Device]:
+    """Return the devices to try for `name`: the one named, or all installed ones for `auto`."""
+    if name != "auto":
+        device = Device.parse(name)
+        device.require_installed()
+        return [device]
+    found = []
+    for rung in _LADDER:
+        device = Device.parse(rung)
+        try:
+            device.require_installed()
+        except DeviceError:
+            continue
+        found.append(device)
+    return found

@@ -1,0 +1,191 @@
+"""A graph in native OpenVINO."""
+
+import contextlib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hummingbird_edge.runtime.devices.backend import Backend
+from hummingbird_edge.runtime.devices.device import Device
+from hummingbird_edge.runtime.devices.packages import import_openvino
+from hummingbird_edge.runtime.engines.bfloat16 import in_bfloat16
+from hummingbird_edge.runtime.engines.compile_cache import Mapped, compiled_file, write_compiled
+from hummingbird_edge.runtime.engines.session import Session
+from hummingbird_edge.runtime.errors import DeviceError, device_error
+
+__all__ = ["OpenVINOSession"]
+
+
+class OpenVINOSession(Session):
+    """One compiled graph; implements `Session`."""
+
+    share = 1.0  # OpenVINO puts a graph on one device, or refuses it
+
+    def __init__(
+        self,
+        graph: Path,
+        backend: Backend,
+        sizes: Mapping[str, int],
+        cache: Path | None,
+        notify: Callable[[str], None],
+    ) -> None:
+        self.backend, device = backend, backend.device
+        self._mapped: Mapped | None = None
+        self._core = _core_with(device)
+        try:
+            self._model = self._load(graph, sizes, cache, notify)
+        except (RuntimeError, MemoryError) as error:
+            raise device_error(
+                error,
+                f"{device.name} cannot load {graph.parent.name}/{graph.name} "
+                f"({last_line(error)}): try --device cpu",
+            ) from error
+        self._inputs = {name for port in self._model.inputs for name in port.get_names()}
+
+    def _load(
+        self,
+        graph: Path,
+        sizes: Mapping[str, int],
+        cache: Path | None,
+        notify: Callable[[str], None],
+    ) -> Any:
+        """Return the compiled model, from `cache` where it was compiled before."""
+        openvino = import_openvino()
+        target = self.backend.device.target
+        if cache is None:
+            return self._core.compile_model(self._read(graph, sizes), target, self._config)
+        name = self._core.get_property(target, "FULL_DEVICE_NAME")
+        stage = f"{graph.parent.name}/{graph.name}"
+        known = dict(sorted(sizes.items()))
+        path = compiled_file(
+            cache, stage, known, str(self.backend), name, openvino.get_version(), _FORM
+        )
+        with contextlib.suppress(OSError, ValueError, RuntimeError):  # none yet, or damaged
+            return self._import(path)
+        self._mapped = None  # Windows replaces no file that is open
+        notify(f"compiling {graph.parent.name} for {self.backend}, once for this size")
+        compiled = self._core.compile_model(self._read(graph, sizes), target, self._config)
+        write_compiled(path, compiled.export_model)
+        return compiled
+
+    def _import(self, path: Path) -> Any:
+        """Load what `write_compiled` wrote; the engine packs weights, then the file's pages go."""
+        from openvino import Tensor
+
+        self._mapped = mapped = Mapped(path)  # must outlive the model, which reads from it
+        blob = Tensor(np.frombuffer(mapped.memory, np.uint8), shared_memory=True)
+        compiled = self._core.import_model(blob, self.backend.device.target, self._config)
+        mapped.release()
+        return compiled
+
+    def _read(self, graph: Path, sizes: Mapping[str, int]) -> Any:
+        is_cpu = self.backend.device.target == "CPU"
+        on_cpu_in_bf16 = self._arithmetic == "bf16" and is_cpu
+        if on_cpu_in_bf16:
+            # Mapped, the stored weights would stay beside the packed ones.
+            self._core.set_property({"ENABLE_MMAP": False})
+        model = self._core.read_model(str(graph))
+        if sizes and (not on_cpu_in_bf16 or _has_long_sequences(model, sizes)):
+            model.reshape({port.any_name: _shape(port, sizes) for port in model.inputs})
+        if on_cpu_in_bf16 and self.backend.precision == "bf16":
+            in_bfloat16(model)
+        return model
+
+    @property
+    def _arithmetic(self) -> str:
+        """The precision of all that is not quantized."""
+        backend = self.backend
+        return backend.device.precisions()[0] if backend.precision == "int8" else backend.precision
+
+    @property
+    def _config(self) -> dict[str, Any]:
+        openvino = import_openvino()
+        from openvino import properties
+
+        # Left alone it picks bfloat16 where the CPU has it, which the bundle did not ask for.
+        precision = getattr(openvino.Type, _TYPES[self._arithmetic])
+        return {
+            properties.hint.inference_precision(): precision,
+            properties.hint.performance_mode(): properties.hint.PerformanceMode.LATENCY,
+        }
+
+    def run_all(self, inputs: Mapping[str, NDArray[Any]]) -> tuple[NDArray[np.float32], ...]:
+        """Return all outputs; raises DeviceError where the engine fails."""
+        device = self.backend.device
+        fed = {name: value for name, value in inputs.items() if name in self._inputs}
+        try:
+            found = self._model(fed)
+        except (RuntimeError, MemoryError) as error:
+            raise device_error(
+                error,
+                f"{device.name} failed while computing ({last_line(error)}): "
+                f"try --device cpu, fewer frames or a smaller size",
+            ) from error
+        return tuple(found[index] for index in range(len(self._model.outputs)))
+
+
+def _core_with(device: Device) -> Any:
+    """Return OpenVINO's core; raises DeviceError where it does not start or lacks `device`."""
+    try:
+        core = import_openvino().Core()
+    except (ImportError, OSError, RuntimeError) as error:
+        raise DeviceError(
+            f"OpenVINO is installed and does not start ({last_line(error)}): "
+            f"install it again, or choose --device cpu"
+        ) from error
+    # Listing devices loads every driver there is: not for the CPU's sake.
+    if device.target != "CPU" and device.target.split(".")[0] not in {
+        known.split(".")[0] for known in core.available_devices
+    }:
+        raise DeviceError(
+            f"{device.name} was asked for and OpenVINO has {', '.join(core.available_devices)}"
+            f": check the driver, or choose one of those"
+        )
+    return core
+
+
+_FORM = 2
+"""Counts changes of how graphs are prepared: what was compiled in another form is not taken."""
+_TYPES = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}
+_FREE_AXES = {
+    2: ("batch", ""),
+    4: ("frames", "", "height", "width"),
+    5: ("", "", "frames", "height", "width"),
+}
+"""By rank, the names of an input's axes: OpenVINO forgets those that the graph gave them."""
+_CLIP_RANK = 5
+
+
+_SHORT = 8
+
+
+def _has_long_sequences(model: Any, sizes: Mapping[str, int]) -> bool:
+    """Tell whether fixed sizes are safe on a CPU in bfloat16.
+
+    With sizes known OpenVINO fuses attention, and in bfloat16 its fused form is wrong for a handful
+    of tokens: 16 dB against fp32 with 2 frames of 4 x 4 latents, even NaN, where the unfused one
+    has 35 (OpenVINO 2026.4). A clip's sequences are its frames, and pixels eight times coarser than
+    latents; a picture's, where frames are a batch, are its latents.
+    """
+    pixels = sizes.get("height", _SHORT) * sizes.get("width", _SHORT)
+    if any(len(port.partial_shape) == _CLIP_RANK for port in model.inputs):
+        return min(sizes.get("frames", _SHORT), pixels // 64) >= _SHORT
+    return pixels >= _SHORT
+
+
+def _shape(port: Any, sizes: Mapping[str, int]) -> list[int]:
+    """Return the shape of an input with its free axes fixed by their names."""
+    shape = port.partial_shape
+    names = _FREE_AXES.get(len(shape), ())
+    return [
+        axis.get_length() if axis.is_static else sizes.get(names[index], -1)
+        for index, axis in enumerate(shape)
+    ]
+
+
+def last_line(error: Exception) -> str:
+    """Return the line of an OpenVINO error that says what happened; the others say where."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[-1].rstrip(".")

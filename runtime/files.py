@@ -1,0 +1,136 @@
+"""Files and folders that appear whole or not at all, the user's cache, and small JSON records.
+
+    with atomic_path(target) as partial:      a file, or a folder that the caller makes
+        partial.write_bytes(...)
+    with atomic_folder(target) as partial:    a folder that is there already
+        (partial / "a.txt").write_text(...)
+
+This is the only place that writes through a hidden neighbour and a rename, and that knows where
+caches lie: `HUMMINGBIRD_CACHE` where it is set, else the system's folder for caches.
+"""
+
+import hashlib
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+__all__ = [
+    "atomic_folder",
+    "atomic_path",
+    "cache_directory",
+    "read_record",
+    "record_path",
+    "sha256_of",
+    "write_json",
+    "write_record",
+]
+
+CACHE_VARIABLE = "HUMMINGBIRD_CACHE"
+_PIECE = 1 << 22
+
+
+@contextmanager
+def atomic_path(target: Path) -> Iterator[Path]:
+    """Yield an unused hidden name beside `target`; what is made there replaces `target` at the end.
+
+    On any failure what was at `target` before is still there, and nothing is left beside it.
+    Raises OSError.
+    """
+    partial = _sibling(target)
+    try:
+        yield partial
+        _replace(partial, target)
+    finally:
+        _remove(partial)
+
+
+@contextmanager
+def atomic_folder(target: Path) -> Iterator[Path]:
+    """Yield an empty folder beside `target` that replaces it at the end, as `atomic_path` does."""
+    with atomic_path(target) as partial:
+        partial.mkdir(parents=True)
+        yield partial
+
+
+def _sibling(target: Path) -> Path:
+    """Return an unused hidden name beside `target`, with its suffix."""
+    return target.with_name(f".{target.name}.partial-{secrets.token_hex(4)}{target.suffix}")
+
+
+def _replace(partial: Path, target: Path) -> None:
+    """Move `partial` to `target`, over a file or folder that is there."""
+    if not target.is_dir():
+        partial.replace(target)
+        return
+    # No system renames a folder over a full one, so the old one steps aside first.
+    old = _sibling(target)
+    target.replace(old)
+    try:
+        partial.replace(target)
+    except BaseException:
+        old.replace(target)
+        raise
+    _remove(old)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with suppress(OSError):
+            path.unlink(missing_ok=True)
+
+
+def sha256_of(path: Path) -> str:
+    """Return the SHA-256 of a file in hexadecimal, read in pieces."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while piece := file.read(_PIECE):
+            digest.update(piece)
+    return digest.hexdigest()
+
+
+def write_json(path: Path, entries: Mapping[str, Any]) -> None:
+    """Write `entries` to `path`, the same bytes on every system; raises OSError."""
+    path.write_text(json.dumps(entries, indent=2) + "\n", encoding="utf-8", newline="\n")
+
+
+def cache_directory(*parts: str) -> Path:
+    """Return a folder of the user's cache; it need not exist."""
+    chosen = os.environ.get(CACHE_VARIABLE)
+    if chosen:
+        return Path(chosen).joinpath(*parts)
+    from platformdirs import user_cache_path
+
+    return user_cache_path("hummingbird-edge").joinpath(*parts)
+
+
+def record_path(kind: str, *key: object) -> Path:
+    """Return where the cache keeps the record of this `kind` for `key`, made of JSON values."""
+    text = json.dumps(key, sort_keys=True)
+    return cache_directory(kind) / f"{hashlib.sha256(text.encode()).hexdigest()[:24]}.json"
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """Return a record; an empty one where there is none or it is damaged."""
+    try:
+        entries = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return entries if isinstance(entries, dict) else {}
+
+
+def write_record(path: Path, entries: Mapping[str, Any]) -> bool:
+    """Write a record; False where the cache cannot be written, which only costs time later."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_path(path) as partial:
+            write_json(partial, entries)
+    except OSError:
+        return False
+    return True

@@ -1,0 +1,1 @@
+"""Which backend runs each stage, how much of it at once, and what happens when it fails."""

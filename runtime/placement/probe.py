@@ -1,0 +1,192 @@
+"""Does a device work? Tried out in a process of its own, because a driver may end the process.
+
+A provider that is compiled in, listed and taken may still compute elsewhere, or wrongly. So the
+built-in U-Net runs one small step there and is compared with the CPU:
+
+    python -m hummingbird_edge.runtime.placement.probe openvino:GPU
+
+Verdicts are remembered until a package, the system or its driver changes; `hb-run --list-devices`
+tries everything anew.
+"""
+
+import json
+import math
+import os
+import platform
+import sys
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from functools import cache
+from hashlib import sha256
+from importlib.metadata import distributions
+from importlib.util import find_spec
+from pathlib import Path
+from subprocess import CompletedProcess, TimeoutExpired, run
+
+from hummingbird_edge.runtime.bundle.bundle import BUILTIN, Bundle
+from hummingbird_edge.runtime.devices.backend import MIN_SHARE, Backend
+from hummingbird_edge.runtime.devices.device import Device, names_of_providers
+from hummingbird_edge.runtime.devices.packages import import_openvino
+from hummingbird_edge.runtime.errors import DeviceError
+from hummingbird_edge.runtime.placement.trial import MIN_SNR_DB, run_trial, snr_db
+
+__all__ = ["Verdict", "environment", "known_devices", "probe", "probe_all"]
+
+TIMEOUT_S = 120
+_SIZES = {"frames": 2, "height": 4, "width": 4}
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What is known of a device."""
+
+    device: str
+    works: bool
+    reason: str
+    """What was found, or what is wrong and what to do."""
+    installed: bool = True
+    share: float = 0.0
+    """Share of the nodes that it took, in [0, 1]."""
+    snr_db: float = 0.0
+    """Of its outputs against the CPU's."""
+
+
+def probe_all() -> list[Verdict]:
+    """Try out every device there could be."""
+    return [probe(name, fresh=True) for name in known_devices()]
+
+
+def known_devices() -> list[str]:
+    """Return the name of every device there could be, OpenVINO's as it lists them."""
+    names = names_of_providers()
+    if find_spec("openvino") is None:
+        return names
+    # Listing loads every driver, and one may end the process.
+    with suppress(TimeoutExpired, IndexError, ValueError, TypeError):
+        targets = json.loads(_apart("targets").stdout.strip().splitlines()[-1])
+        names += [f"openvino:{target}" for target in targets if target != "CPU"]
+    return names
+
+
+def probe(name: str, fresh: bool = False) -> Verdict:
+    """Return whether the device called `name` works; raises RequestError for no such name.
+
+    What was found before is believed unless `fresh`, or packages or the system have changed.
+    """
+    device = Device.parse(name)
+    try:
+        device.require_installed()
+    except DeviceError as error:
+        return Verdict(name, False, str(error), installed=False)
+    known = _recall(name)
+    if known is not None and not fresh:
+        return known
+    verdict = _try_out(name)
+    _remember(verdict)
+    return verdict
+
+
+def _apart(argument: str) -> CompletedProcess[str]:
+    """Run this module in a process of its own; raises TimeoutExpired."""
+    command = [sys.executable, "-m", "hummingbird_edge.runtime.placement.probe", argument]
+    # Python looks for modules in the current folder first: in one that has none.
+    return run(command, capture_output=True, text=True, timeout=TIMEOUT_S, cwd=BUILTIN)
+
+
+def _try_out(name: str) -> Verdict:
+    try:
+        done = _apart(name)
+    except TimeoutExpired:
+        return Verdict(name, False, f"no answer within {TIMEOUT_S} s: check the driver")
+    try:
+        return Verdict(**json.loads(done.stdout.strip().splitlines()[-1]))
+    except (IndexError, ValueError, TypeError):
+        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        how = f"the probe ended with {done.returncode} ({last[:120]})"
+        return Verdict(name, False, f"{how}: check the driver")
+
+
+def examine(name: str) -> Verdict:
+    """Run one small U-Net step on the device and on the CPU, in this process."""
+    bundle, device = Bundle.open(BUILTIN), Device.parse(name)
+    truth = run_trial(bundle, "unet", Backend(Device.parse("cpu")), _SIZES, runs=0).output
+    try:
+        backend = Backend(device, device.precisions()[0])
+        trial = run_trial(bundle, "unet", backend, _SIZES, runs=0)
+    except DeviceError as error:
+        return Verdict(name, False, str(error))
+    snr, share = snr_db(trial.output, truth), trial.share
+    if math.isinf(snr):
+        return Verdict(name, False, "it computes NaN: update the driver", share=share)
+    found = f"{100 * share:.0f} % of the nodes there, {snr:.0f} dB against the CPU"
+    if snr < MIN_SNR_DB:
+        reason = f"its numbers are wrong ({found}): update the driver"
+    elif share < MIN_SHARE:
+        reason = f"it leaves most of the work to the CPU ({found})"
+    else:
+        return Verdict(name, True, found, share=share, snr_db=snr)
+    return Verdict(name, False, reason, share=share, snr_db=snr)
+
+
+@cache
+def environment() -> Mapping[str, str]:
+    """Return what a verdict, or a measurement, depends on: packages, system, driver."""
+    packages = {
+        name: found.version
+        for found in distributions()
+        if (name := (found.metadata["Name"] or "").lower()).startswith(
+            ("onnxruntime", "openvino", "windowsml", "hummingbird")
+        )
+    }
+    return {**packages, "system": platform.platform(), "drivers": _drivers()}
+
+
+def _drivers() -> str:
+    """Return a text that changes with graphics cards and their drivers, as far as systems tell."""
+    told = [Path("/sys/module/amdgpu/version"), Path("/opt/rocm/.info/version")]
+    for name in ("vendor", "device"):
+        told += sorted(Path("/sys/class/drm").glob(f"card?/device/{name}"))
+    files = sorted(Path("/usr/share/vulkan/icd.d").glob("*.json"))
+    if os.name == "nt":
+        files += sorted(Path(os.environ.get("SYSTEMROOT", "C:/Windows")).glob("System32/d3d12*"))
+    texts = [f"{path}:{path.read_text(errors='replace')}" for path in told if path.is_file()]
+    stamps = [f"{path.name}:{path.stat().st_mtime_ns}" for path in files if path.exists()]
+    return sha256(" ".join([*texts, *stamps]).encode()).hexdigest()[:12]
+
+
+def _record() -> Path:
+    from platformdirs import user_cache_path
+
+    key = sha256(json.dumps(environment(), sort_keys=True).encode()).hexdigest()[:16]
+    return user_cache_path("hummingbird-edge") / "probes" / f"{key}.json"
+
+
+def _recall(name: str) -> Verdict | None:
+    try:
+        return Verdict(**json.loads(_record().read_text(encoding="utf-8"))[name])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _remember(verdict: Verdict) -> None:
+    path = _record()
+    try:
+        known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_suffix(f".{os.getpid()}")
+        text = json.dumps({**known, verdict.device: asdict(verdict)}, indent=2)
+        partial.write_text(text, encoding="utf-8")
+        partial.replace(path)
+    except (OSError, ValueError, TypeError):
+        return  # a cache that cannot be written costs a second probe, nothing else
+
+
+def _targets() -> list[str]:
+    """Return OpenVINO's devices, in this process."""
+    return list(import_openvino().Core().available_devices)
+
+
+if __name__ == "__main__":
+    asked = sys.argv[1]
+    print(json.dumps(_targets() if asked == "targets" else asdict(examine(asked))))

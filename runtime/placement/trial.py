@@ -1,0 +1,101 @@
+"""One run of one stage on random inputs: the unit of probing and of tuning."""
+
+import math
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hummingbird_edge.runtime.bundle.bundle import Bundle
+from hummingbird_edge.runtime.bundle.manifest import ModelMetadata
+from hummingbird_edge.runtime.devices.backend import Backend
+from hummingbird_edge.runtime.engines.session import open_session
+
+__all__ = ["MIN_INT8_SNR_DB", "MIN_SNR_DB", "Trial", "example_inputs", "run_trial", "snr_db"]
+
+MIN_SNR_DB = 20.0
+"""Of a right way against the CPU in fp32. One step in bfloat16 has 35 dB in the built-in model, 22
+with random weights in the published layout; wrong kernels that were met had 16 and less."""
+MIN_INT8_SNR_DB = 10.0
+"""Of a quantized graph, whose frames were compared when it was made; random inputs suit it less."""
+_MAX_RUNS = 7
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Trial:
+    """What came of it."""
+
+    output: NDArray[np.float32]
+    load_s: float
+    seconds: tuple[float, ...]
+    """Of each run but the first, which warms up."""
+    share: float
+    """Share of the nodes that the device took, in [0, 1]."""
+
+    @property
+    def median_s(self) -> float:
+        """The median of the runs."""
+        return statistics.median(self.seconds)
+
+
+def example_inputs(
+    facts: ModelMetadata, stage: str, sizes: Mapping[str, int]
+) -> dict[str, NDArray[Any]]:
+    """Draw inputs of a stage, the same every time, for free axes of these `sizes`."""
+    rng = np.random.default_rng(0)
+
+    def normal(*shape: int) -> NDArray[np.float32]:
+        return rng.standard_normal(shape, np.float32)
+
+    if stage == "text_encoder":
+        return {"input_ids": np.ones((sizes["batch"], facts.context_length), np.int64)}
+    clip = sizes["frames"], sizes["height"], sizes["width"]
+    if stage == "unet":
+        return {
+            "sample": normal(1, facts.latent_channels, *clip),
+            "timestep": np.array([759], np.int64),
+            "encoder_hidden_states": normal(1, facts.context_length, facts.context_width),
+            "timestep_cond": normal(1, facts.guidance_width or 1),
+            "fps": np.array([8], np.int64),
+        }
+    return {"latent_sample": normal(clip[0], facts.latent_channels, *clip[1:])}
+
+
+def run_trial(
+    bundle: Bundle,
+    stage: str,
+    backend: Backend,
+    sizes: Mapping[str, int],
+    cache: Path | None = None,
+    runs: int = _MAX_RUNS,
+    enough_s: float = 2.0,
+    notify: Callable[[str], None] = lambda _: None,
+) -> Trial:
+    """Load the stage, run it once to warm up, then `runs` times or for `enough_s` seconds.
+
+    Raises DeviceError where the device refuses or fails.
+    """
+    inputs = example_inputs(bundle.manifest.model, stage, sizes)
+    started = time.perf_counter()
+    graph = bundle.graph(stage, backend.device.family, backend.graph)
+    session = open_session(graph, backend, sizes, cache, notify)
+    load_s = time.perf_counter() - started
+    output, seconds = session.run(inputs), list[float]()
+    while len(seconds) < runs and sum(seconds) < enough_s:
+        started = time.perf_counter()
+        output = session.run(inputs)
+        seconds.append(time.perf_counter() - started)
+    return Trial(output, load_s, tuple(seconds), session.share)
+
+
+def snr_db(found: NDArray[np.float32], truth: NDArray[np.float32]) -> float:
+    """Return the signal-to-noise ratio in decibels; minus infinity where a value is NaN."""
+    noise, signal = float(np.square(found - truth).sum()), float(np.square(truth).sum())
+    if not math.isfinite(noise):
+        return -math.inf
+    return 10 * math.log10(max(signal, 1e-30) / max(noise, 1e-20 * signal, 1e-30))
