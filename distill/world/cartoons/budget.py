@@ -120,7 +120,7 @@ class Clock:
 
 def fit_budget(
     run: Run,
-    stage: TimedStage[Any],
+    stage: Stage[Any],
     schedule: Schedule,
     budget_s: float,
     seed: int,
@@ -137,7 +137,11 @@ def fit_budget(
     weights = [p for p in trained.parameters() if p.requires_grad]
     device = weights[0].device
     optimizer = torch.optim.AdamW(
-        weights, schedule.peak_rate, betas=(0.9, 0.99), weight_decay=schedule.weight_decay
+        weights,
+        schedule.peak_rate,
+        betas=(0.9, 0.99),
+        weight_decay=schedule.weight_decay,
+        fused=device.type == "cuda",
     )
     average, step, spent = Average(trained, schedule.decay), 0, 0.0
     if (state := run.load()) is not None:
@@ -148,7 +152,8 @@ def fit_budget(
     if clock.share < 1:
         run.log(step=step, seed=seed, spent_s=round(spent, 1), budget_s=budget_s)
     while clock.share < 1:
-        stage.share = min(1.0, clock.share)
+        if isinstance(stage, TimedStage):
+            stage.share = clock.share
         rate = rate_at(clock.share, schedule.peak_rate, schedule.warmup)
         for group in optimizer.param_groups:
             group["lr"] = rate
