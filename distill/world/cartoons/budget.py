@@ -3,7 +3,8 @@
 A stage gets seconds, not steps: its schedule follows the share of them that has passed, so the same
 recipe ends in nine minutes of a GPU or in ten hours of two cores. Processes of one thread each
 average their gradients (`torchrun --nproc-per-node 2`): two threads beside other work are many
-times slower than one.
+times slower than one. On a CPU the seconds are those that the process computed: a machine that is
+busy with other work delays a run and does not cut it short.
 """
 
 import math
@@ -21,7 +22,16 @@ from hummingbird_edge.distill.train.run import Run
 from hummingbird_edge.distill.train.training import Average, Stage, generator_of
 from hummingbird_edge.runtime.errors import CheckpointError, GenerationError, RequestError
 
-__all__ = ["Schedule", "TimedStage", "choose_device", "fit_budget", "is_first", "parse_budget", "rate_at"]
+__all__ = [
+    "Schedule",
+    "TimedStage",
+    "choose_device",
+    "fit_budget",
+    "is_first",
+    "parse_budget",
+    "rate_at",
+    "wait",
+]
 
 UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}
 
@@ -88,6 +98,12 @@ def is_first() -> bool:
     return _rank() == 0
 
 
+def wait() -> None:
+    """Wait until every process has come this far."""
+    if distributed.is_initialized():
+        distributed.barrier()
+
+
 def rate_at(share: float, peak: float, warmup: float) -> float:
     """Return the learning rate when `share` of the time has passed: up, then half a cosine down."""
     if share < warmup:
@@ -95,26 +111,26 @@ def rate_at(share: float, peak: float, warmup: float) -> float:
     return peak * 0.5 * (1 + math.cos(math.pi * min(1.0, (share - warmup) / (1 - warmup))))
 
 
-@dataclass(slots=True)
 class Clock:
-    """Seconds of the budget that are spent, over all sessions; process 0's is everyone's."""
+    """Seconds of the budget that are spent, over all sessions; process 0's are everyone's."""
 
-    budget_s: float
-    spent_s: float
-    last: float
+    def __init__(self, budget_s: float, spent_s: float, device: torch.device) -> None:
+        self.budget_s, self.spent_s = budget_s, spent_s
+        self.now = time.process_time if device.type == "cpu" else time.monotonic
+        self.last = self.now()
 
-    def tick(self, others: torch.Tensor) -> float:
-        """Add the time since the last tick and return the share spent.
-
-        `others` (1,) carries process 0's seconds to the others by the sum of gradients.
-        """
-        now = time.monotonic()
+    def tick(self) -> None:
+        """Count the time since the last tick."""
+        now = self.now()
         self.spent_s, self.last = self.spent_s + now - self.last, now
-        others.fill_(self.spent_s if is_first() else 0.0)
-        return self.share
+
+    def skip(self) -> None:
+        """Leave the time since the last tick out."""
+        self.last = self.now()
 
     @property
     def share(self) -> float:
+        """How much of the budget is spent."""
         return self.spent_s / self.budget_s
 
 
@@ -130,7 +146,8 @@ def fit_budget(
     """Train until `budget_s` seconds are spent, going on from the checkpoint; return the average.
 
     `measure` is given the averaged weights now and then and returns figures for the log; `config`
-    is kept with the weights, so that they can be read without the recipe. Raises where the checkpoint is of another shape, GenerationError where the loss is no longer a number.
+    is kept with the weights, so that they can be read without the recipe. Raises CheckpointError
+    where the checkpoint is of another shape, GenerationError where the loss is no longer a number.
     """
     run.is_main = is_first()
     trained: nn.Module = stage.trained
@@ -147,8 +164,8 @@ def fit_budget(
     if (state := run.load()) is not None:
         step, spent = _restore(run, state, trained, optimizer, average)
     _share_weights(trained)
-    clock = Clock(budget_s, spent, time.monotonic())
-    saved, saves, totals, count = clock.spent_s, 0, torch.zeros(0, device=device), 0
+    clock = Clock(budget_s, spent, device)
+    saved, saves, totals, count = time.monotonic(), 0, torch.zeros(0, device=device), 0
     if clock.share < 1:
         run.log(step=step, seed=seed, spent_s=round(spent, 1), budget_s=budget_s)
     while clock.share < 1:
@@ -167,7 +184,7 @@ def fit_budget(
         step += 1
         values = torch.stack([value.detach().float() for value in losses.values()])
         totals, count = (totals + values if count else values), count + 1
-        if clock.spent_s - saved >= schedule.save_every_s or clock.share >= 1:
+        if time.monotonic() - saved >= schedule.save_every_s or clock.share >= 1:
             means = dict(zip(losses, (totals / count).tolist(), strict=True))
             if not math.isfinite(means["loss"]):
                 raise GenerationError(
@@ -178,16 +195,17 @@ def fit_budget(
                 step=step,
                 share=round(clock.share, 4),
                 rate=rate,
-                steps_per_s=round(count / max(clock.spent_s - saved, 1e-9), 3),
+                spent_s=round(clock.spent_s, 1),
                 **{name: round(mean, 5) for name, mean in means.items()},
             )
             state = _state(trained, optimizer, average, step, clock)
             run.save({**state, "seed": seed, "config": dict(config or {})})
-            saved, saves, count = clock.spent_s, saves + 1, 0
+            saves, count = saves + 1, 0
             if measure is not None and is_first():
                 if saves % schedule.measure_every == 0 or clock.share >= 1:
                     run.log(step=step, **measure(average.state))
-                clock.last = time.monotonic()  # measuring costs no training time
+                clock.skip()  # measuring costs no training time
+            saved = time.monotonic()
     return average.state
 
 
@@ -217,13 +235,12 @@ def _share_weights(trained: nn.Module) -> None:
 
 def _average_gradients(weights: list[nn.Parameter], clock: Clock) -> None:
     """Replace gradients by their mean over the processes, and the clock by process 0's."""
-    seconds = torch.zeros(1)
-    clock.tick(seconds)
+    clock.tick()
     if not distributed.is_initialized():
         return
-    device = weights[0].device
+    seconds = weights[0].new_full((1,), clock.spent_s if is_first() else 0.0, dtype=torch.float32)
     gradients = [p.grad if p.grad is not None else torch.zeros_like(p) for p in weights]
-    flat = torch.cat([seconds.to(device), *(gradient.flatten() for gradient in gradients)])
+    flat = torch.cat([seconds, *(gradient.flatten() for gradient in gradients)])
     distributed.all_reduce(flat)
     clock.spent_s = float(flat[0])
     flat[1:] /= distributed.get_world_size()

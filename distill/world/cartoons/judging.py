@@ -59,7 +59,9 @@ class JudgeStage(TimedStage[Judge]):
         targets = {name: x.to(device) for name, x in self.trained.labels(shots).items()}
         targets["action"] = (~torch.tensor(frozen)).long().to(device)
         names = ("noun", "ground") if is_single else tuple(targets)
-        losses = {name: _loss(getattr(logits, name), targets[name], name in names) for name in targets}
+        losses = {
+            name: _loss(getattr(logits, name), targets[name], name in names) for name in targets
+        }
         mask = functional.adaptive_avg_pool2d(drawn.alpha[:, :, 0], logits.mask.shape[-1])
         losses["mask"] = functional.binary_cross_entropy_with_logits(logits.mask, mask)
         return {"loss": torch.stack(list(losses.values())).sum(), **losses}
@@ -78,10 +80,14 @@ def degrade(frames: Tensor, generator: torch.Generator) -> Tensor:
         kind, degree, light = torch.rand(3, generator=generator).tolist()
         if kind < 0.3:  # as a decoder loses detail
             small = max(side // 3, round(side * (1 - 0.6 * degree)))
-            clip = functional.interpolate(clip, size=(small, small), mode="bilinear", antialias=True)
+            clip = functional.interpolate(
+                clip, size=(small, small), mode="bilinear", antialias=True
+            )
             clip = functional.interpolate(clip, size=(side, side), mode="bilinear")
         elif kind < 0.45:  # as a codec flattens blocks
-            blocks = functional.avg_pool2d(clip, 4).repeat_interleave(4, -1).repeat_interleave(4, -2)
+            blocks = (
+                functional.avg_pool2d(clip, 4).repeat_interleave(4, -1).repeat_interleave(4, -2)
+            )
             clip = torch.lerp(clip, blocks, 0.7 * degree)
         elif kind < 0.65:
             noise = torch.randn(clip.shape, generator=generator).to(clip.device)

@@ -32,9 +32,7 @@ class Poses:
     side: Tensor
 
 
-def place(
-    shots: Sequence[Shot], times: Tensor, jitter: float, generator: torch.Generator
-) -> Poses:
+def place(shots: Sequence[Shot], times: Tensor, jitter: float, generator: torch.Generator) -> Poses:
     """Move every shot's sprite along its path.
 
     `times` (B, K) lie in [0, 1]; place and size vary by `jitter`, drawn by `generator`.

@@ -33,7 +33,8 @@ def draw_clips(
     """
     rng, generator = random.Random(seed), torch.Generator().manual_seed(seed)
     deadline = time.monotonic() + budget_s
-    latents, captions = [], []
+    latents: list[torch.Tensor] = []
+    captions: list[list[str]] = []
     while len(captions) < count and (not captions or time.monotonic() < deadline):
         shots = [world.draw(rng) for _ in range(min(BATCH, count - len(captions)))]
         captions += [[describe(shot, rng) for _ in range(WORDINGS)] for shot in shots]

@@ -97,9 +97,7 @@ class Canvas:
         """Paint a fir tree whose foot stands at (x, foot)."""
         top = foot - height
         down = self.y - top
-        self.fill(
-            self.edge(0.38 * down - (self.x - x).abs()) * self.edge(foot - self.y), colour
-        )
+        self.fill(self.edge(0.38 * down - (self.x - x).abs()) * self.edge(foot - self.y), colour)
 
 
 def _meadow(canvas: Canvas) -> None:
@@ -232,7 +230,9 @@ PAINTERS: Mapping[str, Callable[[Canvas], None]] = {
 }
 
 
-def paint(grounds: Sequence[str], side: int, generator: torch.Generator, device: torch.device) -> Tensor:
+def paint(
+    grounds: Sequence[str], side: int, generator: torch.Generator, device: torch.device
+) -> Tensor:
     """Paint one ground for each name, varied by `generator`; (B, 3, side, side) in [0, 1]."""
     chances = torch.rand(len(grounds), CHANCES, generator=generator).to(device)
     axis = (torch.arange(side, device=device) + 0.5) / side

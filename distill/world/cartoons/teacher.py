@@ -1,9 +1,9 @@
 """The cartoons' teacher: it learns to read, then to paint single frames, then to move them.
 
 Frames come first with the temporal layers left out, which costs a sixteenth and shows the text
-encoder many times more nouns; the temporal layers then start as identities, so that nothing that was
-learned is lost. Sources: Ho et al. 2022 (arXiv:2204.03458) for images beside video, Blattmann et
-al. 2023 (arXiv:2304.08818, section 3.1) for temporal layers on a trained image model.
+encoder many times more nouns. The temporal layers then start as identities, so that nothing that
+was learned is lost. Sources: Ho et al. 2022 (arXiv:2204.03458) for images beside video, Blattmann
+et al. 2023 (arXiv:2304.08818, section 3.1) for temporal layers on a trained image model.
 """
 
 from collections.abc import Iterator, Mapping
@@ -66,7 +66,7 @@ def without_time(unet: UNet) -> Iterator[None]:
     """Leave the layers out that mix frames while the context lasts."""
     layers = list(temporal_layers(unet))
     for layer in layers:
-        layer.forward = _identity  # type: ignore[method-assign, assignment]
+        layer.forward = _identity  # type: ignore[method-assign]
     try:
         yield
     finally:
@@ -137,7 +137,9 @@ class TeacherStage(TimedStage[Learner]):
     def _draw_timesteps(self, count: int, generator: torch.Generator) -> Tensor:
         """Draw timesteps, many of them noisy: there the caption decides (B,) int64."""
         t = self.diffusion.draw_timesteps(count, FIRST_SHARE, generator)
-        is_noisy = (torch.rand(count, generator=generator) < NOISY_SHARE) & (t < self.diffusion.last)
+        is_noisy = (torch.rand(count, generator=generator) < NOISY_SHARE) & (
+            t < self.diffusion.last
+        )
         noisy = torch.randint(NOISY, self.diffusion.last, (count,), generator=generator)
         return torch.where(is_noisy, noisy, t)
 

@@ -1,142 +1,97 @@
-"""Train stages of the cartoons' model within a budget of time.
+"""Train the cartoons' model, or some of its stages, within one budget of time.
 
-    python -m hummingbird_edge.distill.world.cartoons.train vae RUN --budget 2h --device auto
-    torchrun --nproc-per-node 2 -m hummingbird_edge.distill.world.cartoons.train vae RUN --budget 2h
+    python -m hummingbird_edge.distill.world.cartoons.train RUN --budget 9m --device auto
+    torchrun --nproc-per-node 2 -m hummingbird_edge.distill.world.cartoons.train RUN --budget 10h
 
-Run again, it goes on from the last checkpoint, which is a minute old at most.
+Every stage (`stages`) gets its share of the time. Run again, it goes on from the last checkpoint,
+which is a minute old at most. `--start FOLDER` begins from weights that another run packed, `--pack
+FOLDER` packs them.
 """
 
 import argparse
-import json
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
-from hummingbird_edge.distill.train.run import Run
-from hummingbird_edge.distill.world.cartoons.autoencoder import VAE_CONFIG, FrameStage, measure_vae
 from hummingbird_edge.distill.world.cartoons.budget import (
-    Schedule,
     choose_device,
-    fit_budget,
     is_first,
     parse_budget,
+    wait,
 )
-from hummingbird_edge.distill.world.cartoons.judge import Judge, JudgeConfig
-from hummingbird_edge.distill.world.cartoons.judging import JudgeStage, measure_judge
-from hummingbird_edge.distill.world.cartoons.shots import World
+from hummingbird_edge.distill.world.cartoons.delivery import pack, unpack
+from hummingbird_edge.distill.world.cartoons.recipe import RECIPE, TINY, Recipe
 from hummingbird_edge.distill.world.cartoons.sprites import Sprites
-from hummingbird_edge.export.models.config import VAEConfig
-from hummingbird_edge.export.models.vae import VAE
-from hummingbird_edge.runtime.errors import HummingbirdError
+from hummingbird_edge.distill.world.cartoons.stages import STAGES, Session
+from hummingbird_edge.runtime.errors import HummingbirdError, RequestError
 
-__all__ = ["main", "read_vae", "train_judge", "train_vae"]
-
-
-def world_of(options: argparse.Namespace) -> World:
-    """Return the world that the options ask for."""
-    world = World(resolution=options.resolution)
-    return replace(world, nouns=world.nouns[: options.nouns]) if options.nouns else world
+__all__ = ["main", "share_out"]
 
 
-def train_vae(options: argparse.Namespace, device: torch.device) -> None:
-    """Train the VAE on frames of the world; writes RUN/vae.pt."""
-    world = world_of(options)
-    sprites = Sprites.read(world.nouns, device)
-    config = replace(
-        VAE_CONFIG, latent_channels=options.latent_channels, width=options.width, groups=options.width // 8
-    )
-    torch.manual_seed(options.seed)
-    is_gpu = device.type == "cuda"
-    batch = options.batch or (192 if is_gpu else 8)
-    stage = FrameStage(config, world, sprites, batch, compiled=is_gpu)
-
-    def watch(weights: Mapping[str, torch.Tensor]) -> Mapping[str, float]:
-        vae = VAE(config).to(device)
-        vae.load_state_dict(weights)
-        return measure_vae(vae, world, sprites, count=64)
-
-    run = Run(options.run, "vae", is_first())
-    run.log(latent_channels=config.latent_channels, width=config.width, batch=batch)
-    schedule = Schedule(peak_rate=1e-3, decay=0.998)
-    budget_s = parse_budget(options.budget)
-    fit_budget(run, stage, schedule, budget_s, options.seed, watch, asdict(config))
-
-
-def read_vae(run: Path, device: torch.device) -> VAE | None:
-    """Read the averaged VAE of a run, frozen; None where there is none yet."""
-    state = Run(run, "vae").load()
-    if state is None:
-        return None
-    vae = VAE(VAEConfig(**state["config"])).to(device)
-    vae.load_state_dict(state["average"])
-    return vae.eval().requires_grad_(False).to(memory_format=torch.channels_last)
-
-
-def train_judge(options: argparse.Namespace, device: torch.device) -> None:
-    """Train the judge, on reconstructions of the run's VAE too; writes RUN/judge.pt."""
-    world = world_of(options)
-    sprites, vae = Sprites.read(world.nouns, device), read_vae(options.run, device)
-    config = JudgeConfig.of(world)
-    torch.manual_seed(options.seed)
-    batch = options.batch or (64 if device.type == "cuda" else 8)
-    stage = JudgeStage(Judge(config), world, sprites, batch, vae)
-
-    def watch(weights: Mapping[str, torch.Tensor]) -> Mapping[str, float]:
-        judge = Judge(config).to(device)
-        judge.load_state_dict(weights)
-        return measure_judge(judge.eval(), world, sprites, count=96)
-
-    run = Run(options.run, "judge", is_first())
-    schedule = Schedule(peak_rate=1.5e-3, decay=0.998, weight_decay=0.01)
-    budget_s = parse_budget(options.budget)
-    fit_budget(run, stage, schedule, budget_s, options.seed, watch, asdict(config))
-
-
-def measure(options: argparse.Namespace, device: torch.device) -> None:
-    """Print how good VAE and judge of a run are on held-out clips, as one JSON object."""
-    world = world_of(options)
-    sprites, vae = Sprites.read(world.nouns, device), read_vae(options.run, device)
-    figures: dict[str, Mapping[str, float]] = {}
-    if vae is not None:
-        figures["vae"] = measure_vae(vae, world, sprites)
-    state = Run(options.run, "judge").load()
-    if state is not None:
-        judge = Judge(JudgeConfig(**state["config"])).to(device).eval()
-        judge.load_state_dict(state["average"])
-        figures["judge"] = measure_judge(judge, world, sprites)
-        if vae is not None:
-            figures["judge after the VAE"] = measure_judge(judge, world, sprites, vae=vae)
-    print(json.dumps(figures, indent=2))
-
-
-STAGES: Mapping[str, Callable[[argparse.Namespace, torch.device], None]] = {
-    "vae": train_vae,
-    "judge": train_judge,
-    "measure": measure,
-}
+def share_out(recipe: Recipe, stages: Sequence[str], budget_s: float) -> dict[str, float]:
+    """Return the seconds of each stage, by its share among those that are run."""
+    timed = [stage for stage in stages if stage in recipe.plans]
+    total = sum(recipe.plans[stage].share for stage in timed)
+    return {stage: budget_s * recipe.plans[stage].share / total for stage in timed}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Train one stage."""
+    """Run the recipe."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("stage", choices=list(STAGES))
-    parser.add_argument("run", type=Path, help="folder of logs and checkpoints")
-    parser.add_argument("--budget", default="9m", help="time to train, as in 90s, 9m or 10h")
+    parser.add_argument("run", type=Path, help="folder of logs, checkpoints and models")
+    parser.add_argument("--budget", default="9m", help="time in all, as in 90s, 9m or 10h")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
-    parser.add_argument("--resolution", type=int, default=128, help="pixels of a frame's side")
+    parser.add_argument("--stages", help="stages to run, with commas; all of them by default")
+    parser.add_argument("--start", type=Path, help="begin from weights that --pack wrote")
+    parser.add_argument("--pack", type=Path, help="write halves of all weights to this folder")
     parser.add_argument("--nouns", type=int, help="the first nouns of the catalog alone")
-    parser.add_argument("--latent-channels", type=int, default=VAE_CONFIG.latent_channels)
-    parser.add_argument("--width", type=int, default=VAE_CONFIG.width)
-    parser.add_argument("--batch", type=int, help="frames a step and process")
+    parser.add_argument("--resolution", type=int, help="pixels of a frame's side")
+    parser.add_argument("--latent-channels", type=int, help="channels of the VAE's latents")
+    parser.add_argument("--scored", type=int, default=100, help="held-out shots to score")
+    parser.add_argument("--tiny", action="store_true", help="a recipe of seconds, to try it out")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(arguments)
     try:
-        STAGES[options.stage](options, choose_device(options.device))
+        _run(options)
     except HummingbirdError as error:
         sys.exit(f"error: {error}")
+
+
+def _recipe(options: argparse.Namespace) -> Recipe:
+    """Return the recipe with what the options change."""
+    recipe = TINY if options.tiny else RECIPE
+    world, teacher = recipe.world, recipe.teacher
+    if options.nouns is not None:
+        world = replace(world, nouns=world.nouns[: options.nouns])
+    if options.resolution is not None:
+        world = replace(world, resolution=options.resolution)
+    if options.latent_channels is not None:
+        channels = options.latent_channels
+        vae = replace(teacher.vae, latent_channels=channels)
+        teacher = replace(teacher, vae=vae, unet=replace(teacher.unet, latent_channels=channels))
+    return replace(recipe, world=world, teacher=teacher)
+
+
+def _run(options: argparse.Namespace) -> None:
+    stages = options.stages.split(",") if options.stages else list(STAGES)
+    if unknown := set(stages) - set(STAGES):
+        known = ", ".join(STAGES)
+        raise RequestError(f"--stages names {', '.join(sorted(unknown))}: known are {known}")
+    recipe, device = _recipe(options), choose_device(options.device)
+    budgets = share_out(recipe, stages, parse_budget(options.budget))
+    if options.start is not None and is_first() and not list(options.run.glob("*.pt")):
+        unpack(options.start, options.run)
+    wait()
+    sprites = Sprites.read(recipe.world.nouns, device)
+    session = Session(options.run, recipe, sprites, device, options.seed, budgets, options.scored)
+    torch.manual_seed(options.seed)
+    for stage in stages:
+        STAGES[stage](session)
+        if options.pack is not None and is_first():
+            pack(options.run, options.pack)
 
 
 if __name__ == "__main__":

@@ -1,31 +1,24 @@
-"""The whole recipe, or some of its stages, within one budget of time.
+"""The stages of the cartoons' recipe, in order: each reads what the ones before it left.
 
-    python -m hummingbird_edge.distill.world.cartoons.chain RUN --budget 9m --device auto
-    torchrun --nproc-per-node 2 -m hummingbird_edge.distill.world.cartoons.chain RUN --budget 10h
-
-    vae           RUN/vae.pt               the autoencoder
-    judge         RUN/judge.pt             reads clips, rendered and reconstructed
-    clips         RUN/clips.safetensors    the world's clips, encoded
-    teacher       RUN/teacher/             reads, then paints frames, then moves them
-    matching      RUN/matched/             the pruned U-Net does as the teacher does
-    consistency   RUN/student/             four steps
-    score         RUN/scores.json          what the judge says, and RUN/student.png to look at
-
-Every stage gets its share of the time. Run again with the same budget, it goes on where it was
-stopped. `--start FOLDER` begins from weights that another run packed, `--pack FOLDER` packs them.
+vae           RUN/vae.pt               the autoencoder
+judge         RUN/judge.pt             reads clips, rendered and reconstructed
+clips         RUN/clips.safetensors    the world's clips, encoded
+teacher       RUN/teacher/             reads, then paints frames, then moves them
+matching      RUN/matched/             the pruned U-Net does as the teacher does
+consistency   RUN/student/             four steps
+measure       RUN/measured.json        VAE and judge on held-out clips
+score         RUN/scores.json          what the judge says of student and teacher, with pictures
 """
 
-import argparse
 import json
-import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
-from torch import distributed
 
 from hummingbird_edge.distill.data.clips import Clips
 from hummingbird_edge.distill.stages import prune_model
@@ -35,17 +28,11 @@ from hummingbird_edge.distill.train.model import Model
 from hummingbird_edge.distill.train.run import Run
 from hummingbird_edge.distill.train.training import Stage
 from hummingbird_edge.distill.world.cartoons.autoencoder import FrameStage, measure_vae
-from hummingbird_edge.distill.world.cartoons.budget import (
-    choose_device,
-    fit_budget,
-    is_first,
-    parse_budget,
-)
-from hummingbird_edge.distill.world.cartoons.delivery import pack, unpack
+from hummingbird_edge.distill.world.cartoons.budget import fit_budget, is_first, wait
 from hummingbird_edge.distill.world.cartoons.judge import Judge, JudgeConfig
 from hummingbird_edge.distill.world.cartoons.judging import JudgeStage, measure_judge
 from hummingbird_edge.distill.world.cartoons.pool import draw_clips
-from hummingbird_edge.distill.world.cartoons.recipe import RECIPE, TINY, Recipe
+from hummingbird_edge.distill.world.cartoons.recipe import Recipe
 from hummingbird_edge.distill.world.cartoons.scoring import score_model
 from hummingbird_edge.distill.world.cartoons.sprites import Sprites
 from hummingbird_edge.distill.world.cartoons.teacher import TeacherStage
@@ -53,9 +40,9 @@ from hummingbird_edge.export.models.config import ModelConfig, VAEConfig
 from hummingbird_edge.export.models.text_encoder import TextEncoder
 from hummingbird_edge.export.models.unet import UNet
 from hummingbird_edge.export.models.vae import VAE
-from hummingbird_edge.runtime.errors import HummingbirdError, RequestError
+from hummingbird_edge.runtime.errors import RequestError
 
-__all__ = ["STAGES", "Session", "main"]
+__all__ = ["STAGES", "Session"]
 
 Weights = Mapping[str, torch.Tensor]
 
@@ -82,7 +69,7 @@ class Session:
     def fit(
         self,
         name: str,
-        stage: Stage[torch.nn.Module],
+        stage: Stage[Any],
         config: Mapping[str, object],
         measure: Callable[[Weights], Mapping[str, float]] | None = None,
     ) -> dict[str, torch.Tensor]:
@@ -91,7 +78,11 @@ class Session:
         run = Run(self.run, name, is_first())
         return fit_budget(run, stage, schedule, self.budgets[name], self.seed, measure, config)
 
-    def state(self, stage: str) -> dict[str, object]:
+    def has(self, stage: str) -> bool:
+        """Tell whether a stage has left a checkpoint."""
+        return Run(self.run, stage).checkpoint_path.exists()
+
+    def state(self, stage: str) -> dict[str, Any]:
         """Return the checkpoint of a stage; raises RequestError where there is none."""
         state = Run(self.run, stage).load()
         if state is None:
@@ -101,16 +92,16 @@ class Session:
     def vae(self) -> VAE:
         """Return the run's trained VAE, frozen."""
         state = self.state("vae")
-        vae = VAE(VAEConfig(**state["config"])).to(self.device)  # type: ignore[arg-type]
-        vae.load_state_dict(state["average"])  # type: ignore[arg-type]
+        vae = VAE(VAEConfig(**state["config"])).to(self.device)
+        vae.load_state_dict(state["average"])
         vae.eval().requires_grad_(False)
         return vae.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def judge(self) -> Judge:
         """Return the run's trained judge, frozen."""
         state = self.state("judge")
-        judge = Judge(JudgeConfig(**state["config"])).to(self.device)  # type: ignore[arg-type]
-        judge.load_state_dict(state["average"])  # type: ignore[arg-type]
+        judge = Judge(JudgeConfig(**state["config"])).to(self.device)
+        judge.load_state_dict(state["average"])
         return judge.eval().requires_grad_(False)
 
     def write(self, model: Model, folder: str) -> None:
@@ -118,12 +109,6 @@ class Session:
         if is_first():
             model.write(self.run / folder)
         wait()
-
-
-def wait() -> None:
-    """Wait until every process has come this far."""
-    if distributed.is_initialized():
-        distributed.barrier()
 
 
 def train_vae(session: Session) -> None:
@@ -140,7 +125,7 @@ def train_vae(session: Session) -> None:
 
 
 def train_judge(session: Session) -> None:
-    """Train the judge, on reconstructions of the VAE too."""
+    """Train the judge, on reconstructions of the VAE too where the run has one."""
     world = session.recipe.world
     config = JudgeConfig.of(world)
 
@@ -149,7 +134,8 @@ def train_judge(session: Session) -> None:
         judge.load_state_dict(weights)
         return measure_judge(judge.eval(), world, session.sprites, count=96)
 
-    args = (world, session.sprites, session.batch("judge"), session.vae())
+    vae = session.vae() if session.has("vae") else None
+    args = (world, session.sprites, session.batch("judge"), vae)
     session.fit("judge", JudgeStage(Judge(config), *args), asdict(config), watch)
 
 
@@ -205,16 +191,41 @@ def train_consistency(session: Session) -> None:
     teacher = Model.read(session.run / "teacher")
     known = Run(session.run, "consistency").load()
     student = Model.read(session.run / "matched") if known is None else _student(known, teacher)
-    args = (clips, {}, recipe.consistency, session.batch("consistency"), session.device)
-    stage = ConsistencyStage(teacher, student.unet, *args)
+    batch = session.batch("consistency")
+    stage = ConsistencyStage(
+        teacher, student.unet, clips, {}, recipe.consistency, batch, session.device
+    )
     weights = session.fit("consistency", stage, student.config.to_dict())
     session.write(student.with_unet(student.config, weights), "student")
 
 
-def _student(state: Mapping[str, object], teacher: Model) -> Model:
+def _student(state: Mapping[str, Any], teacher: Model) -> Model:
     """Return a student whose weights are those of its checkpoint."""
-    config = ModelConfig.from_dict(state["config"])  # type: ignore[arg-type]
-    return teacher.with_unet(config, state["average"])  # type: ignore[arg-type]
+    config = ModelConfig.from_dict(state["config"])
+    return teacher.with_unet(config, state["average"])
+
+
+def measure(session: Session) -> None:
+    """Measure VAE and judge on held-out clips; writes RUN/measured.json."""
+    if not is_first():
+        return
+    world, sprites = session.recipe.world, session.sprites
+    vae = session.vae() if session.has("vae") else None
+    figures: dict[str, Mapping[str, float]] = {}
+    if vae is not None:
+        figures["vae"] = measure_vae(vae, world, sprites)
+    if session.has("judge"):
+        judge = session.judge()
+        figures["judge"] = measure_judge(judge, world, sprites)
+        if vae is not None:
+            figures["judge after the VAE"] = measure_judge(judge, world, sprites, vae=vae)
+    _report(figures, session.run / "measured.json")
+
+
+def _report(figures: Mapping[str, object], path: Path) -> None:
+    text = json.dumps(figures, indent=2)
+    path.write_text(text + "\n", encoding="utf-8", newline="\n")
+    print(text)
 
 
 def score(session: Session) -> None:
@@ -229,10 +240,9 @@ def score(session: Session) -> None:
         figures[name] = {"clips": scores.clips, **scores.accuracy, "frechet": scores.frechet}
         rows = [np.concatenate(list(clip[:: max(1, len(clip) // 8)]), 1) for clip in scores.frames]
         Image.fromarray(np.concatenate(rows)).save(session.run / f"{name}.png")
-        (session.run / f"{name}.txt").write_text("\n".join(scores.captions) + "\n", "utf-8")
-    text = json.dumps(figures, indent=2)
-    (session.run / "scores.json").write_text(text + "\n", "utf-8")
-    print(text)
+        text = "\n".join(scores.captions) + "\n"
+        (session.run / f"{name}.txt").write_text(text, encoding="utf-8", newline="\n")
+    _report(figures, session.run / "scores.json")
 
 
 STAGES: Mapping[str, Callable[[Session], None]] = {
@@ -242,57 +252,6 @@ STAGES: Mapping[str, Callable[[Session], None]] = {
     "teacher": train_teacher,
     "matching": train_matching,
     "consistency": train_consistency,
+    "measure": measure,
     "score": score,
 }
-
-
-def share_out(recipe: Recipe, stages: Sequence[str], budget_s: float) -> dict[str, float]:
-    """Return the seconds of each stage, by its share among those that are run."""
-    timed = [stage for stage in stages if stage in recipe.plans]
-    total = sum(recipe.plans[stage].share for stage in timed)
-    return {stage: budget_s * recipe.plans[stage].share / total for stage in timed}
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the recipe."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("run", type=Path, help="folder of logs, checkpoints and models")
-    parser.add_argument("--budget", default="9m", help="time in all, as in 90s, 9m or 10h")
-    parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
-    parser.add_argument("--stages", help="stages to run, with commas; all of them by default")
-    parser.add_argument("--start", type=Path, help="begin from weights that --pack wrote")
-    parser.add_argument("--pack", type=Path, help="write halves of all weights to this folder")
-    parser.add_argument("--scored", type=int, default=100, help="held-out shots to score")
-    parser.add_argument("--tiny", action="store_true", help="a recipe of seconds, to try it out")
-    parser.add_argument("--seed", type=int, default=0)
-    options = parser.parse_args(arguments)
-    try:
-        _run(options)
-    except HummingbirdError as error:
-        sys.exit(f"error: {error}")
-
-
-def _run(options: argparse.Namespace) -> None:
-    recipe = TINY if options.tiny else RECIPE
-    stages = options.stages.split(",") if options.stages else list(STAGES)
-    if unknown := set(stages) - set(STAGES):
-        known = ", ".join(STAGES)
-        raise RequestError(f"--stages names {', '.join(sorted(unknown))}: known are {known}")
-    device = choose_device(options.device)
-    budgets = share_out(recipe, stages, parse_budget(options.budget))
-    if options.start is not None and is_first() and not list(options.run.glob("*.pt")):
-        unpack(options.start, options.run)
-    wait()
-    sprites = Sprites.read(recipe.world.nouns, device)
-    session = Session(
-        options.run, recipe, sprites, device, options.seed, budgets, options.scored
-    )
-    torch.manual_seed(options.seed)
-    for stage in stages:
-        STAGES[stage](session)
-        if options.pack is not None and is_first():
-            pack(options.run, options.pack)
-
-
-if __name__ == "__main__":
-    main()
