@@ -38,7 +38,6 @@ from hummingbird_edge.distill.world.cartoons.shots import (
 from hummingbird_edge.distill.world.cartoons.sprites import LOOP, Sprites, read_frames
 from hummingbird_edge.distill.world.cartoons.teacher import Learner, without_time
 from hummingbird_edge.distill.world.cartoons.train import share_out
-from hummingbird_edge.export.models.vae import VAE
 from hummingbird_edge.runtime.errors import CheckpointError, RequestError
 
 FEW = ("cat", "rocket", "spider")
@@ -289,17 +288,24 @@ def test_a_checkpoint_of_another_shape_is_refused(tmp_path: Path) -> None:
         fit_budget(run, Line(), Schedule(0.1), 1.0, 0)
 
 
-def test_a_vae_learns_from_frames(sprites: Sprites, tmp_path: Path) -> None:
-    config = TINY.teacher.vae
-    world = dataclasses.replace(WORLD, resolution=32)
+def test_a_vae_learns_from_frames(sprites: Sprites) -> None:
     torch.manual_seed(0)
-    stage = autoencoder.FrameStage(config, world, sprites, 8)
-    before = autoencoder.measure_vae(stage.trained, world, sprites, 8)
-    weights = fit_budget(Run(tmp_path, "vae"), stage, Schedule(3e-3, decay=0.9), 3.0, 0)
-    vae = VAE(config)
-    vae.load_state_dict(weights)
-    after = autoencoder.measure_vae(vae, world, sprites, 8)
-    assert after["psnr_db"] > before["psnr_db"] + 3
+    stage = autoencoder.FrameStage(
+        TINY.teacher.vae, dataclasses.replace(WORLD, resolution=32), sprites, 4
+    )
+    optimizer = torch.optim.AdamW(stage.trained.parameters(), 3e-3)
+    losses = []
+    for step in range(12):
+        loss = stage(step, generator())["loss"]  # the same frames each time
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(float(loss.detach()))
+    assert losses[-1] < 0.8 * losses[0]
+    figures = autoencoder.measure_vae(stage.trained, stage.world, sprites, 8)
+    parts = (figures["sprite_db"], figures["ground_db"])
+    assert min(parts) <= figures["psnr_db"] <= max(parts)
+    assert autoencoder.psnr(torch.full((9,), 0.01)) == 20
 
 
 def test_a_judge_reads_its_own_labels_and_learns(sprites: Sprites) -> None:
@@ -309,13 +315,13 @@ def test_a_judge_reads_its_own_labels_and_learns(sprites: Sprites) -> None:
     stage = judging.JudgeStage(judge, world, sprites, 1)
     optimizer = torch.optim.AdamW(judge.parameters(), 2e-3)
     losses = []
-    for step in range(30):
-        loss = stage(step, generator(step))["loss"]
+    for step in range(10):
+        loss = stage(step, generator())["loss"]  # the same frames each time
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         losses.append(float(loss.detach()))
-    assert sum(losses[-5:]) < 0.8 * sum(losses[:5])
+    assert losses[-1] < 0.8 * losses[0]
     labels = judge.labels([shot("rocket", "left", "small", "sea")])
     assert {name: int(x) for name, x in labels.items()} == {
         "noun": FEW.index("rocket"),
