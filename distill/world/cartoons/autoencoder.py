@@ -84,14 +84,11 @@ def reconstruction_loss(decoded: Tensor, frames: Tensor, alpha: Tensor) -> Tenso
 class FrameStage(TimedStage[VAE]):
     """Reconstruct frames, with a little pull of the latents towards a unit Gaussian."""
 
-    def __init__(
-        self, config: VAEConfig, world: World, sprites: Sprites, batch: int, compiled: bool = False
-    ) -> None:
+    def __init__(self, config: VAEConfig, world: World, sprites: Sprites, batch: int) -> None:
         super().__init__()
         vae = VAE(config).to(sprites.device)
         self.trained = vae.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.world, self.sprites, self.batch = world, sprites, batch
-        self.reconstruct = torch.compile(self._reconstruct) if compiled else self._reconstruct
 
     def forward(self, step: int, generator: torch.Generator) -> Mapping[str, Tensor]:
         """Return the `reconstruction` error, the `divergence` and their `loss`."""
@@ -103,7 +100,7 @@ class FrameStage(TimedStage[VAE]):
         if is_cropped:
             frames, alpha = crop_around(frames, alpha, CROP, generator)
         frames = frames.contiguous(memory_format=torch.channels_last)
-        reconstruction, divergence = self.reconstruct(frames, alpha)
+        reconstruction, divergence = self._reconstruct(frames, alpha)
         loss = reconstruction + KL_WEIGHT * divergence
         return {"loss": loss, "reconstruction": reconstruction, "divergence": divergence}
 

@@ -59,9 +59,9 @@ def score_model(
         made = generate(model, captions, steps, guidance, FIRST_SEED + start)
         frames = torch.from_numpy(made).to(sprites.device).permute(0, 1, 4, 2, 3).float() / 255
         looked = judge.look(frames)
-        made_features.append(looked.features)
+        made_features.append(looked.features.cpu())
         true = render(shots, world, sprites, generator).frames
-        true_features.append(judge.look(true).features)
+        true_features.append(judge.look(true).features.cpu())
         for verdict, shot in zip(judge.verdicts(looked), shots, strict=True):
             for name, is_right in verdict.score(shot).items():
                 right[name] = right.get(name, 0) + is_right

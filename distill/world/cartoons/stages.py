@@ -20,11 +20,13 @@ import numpy as np
 import torch
 from PIL import Image
 
+from hummingbird_edge.distill.data.batches import Batches
 from hummingbird_edge.distill.data.clips import Clips
-from hummingbird_edge.distill.stages import prune_model
 from hummingbird_edge.distill.train.consistency import ConsistencyStage
+from hummingbird_edge.distill.train.diffusion import Diffusion
 from hummingbird_edge.distill.train.matching import MatchingStage
 from hummingbird_edge.distill.train.model import Model
+from hummingbird_edge.distill.train.prune import Probe, importance, plan_pruning, prune
 from hummingbird_edge.distill.train.run import Run
 from hummingbird_edge.distill.train.training import Stage
 from hummingbird_edge.distill.world.cartoons.autoencoder import FrameStage, measure_vae
@@ -45,6 +47,9 @@ from hummingbird_edge.runtime.errors import RequestError
 __all__ = ["STAGES", "Session"]
 
 Weights = Mapping[str, torch.Tensor]
+
+PROBED = 2
+"""Clips on which the teacher's blocks are measured."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,13 +181,30 @@ def train_matching(session: Session) -> None:
     """Prune the teacher and let the student do as it does; writes RUN/matched."""
     recipe, clips = session.recipe, Clips.read(session.run / "clips.safetensors")
     teacher = Model.read(session.run / "teacher")
-    unet = recipe.student_unet()
-    config = recipe.student_config(teacher.config, unet)
-    student, _ = prune_model(teacher, unet, config, clips)
+    config = recipe.student_config(teacher.config, recipe.student_unet())
+    worth = importance(teacher.unet.to(session.device).eval(), _probes(session, teacher, clips))
+    pruning = plan_pruning(teacher.config.unet, config.unet, worth)
+    student = teacher.with_unet(config, prune(teacher.unet.state_dict(), pruning, config.unet))
     args = (clips, recipe.matching, session.batch("matching"), session.device)
     stage = MatchingStage(teacher, student.unet, *args)
     weights = session.fit("matching", stage, config.to_dict())
     session.write(student.with_unet(config, weights), "matched")
+
+
+def _probes(session: Session, teacher: Model, clips: Clips) -> list[Probe]:
+    """Draw what blocks are measured on: clips with their captions at three noise levels."""
+    diffusion, device = Diffusion(teacher.config.sampler()), session.device
+    generator = torch.Generator().manual_seed(session.seed)
+    batch = Batches(clips, teacher.tokenizer, device).draw(PROBED, generator)
+    noise = torch.randn(batch.x0.shape, generator=generator).to(device)
+    with torch.no_grad():
+        context = teacher.text.to(device)(batch.ids)
+    probes = []
+    for level in (999, 599, 279):
+        t = torch.full((PROBED,), level, device=device)
+        x_t = diffusion.noised(batch.x0, noise, t, torch.ones(1, device=device))
+        probes.append(Probe(x_t, t, context))
+    return probes
 
 
 def train_consistency(session: Session) -> None:
