@@ -220,6 +220,16 @@ def test_some_frames_of_a_clip_are_drawn_as_in_the_whole(sprites: Sprites) -> No
     torch.testing.assert_close(part, whole[:, [2, 9]])
 
 
+def test_windows_and_whole_frames_draw_the_same(sprites: Sprites) -> None:
+    shots = [shot("cat", "arc"), shot("rocket", "closer", ground="street"), shot("spider", "left")]
+    one, other = (
+        render(shots, WORLD, sprites, generator(), in_windows=in_windows)
+        for in_windows in (True, False)
+    )
+    torch.testing.assert_close(one.frames, other.frames, atol=1e-4, rtol=0)
+    torch.testing.assert_close(one.alpha, other.alpha, atol=1e-4, rtol=0)
+
+
 def test_a_crop_holds_the_sprite(sprites: Sprites) -> None:
     drawn = autoencoder.sample_frames(WORLD, sprites, 8, generator())
     frames, alpha = drawn.frames.flatten(0, 1), drawn.alpha.flatten(0, 1)

@@ -57,13 +57,13 @@ def crop_around(
     x = (alpha.sum((1, 2)) * pixels).sum(1) / mass
     y = (alpha.sum((1, 3)) * pixels).sum(1) / mass
     off = (torch.rand(2, len(frames), generator=generator) - 0.5) * 0.6 * side
-    corners = torch.stack((y, x)).cpu() - side / 2 + off
-    tops, lefts = corners.round().long().clamp(0, span).tolist()
-    cut = [
-        (frame[:, top : top + side, left : left + side], a[:, top : top + side, left : left + side])
-        for frame, a, top, left in zip(frames, alpha, tops, lefts, strict=True)
-    ]
-    return torch.stack([frame for frame, _ in cut]), torch.stack([a for _, a in cut])
+    corners = torch.stack((y, x)) - side / 2 + off.to(frames.device)
+    inside = torch.arange(side, device=frames.device)
+    tops, lefts = corners.round().long().clamp(0, span)[..., None] + inside
+    which = torch.arange(len(frames), device=frames.device)[:, None, None]
+    both = torch.cat((frames, alpha), 1).permute(0, 2, 3, 1)
+    cut = both[which, tops[:, :, None], lefts[:, None, :]].permute(0, 3, 1, 2)
+    return cut[:, :-1], cut[:, -1:]
 
 
 def reconstruction_loss(decoded: Tensor, frames: Tensor, alpha: Tensor) -> Tensor:

@@ -15,7 +15,8 @@ __all__ = ["draw_clips"]
 
 WORDINGS = 4
 """Captions drawn for each clip."""
-BATCH = 16
+BATCH = {"cpu": 16, "cuda": 64}
+"""Clips drawn at once, by kind of device."""
 
 
 def draw_clips(
@@ -32,11 +33,12 @@ def draw_clips(
     Without a factor, latents are scaled to unit variance.
     """
     rng, generator = random.Random(seed), torch.Generator().manual_seed(seed)
+    batch = BATCH[sprites.device.type]
     deadline = time.monotonic() + budget_s
     latents: list[torch.Tensor] = []
     captions: list[list[str]] = []
     while len(captions) < count and (not captions or time.monotonic() < deadline):
-        shots = [world.draw(rng) for _ in range(min(BATCH, count - len(captions)))]
+        shots = [world.draw(rng) for _ in range(min(batch, count - len(captions)))]
         captions += [[describe(shot, rng) for _ in range(WORDINGS)] for shot in shots]
         frames = render(shots, world, sprites, generator).frames
         latents.append(encode(vae, frames).bfloat16().cpu())

@@ -37,11 +37,13 @@ def render(
     generator: torch.Generator,
     frames: Tensor | None = None,
     frozen: Sequence[bool] | None = None,
+    in_windows: bool | None = None,
 ) -> Rendered:
     """Draw one clip per shot on the sprites' device, varied by `generator` (of the CPU).
 
     `frames` (B, K) int64 asks for some frames of each clip alone. Sprites marked `frozen` stop
-    their own animation at a frame of their loop; their path goes on.
+    their own animation at a frame of their loop; their path goes on. `in_windows` chooses how
+    sprites are pasted (`_paste`), by the device where it is None.
     """
     device, side = sprites.device, world.resolution
     if frames is None:
@@ -54,7 +56,8 @@ def render(
     grounds = paint([shot.ground for shot in shots], side, generator, device)
     drawn = grounds[:, None].expand(-1, frames.shape[1], -1, -1, -1).clone()
     alpha = torch.zeros_like(drawn[:, :, :1])
-    _paste(shots, sprites, loop, poses, drawn, alpha)
+    by_windows = device.type == "cpu" if in_windows is None else in_windows
+    _paste(shots, sprites, loop, poses, drawn, alpha, by_windows)
     return Rendered(drawn, alpha)
 
 
@@ -65,10 +68,12 @@ def _paste(
     poses: Poses,
     drawn: Tensor,
     alpha: Tensor,
+    in_windows: bool,
 ) -> None:
     """Draw every sprite at its place into `drawn` (B, K, 3, S, S), and its alpha into `alpha`.
 
-    Sprites are sampled in windows just large enough, at the exact place between pixels.
+    In windows, sprites are sampled and blended one by one where they are: a CPU computes no empty
+    pixels. Otherwise whole frames are, many at once: a GPU waits for no small launches.
     """
     side, shape = drawn.shape[-1], loop.shape
     rows = sprites.rows([shot.noun for shot in shots])[:, None].expand(shape).flatten()
@@ -79,20 +84,32 @@ def _paste(
     canvas, mask = drawn.flatten(0, 1), alpha.flatten(0, 1)
     for level in levels.unique().tolist():
         chosen = (levels == level).nonzero()[:, 0]
-        span = math.ceil(width[chosen].max().item()) + 2
-        left, top = ((place[chosen] - span / 2).round() for place in (x, y))
+        span = math.ceil(width[chosen].max().item()) + 2 if in_windows else side
+        left, top = (
+            (middle[chosen] - span / 2).round() if in_windows else torch.zeros_like(middle[chosen])
+            for middle in (x, y)
+        )
         source = sprites.levels[level][rows[chosen], loop.flatten()[chosen]].float().div_(255)
-        # grid_sample's coordinates run from -1 to 1: a sprite's from border to border.
-        pixels = torch.arange(span, device=loop.device) + 0.5
         scale = 2 / width[chosen, None]
+        pixels = torch.arange(span, device=loop.device) + 0.5
         across = (pixels + (left - x[chosen])[:, None]) * scale * turns[chosen, None]
         down = (pixels + (top - y[chosen])[:, None]) * scale
-        grid = torch.empty(len(chosen), span, span, 2, device=loop.device)
-        grid[..., 0], grid[..., 1] = across[:, None, :], down[:, :, None]
-        windows = functional.grid_sample(source, grid, align_corners=False)
-        corners = torch.stack((chosen, top.long(), left.long()), -1).tolist()
-        for window, (index, row, column) in zip(windows, corners, strict=True):
-            _blend(window, canvas[index], mask[index], row, column)
+        windows = _sample(source, across, down)
+        if in_windows:
+            corners = torch.stack((chosen, top.long(), left.long()), -1).tolist()
+            for window, (index, row, column) in zip(windows, corners, strict=True):
+                _blend(window, canvas[index], mask[index], row, column)
+        else:
+            mask[chosen] = windows[:, 3:]
+            canvas[chosen] = torch.addcmul(windows[:, :3], canvas[chosen], 1 - windows[:, 3:])
+
+
+def _sample(source: Tensor, across: Tensor, down: Tensor) -> Tensor:
+    """Sample sprites (N, 4, s, s) at columns and rows (N, span), -1 to 1 from border to border."""
+    span = across.shape[1]
+    grid = torch.empty(len(source), span, span, 2, device=source.device)
+    grid[..., 0], grid[..., 1] = across[:, None, :], down[:, :, None]
+    return functional.grid_sample(source, grid, align_corners=False)
 
 
 def _blend(window: Tensor, picture: Tensor, alpha: Tensor, row: int, column: int) -> None:

@@ -238,9 +238,10 @@ def measure(session: Session) -> None:
         figures["vae"] = measure_vae(vae, world, sprites)
     if session.has("judge"):
         judge = session.judge()
-        figures["judge"] = measure_judge(judge, world, sprites)
+        count = session.scored
+        figures["judge"] = measure_judge(judge, world, sprites, count)
         if vae is not None:
-            figures["judge after the VAE"] = measure_judge(judge, world, sprites, vae=vae)
+            figures["judge after the VAE"] = measure_judge(judge, world, sprites, count, vae=vae)
     _report(figures, session.run / "measured.json")
 
 
