@@ -17,13 +17,16 @@ from hummingbird_edge.distill.world.cartoons.sprites import Sprites
 from hummingbird_edge.export.models.config import VAEConfig
 from hummingbird_edge.export.models.vae import VAE
 
-__all__ = ["VAE_CONFIG", "FrameStage", "measure_vae", "psnr", "sample_frames"]
+__all__ = ["VAE_CONFIG", "DecoderStage", "FrameStage", "measure_vae", "psnr", "sample_frames"]
 
 VAE_CONFIG = VAEConfig(
     width=16, multipliers=(1, 2, 4, 8), res_blocks=1, groups=2, latent_channels=8
 )
 KL_WEIGHT = 1e-5
 EDGE_WEIGHT = 1.0
+CHANGE_WEIGHT = 2.0
+LATENT_NOISE = 0.15
+"""Most noise that the decoder learns to see through, in units of the scaled latents."""
 SPRITE_SHARE = 0.6
 """Share of the loss that a sprite's pixels have, however few they are."""
 CROP = 64
@@ -112,6 +115,42 @@ class FrameStage(TimedStage[VAE]):
             decoded = self.trained.decode(mean + noise * (0.5 * log_variance).exp()).float()
         divergence = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).mean()
         return reconstruction_loss(decoded, frames, alpha), divergence
+
+
+class DecoderStage(TimedStage[VAE]):
+    """Teach the decoder alone that latents are made, not encoded: a little off, frame by frame.
+
+    The encoder, and with it what latents mean, stays as it is. Here the change from a frame to the
+    next is held to the true one: noise that differs from frame to frame must not be seen. Source:
+    Blattmann et al. 2023 (arXiv:2304.08818, section 3.1.1).
+    """
+
+    def __init__(
+        self, vae: VAE, scaling_factor: float, world: World, sprites: Sprites, batch: int
+    ) -> None:
+        super().__init__()
+        self.trained = vae.requires_grad_(True)
+        for encoding in (vae.encoder, vae.quant_conv):
+            encoding.requires_grad_(False)
+        self.world, self.sprites, self.batch = world, sprites, batch
+        self.noise = LATENT_NOISE / scaling_factor
+
+    def forward(self, step: int, generator: torch.Generator) -> Mapping[str, Tensor]:
+        """Return the `reconstruction` error, that of the `change` and their `loss`."""
+        pairs = max(1, self.batch // 2)
+        drawn = sample_frames(self.world, self.sprites, pairs, generator, neighbours=2)
+        frames, alpha = drawn.frames.flatten(0, 1) * 2 - 1, drawn.alpha.flatten(0, 1)
+        frames = frames.contiguous(memory_format=torch.channels_last)
+        with torch.autocast(frames.device.type, torch.bfloat16):
+            with torch.no_grad():
+                mean = self.trained.encode(frames).float().chunk(2, dim=1)[0]
+            degree = torch.rand(len(mean), 1, 1, 1, generator=generator).to(mean.device)
+            noise = torch.randn_like(mean) * degree * self.noise
+            decoded = self.trained.decode(mean + noise).float()
+        reconstruction = reconstruction_loss(decoded, frames, alpha)
+        change = ((decoded[1::2] - decoded[::2]) - (frames[1::2] - frames[::2])).abs().mean()
+        loss = reconstruction + CHANGE_WEIGHT * change
+        return {"loss": loss, "reconstruction": reconstruction, "change": change}
 
 
 def psnr(error: Tensor) -> float:

@@ -2,9 +2,8 @@
 
 import hashlib
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import product
 
 from hummingbird_edge.distill.world.cartoons.catalog import CATALOG, NOUNS
 
@@ -127,12 +126,6 @@ class World:
             )
             if is_visible(shot) and is_held_out(shot) == held_out:
                 return shot
-
-    def shots(self) -> Iterator[Shot]:
-        """Go through every visible shot, held out or not."""
-        for names in product(self.nouns, self.paths, self.sizes, self.grounds):
-            if is_visible(shot := Shot(*names)):
-                yield shot
 
 
 def is_visible(shot: Shot) -> bool:

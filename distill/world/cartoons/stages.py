@@ -12,7 +12,7 @@ score         RUN/scores.json          what the judge says of student and teache
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,11 @@ from hummingbird_edge.distill.train.model import Model
 from hummingbird_edge.distill.train.prune import Probe, importance, plan_pruning, prune
 from hummingbird_edge.distill.train.run import Run
 from hummingbird_edge.distill.train.training import Stage
-from hummingbird_edge.distill.world.cartoons.autoencoder import FrameStage, measure_vae
+from hummingbird_edge.distill.world.cartoons.autoencoder import (
+    DecoderStage,
+    FrameStage,
+    measure_vae,
+)
 from hummingbird_edge.distill.world.cartoons.budget import fit_budget, is_first, wait
 from hummingbird_edge.distill.world.cartoons.judge import Judge, JudgeConfig
 from hummingbird_edge.distill.world.cartoons.judging import JudgeStage, measure_judge
@@ -109,6 +113,13 @@ class Session:
         judge.load_state_dict(state["average"])
         return judge.eval().requires_grad_(False)
 
+    def clips(self) -> Clips:
+        """Read the run's encoded clips; raises RequestError where there are none."""
+        path = self.run / "clips.safetensors"
+        if not path.exists():
+            raise RequestError(f"{self.run} has no encoded clips yet: run the stage clips first")
+        return Clips.read(path)
+
     def write(self, model: Model, folder: str) -> None:
         """Write a model folder once, and let every process wait for it."""
         if is_first():
@@ -158,7 +169,7 @@ def make_clips(session: Session) -> None:
 
 def train_teacher(session: Session) -> None:
     """Train text encoder and U-Net; writes RUN/teacher."""
-    recipe, clips = session.recipe, Clips.read(session.run / "clips.safetensors")
+    recipe, clips = session.recipe, session.clips()
     if is_first():
         recipe.tokenizer(session.run)
     wait()
@@ -179,7 +190,7 @@ def _part(weights: Weights, prefix: str) -> dict[str, torch.Tensor]:
 
 def train_matching(session: Session) -> None:
     """Prune the teacher and let the student do as it does; writes RUN/matched."""
-    recipe, clips = session.recipe, Clips.read(session.run / "clips.safetensors")
+    recipe, clips = session.recipe, session.clips()
     teacher = Model.read(session.run / "teacher")
     config = recipe.student_config(teacher.config, recipe.student_unet())
     worth = importance(teacher.unet.to(session.device).eval(), _probes(session, teacher, clips))
@@ -208,8 +219,8 @@ def _probes(session: Session, teacher: Model, clips: Clips) -> list[Probe]:
 
 
 def train_consistency(session: Session) -> None:
-    """Distil to a few steps; writes RUN/student."""
-    recipe, clips = session.recipe, Clips.read(session.run / "clips.safetensors")
+    """Distil to a few steps; writes RUN/distilled."""
+    recipe, clips = session.recipe, session.clips()
     teacher = Model.read(session.run / "teacher")
     known = Run(session.run, "consistency").load()
     student = Model.read(session.run / "matched") if known is None else _student(known, teacher)
@@ -218,13 +229,22 @@ def train_consistency(session: Session) -> None:
         teacher, student.unet, clips, {}, recipe.consistency, batch, session.device
     )
     weights = session.fit("consistency", stage, student.config.to_dict())
-    session.write(student.with_unet(student.config, weights), "student")
+    session.write(student.with_unet(student.config, weights), "distilled")
 
 
 def _student(state: Mapping[str, Any], teacher: Model) -> Model:
     """Return a student whose weights are those of its checkpoint."""
     config = ModelConfig.from_dict(state["config"])
     return teacher.with_unet(config, state["average"])
+
+
+def train_decoder(session: Session) -> None:
+    """Finetune the VAE's decoder for latents that are made; writes RUN/student."""
+    student, world = Model.read(session.run / "distilled"), session.recipe.world
+    vae, factor = session.vae(), student.config.vae.scaling_factor
+    stage = DecoderStage(vae, factor, world, session.sprites, session.batch("decoder"))
+    vae.load_state_dict(session.fit("decoder", stage, asdict(student.config.vae)))
+    session.write(replace(student, vae=vae), "student")
 
 
 def measure(session: Session) -> None:
@@ -275,6 +295,7 @@ STAGES: Mapping[str, Callable[[Session], None]] = {
     "teacher": train_teacher,
     "matching": train_matching,
     "consistency": train_consistency,
+    "decoder": train_decoder,
     "measure": measure,
     "score": score,
 }
