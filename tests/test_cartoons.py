@@ -21,7 +21,7 @@ from hummingbird_edge.distill.world.cartoons.catalog import CATALOG, NOUNS, SPRI
 from hummingbird_edge.distill.world.cartoons.curate_sprites import fit_frames
 from hummingbird_edge.distill.world.cartoons.delivery import pack, unpack
 from hummingbird_edge.distill.world.cartoons.judge import Judge, JudgeConfig, frechet_distance
-from hummingbird_edge.distill.world.cartoons.recipe import RECIPE, TINY
+from hummingbird_edge.distill.world.cartoons.recipe import RECIPE, RECIPES, TINY, Recipe
 from hummingbird_edge.distill.world.cartoons.render import render
 from hummingbird_edge.distill.world.cartoons.shots import (
     DARK_GROUNDS,
@@ -38,6 +38,9 @@ from hummingbird_edge.distill.world.cartoons.shots import (
 from hummingbird_edge.distill.world.cartoons.sprites import LOOP, Sprites, read_frames
 from hummingbird_edge.distill.world.cartoons.teacher import Learner, without_time
 from hummingbird_edge.distill.world.cartoons.train import share_out
+from hummingbird_edge.export.models.text_encoder import TextEncoder
+from hummingbird_edge.export.models.unet import UNet
+from hummingbird_edge.export.models.vae import VAE
 from hummingbird_edge.runtime.errors import CheckpointError, RequestError
 
 FEW = ("cat", "rocket", "spider")
@@ -263,6 +266,17 @@ def test_shares_of_some_stages_fill_the_budget() -> None:
     seconds = share_out(RECIPE, ["vae", "clips", "teacher", "score"], 600)
     assert sum(seconds.values()) == pytest.approx(600)
     assert set(seconds) == {"vae", "clips", "teacher"}
+
+
+@pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
+def test_a_recipe_builds_its_networks_and_shares_out_all_time(recipe: Recipe) -> None:
+    assert sum(plan.share for plan in recipe.plans.values()) == pytest.approx(1)
+    assert set(recipe.world.nouns) <= set(NOUNS)
+    config = recipe.student_config(recipe.teacher, recipe.student_unet())
+    with torch.device("meta"):
+        parts = UNet(config.unet), TextEncoder(config.text), VAE(config.vae).decoder
+    halves = 2 * sum(weight.numel() for part in parts for weight in part.parameters())
+    assert halves < 45e6 + 2 * 49408 * config.text.width  # its vocabulary is cut down later
 
 
 class Line(TimedStage[nn.Linear]):

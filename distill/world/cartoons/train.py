@@ -23,7 +23,7 @@ from hummingbird_edge.distill.world.cartoons.budget import (
     wait,
 )
 from hummingbird_edge.distill.world.cartoons.delivery import pack, unpack
-from hummingbird_edge.distill.world.cartoons.recipe import RECIPE, TINY, Recipe
+from hummingbird_edge.distill.world.cartoons.recipe import RECIPES, Recipe
 from hummingbird_edge.distill.world.cartoons.sprites import Sprites
 from hummingbird_edge.distill.world.cartoons.stages import STAGES, Session
 from hummingbird_edge.runtime.errors import HummingbirdError, RequestError
@@ -44,14 +44,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("run", type=Path, help="folder of logs, checkpoints and models")
     parser.add_argument("--budget", default="9m", help="time in all, as in 90s, 9m or 10h")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
+    parser.add_argument("--recipe", choices=list(RECIPES), default="full", help="what is trained")
     parser.add_argument("--stages", help="stages to run, with commas; all of them by default")
     parser.add_argument("--start", type=Path, help="begin from weights that --pack wrote")
     parser.add_argument("--pack", type=Path, help="write halves of all weights to this folder")
-    parser.add_argument("--nouns", type=int, help="the first nouns of the catalog alone")
-    parser.add_argument("--resolution", type=int, help="pixels of a frame's side")
     parser.add_argument("--latent-channels", type=int, help="channels of the VAE's latents")
     parser.add_argument("--scored", type=int, default=100, help="held-out shots to score")
-    parser.add_argument("--tiny", action="store_true", help="a recipe of seconds, to try it out")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(arguments)
     try:
@@ -61,18 +59,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _recipe(options: argparse.Namespace) -> Recipe:
-    """Return the recipe with what the options change."""
-    recipe = TINY if options.tiny else RECIPE
-    world, teacher = recipe.world, recipe.teacher
-    if options.nouns is not None:
-        world = replace(world, nouns=world.nouns[: options.nouns])
-    if options.resolution is not None:
-        world = replace(world, resolution=options.resolution)
-    if options.latent_channels is not None:
-        channels = options.latent_channels
-        vae = replace(teacher.vae, latent_channels=channels)
-        teacher = replace(teacher, vae=vae, unet=replace(teacher.unet, latent_channels=channels))
-    return replace(recipe, world=world, teacher=teacher)
+    """Return the recipe with another VAE where the options ask for one."""
+    recipe = RECIPES[options.recipe]
+    if options.latent_channels is None:
+        return recipe
+    channels, teacher = options.latent_channels, recipe.teacher
+    vae = replace(teacher.vae, latent_channels=channels)
+    unet = replace(teacher.unet, latent_channels=channels)
+    return replace(recipe, teacher=replace(teacher, vae=vae, unet=unet))
 
 
 def _run(options: argparse.Namespace) -> None:
