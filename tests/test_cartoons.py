@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from hummingbird_edge.distill.train.run import Run
-from hummingbird_edge.distill.world.cartoons import autoencoder, judging
+from hummingbird_edge.distill.world.cartoons import autoencoder, judging, quality
 from hummingbird_edge.distill.world.cartoons.budget import (
     Schedule,
     TimedStage,
@@ -387,6 +387,22 @@ def test_degraded_clips_stay_near_what_they_were(sprites: Sprites) -> None:
     error = (degraded - frames).abs().mean((1, 2, 3, 4))
     assert (error > 0).all()
     assert (error < 0.15).all()
+
+
+def test_quality_tells_a_steady_clip_from_a_flickering_and_a_jerky_one() -> None:
+    t, axis = torch.arange(8.0), torch.arange(16.0)
+    steady = torch.exp(-((axis - 2 - t[:, None]).square()) / 4)  # (T, 16) a blob moving right
+    jerky = steady[torch.tensor([0, 4, 1, 6, 2, 7, 3, 5])]
+    blob = torch.exp(-((axis - 8).square()) / 4)[:, None]
+    assert quality.smoothness((blob * steady[:, None])[None]) > 0.95
+    assert quality.smoothness((blob * jerky[:, None])[None]) == 0
+    frames, nowhere = torch.full((1, 8, 3, 64, 64), 0.5), torch.zeros(1, 8, 16, 16)
+    assert quality.stillness(frames, nowhere) == 1
+    frames[:, ::2] += 0.02
+    assert quality.stillness(frames, nowhere) == pytest.approx(0.6, abs=0.01)
+    one = torch.randn(1, 1, 9, generator=generator()).expand(-1, 8, -1)
+    assert quality.consistency(one) == pytest.approx(1)
+    assert quality.consistency(torch.randn(1, 8, 9, generator=generator())) < 0.5
 
 
 def test_frames_alone_leave_the_temporal_layers_out() -> None:

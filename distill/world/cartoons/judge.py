@@ -23,7 +23,6 @@ SIDE = 128
 """Pixels of a frame's side as it is looked at."""
 GEOMETRY = 5
 """Numbers that say where a sprite is: its centre, how wide and tall it is, and its size."""
-FEATURES = 128
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,9 +54,7 @@ class Logits:
     mask: Tensor
     """(B, T, 16, 16) where the sprite is, before the sigmoid."""
     features: Tensor
-    """(B, FEATURES) for a distance between sets of clips."""
-    subject: Tensor
-    """(B, T, C) what the sprite looks like in each frame."""
+    """(B, 128) for a distance between sets of clips."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,14 +144,16 @@ class Judge(nn.Module):
         )
         self.action = nn.Sequential(nn.Linear(256, 64), nn.SiLU(), nn.Linear(64, 2))
 
-    def forward(self, frames: Tensor) -> Logits:
-        """Read clips (B, T, 3, H, W) in [0, 1]; T is LOOKS, or 1 where no order is needed."""
+    def watch(self, frames: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Look at each frame of clips (B, T, 3, H, W) in [0, 1] by itself, T any number.
+
+        Returns where the sprite is (B, T, 16, 16) before the sigmoid, what it looks like and what
+        the whole frame does, (B, T, C) each.
+        """
         count = frames.shape[1]
-        looks = (
-            functional.interpolate(frames.flatten(0, 1) * 2 - 1, size=(128, 128))
-            if frames.shape[-1] != 128
-            else frames.flatten(0, 1) * 2 - 1
-        )
+        looks = frames.flatten(0, 1) * 2 - 1
+        if looks.shape[-1] != SIDE:
+            looks = functional.interpolate(looks, size=(SIDE, SIDE), mode="bilinear")
         looks = looks.contiguous(memory_format=torch.channels_last)
         fine = self.fine(looks)
         coarse = self.coarse(fine)
@@ -162,9 +161,14 @@ class Judge(nn.Module):
         share = mask.sigmoid()
         weight = functional.adaptive_avg_pool2d(share[:, None], coarse.shape[-1])
         subject = (coarse * weight).sum((2, 3)) / weight.sum((2, 3)).clamp(min=1e-3)
-        subject = subject.float().unflatten(0, (-1, count))
-        around = coarse.mean((2, 3)).float().unflatten(0, (-1, count))
-        places = _geometry(share).unflatten(0, (-1, count))
+        found = (mask, subject.float(), coarse.mean((2, 3)).float())
+        seen, subjects, around = (part.unflatten(0, (-1, count)) for part in found)
+        return seen, subjects, around
+
+    def forward(self, frames: Tensor) -> Logits:
+        """Read clips (B, T, 3, H, W) in [0, 1]; T is LOOKS, or 1 where no order is needed."""
+        mask, subject, around = self.watch(frames)
+        places = _geometry(mask.flatten(0, 1).sigmoid()).unflatten(0, mask.shape[:2])
         track = self.track(_spread(places))
         poses = self.pose(_poses(subject, places))
         moved = torch.cat((poses.mean(2), poses.amax(2)), 1)
@@ -178,9 +182,8 @@ class Judge(nn.Module):
             path=self.path(track),
             size=self.size(track),
             action=self.action(moved),
-            mask=mask.unflatten(0, (-1, count)),
+            mask=mask,
             features=features.float(),
-            subject=subject,
         )
 
     @torch.no_grad()

@@ -89,12 +89,12 @@ def _paste(
             (middle[chosen] - span / 2).round() if in_windows else torch.zeros_like(middle[chosen])
             for middle in (x, y)
         )
-        source = sprites.levels[level][rows[chosen], loop.flatten()[chosen]].float().div_(255)
+        source = sprites.levels[level][rows[chosen], loop.flatten()[chosen]].float()
         scale = 2 / width[chosen, None]
         pixels = torch.arange(span, device=loop.device) + 0.5
         across = (pixels + (left - x[chosen])[:, None]) * scale * turns[chosen, None]
         down = (pixels + (top - y[chosen])[:, None]) * scale
-        windows = _sample(source, across, down)
+        windows = _sample(source, across, down).div_(255)
         if in_windows:
             corners = torch.stack((chosen, top.long(), left.long()), -1).tolist()
             for window, (index, row, column) in zip(windows, corners, strict=True):

@@ -11,6 +11,7 @@ from torch import Tensor
 from hummingbird_edge.distill.train.model import Model
 from hummingbird_edge.distill.train.sampling import generate
 from hummingbird_edge.distill.world.cartoons.judge import Judge, frechet_distance
+from hummingbird_edge.distill.world.cartoons.quality import assess
 from hummingbird_edge.distill.world.cartoons.render import render
 from hummingbird_edge.distill.world.cartoons.shots import World, describe
 from hummingbird_edge.distill.world.cartoons.sprites import Sprites
@@ -28,6 +29,8 @@ class Scores:
     clips: int
     accuracy: dict[str, float]
     """Attribute to its share right, in [0, 1]; `all` is noun, ground and path at once."""
+    quality: dict[str, float]
+    """Mean of each quality score over that of rendered clips of the same shots."""
     frechet: float
     """Distance to rendered clips of the same shots on the judge's features."""
     frames: NDArray[np.uint8]
@@ -50,6 +53,8 @@ def score_model(
     """Make one clip for each of `count` held-out shots and judge it."""
     rng, generator = random.Random(seed), torch.Generator().manual_seed(seed)
     right: dict[str, int] = {}
+    quality: dict[str, list[float]] = {}
+    reachable: dict[str, list[float]] = {}
     made_features: list[Tensor] = []
     true_features: list[Tensor] = []
     kept, asked = [], []
@@ -62,6 +67,10 @@ def score_model(
         made_features.append(looked.features.cpu())
         true = render(shots, world, sprites, generator).frames
         true_features.append(judge.look(true).features.cpu())
+        for name, value in assess(judge, frames).items():
+            quality.setdefault(name, []).append(value)
+        for name, value in assess(judge, true).items():
+            reachable.setdefault(name, []).append(value)
         for verdict, shot in zip(judge.verdicts(looked), shots, strict=True):
             for name, is_right in verdict.score(shot).items():
                 right[name] = right.get(name, 0) + is_right
@@ -70,4 +79,7 @@ def score_model(
             asked += captions
     distance = frechet_distance(torch.cat(made_features), torch.cat(true_features))
     accuracy = {name: round(hits / count, 4) for name, hits in right.items()}
-    return Scores(count, accuracy, distance, np.concatenate(kept)[:shown], tuple(asked[:shown]))
+    ratios = {name: round(sum(x) / sum(reachable[name]), 4) for name, x in quality.items()}
+    return Scores(
+        count, accuracy, ratios, distance, np.concatenate(kept)[:shown], tuple(asked[:shown])
+    )

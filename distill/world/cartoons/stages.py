@@ -280,7 +280,12 @@ def score(session: Session) -> None:
         model = Model.read(session.run / name).frozen(session.device)
         args = (model, judge, session.recipe.world, session.sprites, max(4, count))
         scores = score_model(*args)
-        figures[name] = {"clips": scores.clips, **scores.accuracy, "frechet": scores.frechet}
+        figures[name] = {
+            "clips": scores.clips,
+            **scores.accuracy,
+            **scores.quality,
+            "frechet": round(scores.frechet, 4),
+        }
         rows = [np.concatenate(list(clip[:: max(1, len(clip) // 8)]), 1) for clip in scores.frames]
         Image.fromarray(np.concatenate(rows)).save(session.run / f"{name}.png")
         text = "\n".join(scores.captions) + "\n"
