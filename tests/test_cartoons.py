@@ -1,15 +1,18 @@
 """The cartoons world: its catalog and captions, what is drawn, and training within a budget."""
 
 import dataclasses
+import io
 import random
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 from hummingbird_edge.distill.train.run import Run
-from hummingbird_edge.distill.world.cartoons import autoencoder, judging, quality
+from hummingbird_edge.distill.world.cartoons import autoencoder, delivery, judging, quality
 from hummingbird_edge.distill.world.cartoons.budget import (
     Schedule,
     TimedStage,
@@ -18,9 +21,14 @@ from hummingbird_edge.distill.world.cartoons.budget import (
     rate_at,
 )
 from hummingbird_edge.distill.world.cartoons.catalog import CATALOG, NOUNS, SPRITES_FOLDER
-from hummingbird_edge.distill.world.cartoons.curate_sprites import fit_frames
+from hummingbird_edge.distill.world.cartoons.curate_sprites import fit_frames, write_sprite
 from hummingbird_edge.distill.world.cartoons.delivery import pack, unpack
-from hummingbird_edge.distill.world.cartoons.judge import Judge, JudgeConfig, frechet_distance
+from hummingbird_edge.distill.world.cartoons.judge import (
+    Judge,
+    JudgeConfig,
+    Verdict,
+    frechet_distance,
+)
 from hummingbird_edge.distill.world.cartoons.recipe import RECIPE, RECIPES, TINY, Recipe
 from hummingbird_edge.distill.world.cartoons.render import render
 from hummingbird_edge.distill.world.cartoons.shots import (
@@ -45,6 +53,15 @@ from hummingbird_edge.runtime.errors import CheckpointError, RequestError
 
 FEW = ("cat", "rocket", "spider")
 WORLD = World(nouns=FEW, resolution=64)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Iterator[None]:
+    """Train as the commands do: two threads beside other work wait for each other."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
@@ -103,8 +120,6 @@ def test_a_sprite_that_is_missing_is_named(tmp_path: Path) -> None:
 
 
 def test_fitted_frames_share_one_box() -> None:
-    from PIL import Image
-
     frames = [Image.new("RGBA", (64, 64)) for _ in range(2)]
     frames[0].paste((255, 0, 0, 255), (10, 10, 20, 20))
     frames[1].paste((0, 0, 255, 255), (30, 10, 40, 20))
@@ -114,6 +129,23 @@ def test_fitted_frames_share_one_box() -> None:
     assert right is not None
     assert left[2] < right[0]  # what moved inside of the box still does
     assert (left[0] + right[2]) == pytest.approx(32, abs=2)
+
+
+def test_a_picture_becomes_a_sprite(tmp_path: Path) -> None:
+    frames = [Image.new("RGBA", (256, 256)) for _ in range(8)]
+    for index, frame in enumerate(frames):
+        frame.paste((255, 0, 0, 255), (10 * index, 50, 10 * index + 40, 90))
+    picture = io.BytesIO()
+    frames[0].save(picture, "WEBP", save_all=True, append_images=frames[1:], duration=42)
+    noun = dataclasses.replace(NOUNS["cat"], noun="red box")
+    write_sprite(noun, picture.getvalue(), tmp_path)
+    loop = read_frames(tmp_path / "red-box.webp")
+    boxes = [frame.getchannel("A").point(lambda a: 255 * (a > 127)).getbbox() for frame in loop]
+    assert len(boxes) == LOOP
+    lefts = [box[0] for box in boxes if box is not None]
+    assert lefts == sorted(lefts)
+    assert lefts[0] < 6
+    assert lefts[-1] > 70
 
 
 def test_dark_sprites_stay_off_dark_grounds_and_combinations_are_held_out() -> None:
@@ -361,8 +393,6 @@ def test_a_judge_reads_its_own_labels_and_learns(sprites: Sprites) -> None:
 
 
 def test_a_verdict_is_scored_by_attribute() -> None:
-    from hummingbird_edge.distill.world.cartoons.judge import Verdict
-
     score = Verdict(shot("cat", "left"), is_acting=True).score(shot("cat", "right"))
     assert score == {
         "noun": True,
@@ -436,8 +466,6 @@ def test_temporal_layers_start_as_identities() -> None:
 
 
 def test_carried_weights_come_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from hummingbird_edge.distill.world.cartoons import delivery
-
     monkeypatch.setattr(delivery, "MAX_BYTES", 3000)
     torch.manual_seed(0)
     average = {f"layer{i}": torch.randn(20, 40) for i in range(4)}

@@ -21,7 +21,7 @@ from PIL import Image, ImageDraw
 from hummingbird_edge.distill.world.cartoons.catalog import CATALOG, SPRITES_FOLDER, Noun
 from hummingbird_edge.distill.world.cartoons.sprites import FRAME_MS, LOOP, read_frames
 
-__all__ = ["SIDE", "fit_frames", "main", "sample_loop"]
+__all__ = ["SIDE", "fit_frames", "main", "sample_loop", "write_sprite"]
 
 SIDE = 128
 """Pixels of a sprite's side."""

@@ -17,6 +17,7 @@ from hummingbird_edge.distill.world.cartoons.shots import Shot, World
 __all__ = ["ATTRIBUTES", "Judge", "JudgeConfig", "Logits", "Verdict", "frechet_distance"]
 
 ATTRIBUTES = ("noun", "ground", "path", "size", "action")
+"""What a judge names; all but the last are a shot's."""
 LOOKS = 8
 """Frames of a clip that the judge looks at, evenly spaced."""
 SIDE = 128
@@ -67,8 +68,8 @@ class Verdict:
 
     def score(self, shot: Shot) -> dict[str, bool]:
         """Compare with what a caption asked for: each of ATTRIBUTES, and three at once."""
-        names = ("noun", "ground", "path", "size")
-        right = {name: getattr(self.shot, name) == getattr(shot, name) for name in names}
+        said = ATTRIBUTES[:-1]
+        right = {name: getattr(self.shot, name) == getattr(shot, name) for name in said}
         right["action"] = self.is_acting
         return {**right, "all": right["noun"] and right["ground"] and right["path"]}
 
