@@ -179,6 +179,13 @@ def test_captions_use_known_words_and_many_wordings() -> None:
     assert all(any(f"{word} " in f"{text} " for word in SIZES["small"]) for text in texts)
 
 
+def test_captions_fit_the_text_encoder(tmp_path: Path) -> None:
+    rng, tokenizer = random.Random(0), RECIPE.tokenizer(tmp_path)
+    captions = [describe(World().draw(rng), rng) for _ in range(300)]
+    assert max(int((tokenizer(text).ids != 0).sum()) for text in captions) <= 26
+    assert len({tuple(tokenizer(text).ids) for text in captions}) == len(set(captions))
+
+
 def test_a_plural_and_a_vowel_get_their_article() -> None:
     rng = random.Random(0)
     texts = [describe(shot("elephant"), rng) for _ in range(200)]

@@ -30,7 +30,7 @@ READING_SHARE = 0.03
 FRAMES_SHARE = 0.45
 """Share of the time that has passed when clips begin."""
 READING_WEIGHT = 0.05
-QUESTIONS = 64
+QUESTIONS = 16
 """Captions a step that are read."""
 DROPPED_CAPTIONS = 0.1
 FIRST_SHARE = 0.25
