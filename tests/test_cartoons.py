@@ -29,8 +29,10 @@ from hummingbird_edge.distill.world.cartoons.judge import (
     Verdict,
     frechet_distance,
 )
+from hummingbird_edge.distill.world.cartoons.pool import draw_clips, read_shots, write_shots
 from hummingbird_edge.distill.world.cartoons.recipe import RECIPE, RECIPES, TINY, Recipe
 from hummingbird_edge.distill.world.cartoons.render import render
+from hummingbird_edge.distill.world.cartoons.reward import JudgeReward
 from hummingbird_edge.distill.world.cartoons.shots import (
     DARK_GROUNDS,
     GROUNDS,
@@ -397,6 +399,34 @@ def test_a_judge_reads_its_own_labels_and_learns(sprites: Sprites) -> None:
         "path": list(PATHS).index("left"),
         "size": list(SIZES).index("small"),
     }
+
+
+def test_a_reward_prefers_what_was_asked_for(sprites: Sprites) -> None:
+    torch.manual_seed(0)
+    judge = Judge(JudgeConfig.of(WORLD)).eval().requires_grad_(False)
+    right, wrong = shot("cat", "left"), shot("rocket", "rising", "small", "sea")
+    frames = render([right], WORLD, sprites, generator()).frames.requires_grad_(True)
+    with torch.no_grad():  # a judge that says what is right
+        for name, label in judge.labels([right]).items():
+            getattr(judge, name).bias[int(label)] += 3
+    reward = JudgeReward(judge, {"right": right, "wrong": wrong})
+    first, second = reward(frames, ["right"]), reward(frames, ["wrong"])
+    assert first.shape == (1,)
+    assert first > second
+    first.sum().backward()
+    assert frames.grad is not None
+    assert frames.grad.abs().sum() > 0
+
+
+def test_a_pool_knows_what_its_captions_ask_for(sprites: Sprites, tmp_path: Path) -> None:
+    world = dataclasses.replace(WORLD, resolution=32, frames=2)
+    vae = VAE(TINY.teacher.vae).eval()
+    clips, shots = draw_clips(vae, world, sprites, 5, 60, 0)
+    assert clips.latents.shape == (5, TINY.teacher.vae.latent_channels, 2, 8, 8)
+    assert clips.latents.float().std() == pytest.approx(1, abs=0.05)
+    assert not any(map(is_held_out, shots))
+    write_shots(shots, tmp_path / "shots.json")
+    assert read_shots(clips, tmp_path / "shots.json")[clips.captions[3][0]] == shots[3]
 
 
 def test_a_verdict_is_scored_by_attribute() -> None:

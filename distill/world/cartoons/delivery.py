@@ -16,7 +16,7 @@ from hummingbird_edge.runtime.errors import CheckpointError, OutputError
 
 __all__ = ["CARRIED", "pack", "unpack"]
 
-CARRIED = ("vae", "judge", "teacher", "consistency", "decoder")
+CARRIED = ("vae", "judge", "critic", "teacher", "consistency", "decoder")
 """Stages whose weights later ones or other machines go on from."""
 MAX_BYTES = 16 * 2**20 - 2**16
 """Of one file, its header left out."""

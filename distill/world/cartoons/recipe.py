@@ -41,6 +41,8 @@ class Recipe:
     """Clips encoded at most."""
     matching: MatchingRecipe
     consistency: ConsistencyRecipe
+    reward_weight: float
+    """Of the critic, beside consistency."""
     guidance: float
     """The teacher's default w, and the student's."""
 
@@ -97,10 +99,11 @@ RECIPE = Recipe(
         defaults=Defaults(frames=16, width=128, height=128, steps=50, guidance=2.0, fps=8),
     ),
     plans={
-        "vae": StagePlan(0.22, 8, 192, Schedule(peak_rate=1e-3, decay=0.998)),
-        "judge": StagePlan(0.10, 8, 64, Schedule(1.5e-3, decay=0.998, weight_decay=0.01)),
+        "vae": StagePlan(0.20, 8, 192, Schedule(peak_rate=1e-3, decay=0.998)),
+        "judge": StagePlan(0.08, 8, 64, Schedule(1.5e-3, decay=0.998, weight_decay=0.01)),
+        "critic": StagePlan(0.06, 8, 64, Schedule(1.5e-3, decay=0.998, weight_decay=0.01)),
         "clips": StagePlan(0.05),
-        "teacher": StagePlan(0.38, 4, 48, Schedule(5e-4, decay=0.999, weight_decay=0.01)),
+        "teacher": StagePlan(0.36, 4, 48, Schedule(5e-4, decay=0.999, weight_decay=0.01)),
         "matching": StagePlan(0.07, 4, 32, Schedule(3e-4, decay=0.99, weight_decay=0.01)),
         "consistency": StagePlan(0.14, 4, 24, Schedule(2e-4, decay=0.99, weight_decay=0.01)),
         "decoder": StagePlan(0.04, 4, 96, Schedule(5e-4, decay=0.99)),
@@ -110,6 +113,7 @@ RECIPE = Recipe(
     consistency=ConsistencyRecipe(
         guidance=(1.5, 3.0), task_weight=0.5, first_share=0.35, simulated_share=0.5
     ),
+    reward_weight=0.02,
     guidance=2.0,
 )
 FORTY = (

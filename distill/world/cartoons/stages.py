@@ -2,17 +2,19 @@
 
 vae           RUN/vae.pt               the autoencoder
 judge         RUN/judge.pt             reads clips, rendered and reconstructed
-clips         RUN/clips.safetensors    the world's clips, encoded
+critic        RUN/critic.pt            another judge: one rewards, the other scores
+clips         RUN/clips.safetensors    the world's clips, encoded; RUN/shots.json says what they show
 teacher       RUN/teacher/             reads, then paints frames, then moves them
 matching      RUN/matched/             the pruned U-Net does as the teacher does
-consistency   RUN/student/             four steps
+consistency   RUN/distilled/           four steps
+decoder       RUN/student/             the VAE's decoder, on latents that are a little off
 measure       RUN/measured.json        VAE and judge on held-out clips
 score         RUN/scores.json          what the judge says of student and teacher, with pictures
 """
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,104 +29,30 @@ from hummingbird_edge.distill.train.diffusion import Diffusion
 from hummingbird_edge.distill.train.matching import MatchingStage
 from hummingbird_edge.distill.train.model import Model
 from hummingbird_edge.distill.train.prune import Probe, importance, plan_pruning, prune
+from hummingbird_edge.distill.train.reward import Reward
 from hummingbird_edge.distill.train.run import Run
-from hummingbird_edge.distill.train.training import Stage
 from hummingbird_edge.distill.world.cartoons.autoencoder import (
     DecoderStage,
     FrameStage,
     measure_vae,
 )
-from hummingbird_edge.distill.world.cartoons.budget import fit_budget, is_first, wait
+from hummingbird_edge.distill.world.cartoons.budget import is_first, wait
 from hummingbird_edge.distill.world.cartoons.judge import Judge, JudgeConfig
 from hummingbird_edge.distill.world.cartoons.judging import JudgeStage, measure_judge
-from hummingbird_edge.distill.world.cartoons.pool import draw_clips
-from hummingbird_edge.distill.world.cartoons.recipe import Recipe
+from hummingbird_edge.distill.world.cartoons.pool import draw_clips, read_shots, write_shots
+from hummingbird_edge.distill.world.cartoons.reward import JudgeReward
 from hummingbird_edge.distill.world.cartoons.scoring import score_model
-from hummingbird_edge.distill.world.cartoons.sprites import Sprites
+from hummingbird_edge.distill.world.cartoons.session import Session, Weights
 from hummingbird_edge.distill.world.cartoons.teacher import TeacherStage
-from hummingbird_edge.export.models.config import ModelConfig, VAEConfig
+from hummingbird_edge.export.models.config import ModelConfig
 from hummingbird_edge.export.models.text_encoder import TextEncoder
 from hummingbird_edge.export.models.unet import UNet
 from hummingbird_edge.export.models.vae import VAE
-from hummingbird_edge.runtime.errors import RequestError
 
-__all__ = ["STAGES", "Session"]
-
-Weights = Mapping[str, torch.Tensor]
+__all__ = ["STAGES"]
 
 PROBED = 2
 """Clips on which the teacher's blocks are measured."""
-
-
-@dataclass(frozen=True, slots=True)
-class Session:
-    """One run of the recipe on one device."""
-
-    run: Path
-    recipe: Recipe
-    sprites: Sprites
-    device: torch.device
-    seed: int
-    budgets: Mapping[str, float]
-    """Seconds of each stage that is run."""
-    scored: int = 100
-    """Held-out shots that the student is scored on."""
-
-    def batch(self, stage: str) -> int:
-        """Return how many clips a step of `stage` has on this device."""
-        plan = self.recipe.plans[stage]
-        return plan.gpu_batch if self.device.type == "cuda" else plan.cpu_batch
-
-    def fit(
-        self,
-        name: str,
-        stage: Stage[Any],
-        config: Mapping[str, object],
-        measure: Callable[[Weights], Mapping[str, float]] | None = None,
-    ) -> dict[str, torch.Tensor]:
-        """Train one stage for its share of the time; returns its averaged weights."""
-        schedule = self.recipe.plans[name].schedule
-        run = Run(self.run, name, is_first())
-        return fit_budget(run, stage, schedule, self.budgets[name], self.seed, measure, config)
-
-    def has(self, stage: str) -> bool:
-        """Tell whether a stage has left a checkpoint."""
-        return Run(self.run, stage).checkpoint_path.exists()
-
-    def state(self, stage: str) -> dict[str, Any]:
-        """Return the checkpoint of a stage; raises RequestError where there is none."""
-        state = Run(self.run, stage).load()
-        if state is None:
-            raise RequestError(f"{self.run} has no {stage} yet: run that stage first")
-        return state
-
-    def vae(self) -> VAE:
-        """Return the run's trained VAE, frozen."""
-        state = self.state("vae")
-        vae = VAE(VAEConfig(**state["config"])).to(self.device)
-        vae.load_state_dict(state["average"])
-        vae.eval().requires_grad_(False)
-        return vae.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-
-    def judge(self) -> Judge:
-        """Return the run's trained judge, frozen."""
-        state = self.state("judge")
-        judge = Judge(JudgeConfig(**state["config"])).to(self.device)
-        judge.load_state_dict(state["average"])
-        return judge.eval().requires_grad_(False)
-
-    def clips(self) -> Clips:
-        """Read the run's encoded clips; raises RequestError where there are none."""
-        path = self.run / "clips.safetensors"
-        if not path.exists():
-            raise RequestError(f"{self.run} has no encoded clips yet: run the stage clips first")
-        return Clips.read(path)
-
-    def write(self, model: Model, folder: str) -> None:
-        """Write a model folder once, and let every process wait for it."""
-        if is_first():
-            model.write(self.run / folder)
-        wait()
 
 
 def train_vae(session: Session) -> None:
@@ -141,7 +69,16 @@ def train_vae(session: Session) -> None:
 
 
 def train_judge(session: Session) -> None:
-    """Train the judge, on reconstructions of the VAE too where the run has one."""
+    """Train the judge that scores, on reconstructions of the VAE too where the run has one."""
+    _train_judge(session, "judge", session.seed)
+
+
+def train_critic(session: Session) -> None:
+    """Train another judge, from another seed, to reward."""
+    _train_judge(session, "critic", session.seed + 1)
+
+
+def _train_judge(session: Session, name: str, seed: int) -> None:
     world = session.recipe.world
     config = JudgeConfig.of(world)
 
@@ -151,8 +88,9 @@ def train_judge(session: Session) -> None:
         return measure_judge(judge.eval(), world, session.sprites, count=96)
 
     vae = session.vae() if session.has("vae") else None
-    args = (world, session.sprites, session.batch("judge"), vae)
-    session.fit("judge", JudgeStage(Judge(config), *args), asdict(config), watch)
+    torch.manual_seed(seed)
+    stage = JudgeStage(Judge(config), world, session.sprites, session.batch(name), vae)
+    replace(session, seed=seed).fit(name, stage, asdict(config), watch)
 
 
 def make_clips(session: Session) -> None:
@@ -163,7 +101,9 @@ def make_clips(session: Session) -> None:
         factor = teacher["config"]["vae"]["scaling_factor"] if teacher is not None else None
         recipe, seconds = session.recipe, session.budgets["clips"]
         args = (session.vae(), recipe.world, session.sprites, recipe.clips, seconds, session.seed)
-        draw_clips(*args, factor).write(path)
+        clips, shots = draw_clips(*args, factor)
+        write_shots(shots, session.run / "shots.json")
+        clips.write(path)
     wait()
 
 
@@ -225,8 +165,12 @@ def train_consistency(session: Session) -> None:
     known = Run(session.run, "consistency").load()
     student = Model.read(session.run / "matched") if known is None else _student(known, teacher)
     batch = session.batch("consistency")
+    rewards: dict[str, tuple[float, Reward]] = {}
+    if session.has("critic"):
+        shots = read_shots(clips, session.run / "shots.json")
+        rewards["critic"] = (recipe.reward_weight, JudgeReward(session.judge("critic"), shots))
     stage = ConsistencyStage(
-        teacher, student.unet, clips, {}, recipe.consistency, batch, session.device
+        teacher, student.unet, clips, rewards, recipe.consistency, batch, session.device
     )
     weights = session.fit("consistency", stage, student.config.to_dict())
     session.write(student.with_unet(student.config, weights), "distilled")
@@ -296,6 +240,7 @@ def score(session: Session) -> None:
 STAGES: Mapping[str, Callable[[Session], None]] = {
     "vae": train_vae,
     "judge": train_judge,
+    "critic": train_critic,
     "clips": make_clips,
     "teacher": train_teacher,
     "matching": train_matching,

@@ -24,8 +24,9 @@ from hummingbird_edge.distill.world.cartoons.budget import (
 )
 from hummingbird_edge.distill.world.cartoons.delivery import pack, unpack
 from hummingbird_edge.distill.world.cartoons.recipe import RECIPES, Recipe
+from hummingbird_edge.distill.world.cartoons.session import Session
 from hummingbird_edge.distill.world.cartoons.sprites import Sprites
-from hummingbird_edge.distill.world.cartoons.stages import STAGES, Session
+from hummingbird_edge.distill.world.cartoons.stages import STAGES
 from hummingbird_edge.runtime.errors import HummingbirdError, RequestError
 
 __all__ = ["main", "share_out"]
