@@ -3,7 +3,7 @@
 vae           RUN/vae.pt               the autoencoder
 judge         RUN/judge.pt             reads clips, rendered and reconstructed
 critic        RUN/critic.pt            another judge: one rewards, the other scores
-clips         RUN/clips.safetensors    the world's clips, encoded; RUN/shots.json says what they show
+clips         RUN/clips.safetensors    encoded clips, and RUN/shots.json: what each of them shows
 teacher       RUN/teacher/             reads, then paints frames, then moves them
 matching      RUN/matched/             the pruned U-Net does as the teacher does
 consistency   RUN/distilled/           four steps
