@@ -48,7 +48,9 @@ def stillness(frames: Tensor, share: Tensor) -> float:
     near = functional.max_pool2d(share, 3, stride=1, padding=1)
     ground = functional.interpolate((near < MIN_SHARE).float(), size=frames.shape[-2:])
     still = ground[:, 1:] * ground[:, :-1]
-    change = (frames.diff(dim=1).abs().mean(2) * still).sum() / still.sum().clamp(min=1)
+    if not still.any():
+        return 0.0
+    change = (frames.diff(dim=1).abs().mean(2) * still).sum() / still.sum()
     return max(0.0, 1 - float(change) / FLICKER_SCALE)
 
 
