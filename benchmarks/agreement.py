@@ -65,10 +65,10 @@ def pytorch_latents(bundle: Bundle, checkpoint: str | None) -> Callable[[Request
 
     weights = CheckpointWeights(read_checkpoint(checkpoint)) if checkpoint else RandomWeights()
     text, unet = (weights.load(name, config_of(bundle)).eval() for name in ("text_encoder", "unet"))
-    if bundle.manifest.stages["unet"]["variants"][0]["storage"] == "float16":
+    if bundle.manifest.stage("unet").variants[0].storage == "float16":
         round_to_float16(text)
         round_to_float16(unet)
-    tokens = TextToVideo(bundle, "cpu").tokens
+    tokens = TextToVideo(bundle, device="cpu").tokenizer
     guidance_width = bundle.manifest.model.guidance_width
     if guidance_width is None:
         raise RequestError(f"{bundle.manifest.name} has no guidance embedding: give another bundle")
@@ -98,7 +98,9 @@ def compare(bundle: Bundle, backend: Backend, truths: dict[Request, Latents]) ->
     """Return how near a device's latents are to those of PyTorch, a figure a prompt."""
     ratios = list[float]()
     try:
-        pipeline = TextToVideo(bundle, backend.device.name, f"unet={backend.precision}")
+        pipeline = TextToVideo(
+            bundle, device=backend.device.name, precision=f"unet={backend.precision}"
+        )
         for request, truth in truths.items():
             latents = last_latents(pipeline, request)
             ratios.append(round(min(snr_db(latents, truth), 200.0), 1))
@@ -157,7 +159,7 @@ def main(
         make = pytorch_latents(subject, checkpoint)
         truths = {request: make(request) for request in requests}
         ledger = Ledger("agreement", subject, output)
-        for backend in backends_here("unet", subject.manifest.precisions("unet")):
+        for backend in backends_here("unet", subject.manifest.stage("unet").precisions):
             ledger.add(compare(subject, backend, truths))
     ledger.publish(ledger.rows, table(ledger.rows), lambda axes: draw_agreement(axes, ledger.rows))
 

@@ -34,7 +34,6 @@ from hummingbird_edge.runtime.bundle.bundle import Bundle
 from hummingbird_edge.runtime.command import require_modules, run_command
 from hummingbird_edge.runtime.devices.device import Device
 from hummingbird_edge.runtime.errors import RequestError
-from hummingbird_edge.runtime.pipeline import TextToVideo
 from hummingbird_edge.runtime.request import Request
 
 if TYPE_CHECKING:
@@ -70,7 +69,7 @@ def measure_stage(task: Eager) -> Row:
     from hummingbird_edge.benchmarks.lib.eager import eager_run, random_module
     from hummingbird_edge.runtime.placement.trial import example_inputs
 
-    arrays = example_inputs(Bundle.open(task.bundle).manifest.model, task.stage, task.sizes)
+    arrays = example_inputs(Bundle.open(task.bundle).manifest, task.stage, task.sizes)
     module = random_module(task.config, task.stage, half_stored=False)
     _, seconds = timed(eager_run(module, arrays), task.runs)
     measures = {f"{task.stage}_run_s": seconds[1:], "peak_mib": (peak_mib(),)}
@@ -89,7 +88,7 @@ def eager_tasks(
 ) -> Iterator[Eager]:
     """Yield the stages of a model in PyTorch; `passes` of the U-Net, guided or not."""
     steps = request.steps if passes == request.steps else TEACHER_STEPS
-    for stage, sizes in TextToVideo(bundle, "cpu").stage_sizes(request).items():
+    for stage, sizes in request.stage_sizes(bundle.manifest).items():
         frames = -(-request.frames // sizes.get("frames", 1))
         times = {"text_encoder": -(-passes // steps), "unet": passes}.get(stage, frames)
         yield Eager(name, stage, config, bundle.folder, sizes, times, runs)

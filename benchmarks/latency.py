@@ -43,8 +43,8 @@ from hummingbird_edge.benchmarks.lib.video import (
 )
 from hummingbird_edge.runtime.bundle.manifest import MIN_PSNR_DB
 from hummingbird_edge.runtime.command import require_modules, run_command
-from hummingbird_edge.runtime.devices.backend import PRECISIONS
 from hummingbird_edge.runtime.devices.cpu import usable_cores
+from hummingbird_edge.runtime.devices.precision import Precision
 from hummingbird_edge.runtime.errors import RequestError
 
 if TYPE_CHECKING:
@@ -170,8 +170,9 @@ def require_threads(threads: int | None) -> None:
 def require_precisions(precisions: list[str]) -> None:
     """Raise RequestError for a name that is no precision."""
     for name in precisions:
-        if name not in (*PRECISIONS, "all"):
-            names = ", ".join((*PRECISIONS, "all"))
+        known = ("auto", *Precision, "all")
+        if name not in known:
+            names = ", ".join(map(str, known))
             raise RequestError(f"there is no precision {name!r}: choose from {names}")
 
 

@@ -41,9 +41,8 @@ from hummingbird_edge.benchmarks.lib.video import request_for
 from hummingbird_edge.runtime.bundle.bundle import BUILTIN, Bundle
 from hummingbird_edge.runtime.command import require_modules, run_command
 from hummingbird_edge.runtime.devices.backend import Backend
-from hummingbird_edge.runtime.engines.session import open_session
+from hummingbird_edge.runtime.engines.loading import open_session
 from hummingbird_edge.runtime.errors import HummingbirdError, RequestError
-from hummingbird_edge.runtime.pipeline import TextToVideo
 from hummingbird_edge.runtime.placement.trial import snr_db
 
 if TYPE_CHECKING:
@@ -272,7 +271,7 @@ def base_task(
         raise RequestError(f"{bundle.manifest.name} has no stage {stage!r}: choose from {known}")
     decoder = "tiny" if stage == "tiny_decoder" else "full"
     request = request_for(bundle, decoder, size, frames)
-    sizes = TextToVideo(bundle, "cpu").stage_sizes(request).get(stage)
+    sizes = request.stage_sizes(bundle.manifest).get(stage)
     if sizes is None:
         raise RequestError(f"{stage} makes no videos: choose from {', '.join(STAGES)}")
     return Task(EAGER, bundle.folder, stage, sizes, runs, folder, size=size_of(request))
@@ -284,7 +283,7 @@ def tasks(base: Task, quantized: Bundle | None) -> Iterator[Task]:
         if way != OURS:
             yield replace(base, way=way)
     for bundle in filter(None, (Bundle.open(base.bundle), quantized)):
-        for backend in backends_here(base.stage, bundle.manifest.precisions(base.stage)):
+        for backend in backends_here(base.stage, bundle.manifest.stage(base.stage).precisions):
             if bundle is not quantized or backend.precision == "int8":
                 title = f"{OURS}, {backend}"
                 own = replace(base, way=OURS, bundle=bundle.folder, title=title)

@@ -34,7 +34,7 @@ from hummingbird_edge.runtime.bundle.bundle import BUILTIN, Bundle
 from hummingbird_edge.runtime.command import require_modules, run_command
 from hummingbird_edge.runtime.devices.backend import Backend
 from hummingbird_edge.runtime.devices.device import Device
-from hummingbird_edge.runtime.engines.session import open_session
+from hummingbird_edge.runtime.engines.loading import open_session
 from hummingbird_edge.runtime.request import Request
 from hummingbird_edge.runtime.result import to_pixels
 
@@ -73,7 +73,7 @@ class Bench:
 
     def networks(self, bundle: Bundle, device: str, precision: str) -> tuple[Run, Run]:
         """Return U-Net and decoder of a bundle, as the runtime loads them."""
-        backend = Backend(Device.parse(device), precision)
+        backend = Backend.parse(device, precision)
         frames, height, width = self.plan[0].latent_shape(self.bundle.manifest)[2:]
         sizes = {"frames": frames, "height": height, "width": width}
         unet, vae = (
@@ -190,7 +190,7 @@ def onnxruntime_networks(
         inputs = {value.name for value in ir.load(prepared).graph.inputs}
         rows = ({name: row[name] for name in row if name in inputs} for row in data[stage])
         quantize_static(str(prepared), str(small), Reader(iter(rows)), **options)
-        return open_session(small, Backend(Device.parse("cpu"))).run
+        return open_session(small, Backend.parse("cpu")).run
 
     unet, vae = (network(stage) for stage in STAGES)
     return unet, vae
@@ -234,12 +234,17 @@ def table(rows: list[Row], videos: int, captions: int) -> str:
 
 def measure(bench: Bench, ledger: Ledger, folder: Path) -> None:
     """Quantize the built-in model in every way, and measure each."""
-    from hummingbird_edge.export.precision import graphs_for
-    from hummingbird_edge.export.quantized import QuantizationPlan, quantize_bundle
+    from hummingbird_edge.quantize import quantize_bundle
 
     texts = bench.prompts[: bench.calibration]
-    plan = QuantizationPlan(graphs_for("fp16+int8"), texts, bench.calibration, held_out=0)
-    quantize_bundle(bench.bundle.folder, folder / "ours", plan, lambda _: None, force=False)
+    quantize_bundle(
+        bench.bundle.folder,
+        folder / "ours",
+        precision="fp32+fp16+int8",
+        prompts=texts,
+        calibration=bench.calibration,
+        held_out=0,
+    )
     ours, data = Bundle.open(folder / "ours"), bench.calibration_data()
     seconds = bench.make(*bench.networks(bench.bundle, "cpu", "fp32"), bench.videos)[1]
     exact = {"all_right": (bench.accuracy(bench.references),), "video_s": seconds}

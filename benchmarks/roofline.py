@@ -40,8 +40,8 @@ from hummingbird_edge.runtime.bundle.bundle import Bundle
 from hummingbird_edge.runtime.command import require_modules, run_command
 from hummingbird_edge.runtime.devices.backend import Backend
 from hummingbird_edge.runtime.devices.cpu import usable_cores
-from hummingbird_edge.runtime.engines.session import open_session
-from hummingbird_edge.runtime.pipeline import TextToVideo
+from hummingbird_edge.runtime.devices.precision import Precision
+from hummingbird_edge.runtime.engines.loading import open_session
 from hummingbird_edge.runtime.placement.trial import run_trial
 from hummingbird_edge.runtime.request import Request
 
@@ -84,7 +84,7 @@ def measure(task: Task) -> Row:
         rate = product_rate(task.backend)
     trial = run_trial(bundle, task.stage, task.backend, task.sizes, None, task.runs, enough_s=1e9)
     # The graph without a device's own operators, which have other shapes.
-    graph = bundle.graph(task.stage, None, bundle.manifest.precisions(task.stage)[0])
+    graph = bundle.graph(task.stage, None, bundle.manifest.stage(task.stage).precisions[0])
     work, width = work_of(graph, task.sizes), WIDTHS[task.backend.precision]
     measures = {
         "run_s": trial.seconds,
@@ -103,7 +103,7 @@ def arithmetic(task: Task) -> Backend:
     if task.backend.precision != "int8":
         return task.backend
     text = task.stage == "text_encoder"
-    return replace(task.backend, precision="fp32" if text else task.backend.device.precisions()[0])
+    return replace(task.backend, precision=Precision.FP32 if text else task.backend.arithmetic)
 
 
 def product_rate(backend: Backend) -> float:
@@ -193,9 +193,9 @@ def with_floor(row: Row, bytes_s: float | None) -> Row:
 
 def tasks(bundle: Bundle, request: Request, runs: int) -> Iterator[Task]:
     """Yield every stage on every device that works here in every precision it has."""
-    for stage, sizes in TextToVideo(bundle, "cpu").stage_sizes(request).items():
-        for backend in backends_here(stage, bundle.manifest.precisions(stage)):
-            yield Task(bundle.folder, stage, sizes, backend, runs, size_of(request))
+    for stage, sizes in request.stage_sizes(bundle.manifest).items():
+        for backend in backends_here(stage, bundle.manifest.stage(stage).precisions):
+            yield Task(bundle.folder, stage, dict(sizes), backend, runs, size_of(request))
 
 
 def table(rows: list[Row]) -> str:

@@ -237,18 +237,26 @@ def quantize(
     require_modules("quantize", "onnx", "onnx_ir", "skimage", "matplotlib")
     from hummingbird_edge.distill.quantized import judged_captions
     from hummingbird_edge.distill.recipe import BUILTIN_RECIPE as RECIPE
-    from hummingbird_edge.export.precision import graphs_for
-    from hummingbird_edge.export.quantized import QuantizationPlan, quantize_bundle
+    from hummingbird_edge.quantize import quantize_bundle
     from hummingbird_edge.runtime.bundle.bundle import BUILTIN, Bundle
 
     source, world = bundle or BUILTIN, RECIPE.world
     others, judge = judged_captions(
         Bundle.open(source).manifest, world, captions, calibration + held_out, seed
     )
-    plan = QuantizationPlan(
-        graphs_for(precision), others, calibration, held_out, min_psnr, seed=seed
+    quantize_bundle(
+        source,
+        output,
+        precision=precision,
+        prompts=others,
+        calibration=calibration,
+        held_out=held_out,
+        min_psnr=min_psnr,
+        seed=seed,
+        judge=judge,
+        notify=typer.echo,
+        force=force,
     )
-    quantize_bundle(source, output, plan, typer.echo, force, judge)
     typer.echo(output)
 
 

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from hummingbird_edge.distill.score import FIRST_SEED, score_clips, unseen_captions
 from hummingbird_edge.distill.world.shapes import World
-from hummingbird_edge.export.quantized import Judge
+from hummingbird_edge.quantize.bundle import Judge
 from hummingbird_edge.runtime.bundle.manifest import Manifest
 from hummingbird_edge.runtime.request import Request
 

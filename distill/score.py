@@ -15,8 +15,8 @@ from hummingbird_edge.distill.world.render import render
 from hummingbird_edge.distill.world.shapes import Scene, World, sample_held_out
 from hummingbird_edge.runtime.bundle.bundle import Bundle
 from hummingbird_edge.runtime.devices.backend import Backend
-from hummingbird_edge.runtime.devices.device import Device
-from hummingbird_edge.runtime.engines.session import Session, open_session
+from hummingbird_edge.runtime.engines.loading import open_session
+from hummingbird_edge.runtime.engines.session import Session
 from hummingbird_edge.runtime.pipeline import TextToVideo
 
 __all__ = ["Scores", "judge_the_judge", "score_clips", "score_pipeline", "unseen_captions"]
@@ -104,7 +104,7 @@ def judge_the_judge(bundle: Bundle, world: World, count: int, seed: int) -> dict
     rng = random.Random(seed)
     scenes = [world.draw(rng) for _ in range(count)]
     clips = rendered(scenes, world)
-    cpu = Backend(Device.parse("cpu"))
+    cpu = Backend.parse("cpu")
     encoder, decoder = (
         open_session(bundle.graph(stage), cpu) for stage in ("vae_encoder", "vae_decoder")
     )

@@ -14,8 +14,7 @@ from torch import nn
 from hummingbird_edge.export.models.config import ModelConfig
 from hummingbird_edge.export.stage import Stage
 from hummingbird_edge.runtime.devices.backend import Backend
-from hummingbird_edge.runtime.devices.device import Device
-from hummingbird_edge.runtime.engines.session import open_session
+from hummingbird_edge.runtime.engines.loading import open_session
 from hummingbird_edge.runtime.errors import CheckpointError
 
 __all__ = ["Agreement", "assert_close", "compare", "reference_outputs"]
@@ -60,9 +59,7 @@ def compare(
     references: list[NDArray[np.float64]], stage: Stage, config: ModelConfig, graph: Path
 ) -> Agreement:
     """Run the graph on the inputs of `references`; raises CheckpointError where it differs."""
-    return assert_close(
-        references, stage, config, open_session(graph, Backend(Device.parse("cpu"))).run
-    )
+    return assert_close(references, stage, config, open_session(graph, Backend.parse("cpu")).run)
 
 
 def assert_close(

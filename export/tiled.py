@@ -13,15 +13,14 @@ from numpy.typing import NDArray
 from torch import nn
 
 from hummingbird_edge.export.agreement import Agreement, assert_close
-from hummingbird_edge.export.graph import GRAPH, export_graph
+from hummingbird_edge.export.graph import export_graph
 from hummingbird_edge.export.models.config import ModelConfig
 from hummingbird_edge.export.models.vae import VAE, VAEDecoderHead, VAEDecoderTail
 from hummingbird_edge.export.stage import STAGES, Stage
-from hummingbird_edge.export.variant import VARIANTS, save_variant
+from hummingbird_edge.kernels.variant import GRAPH, VARIANTS, save_variant
 from hummingbird_edge.quantize.storage import store_as_float16
 from hummingbird_edge.runtime.devices.backend import Backend
-from hummingbird_edge.runtime.devices.device import Device
-from hummingbird_edge.runtime.engines.session import open_session
+from hummingbird_edge.runtime.engines.loading import open_session
 from hummingbird_edge.runtime.engines.tiles import Tiles, decode_tiled
 from hummingbird_edge.runtime.errors import RequestError
 
@@ -150,7 +149,7 @@ def _check(
     expected: list[NDArray[np.float64]], config: ModelConfig, layers: int, graph: Path
 ) -> Agreement:
     """Hold the head `graph` and the tail, on one tile as large as the picture, to the decoder."""
-    cpu, groups = Backend(Device.parse("cpu")), config.vae.groups
+    cpu, groups = Backend.parse("cpu"), config.vae.groups
     head, tail = (open_session(path, cpu) for path in (graph, graph.parent / TAIL))
 
     def run(inputs: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:

@@ -30,9 +30,8 @@ from hummingbird_edge.quantize.sensitivity import Noise, add_twins
 from hummingbird_edge.quantize.trajectory import Run, decode, walk
 from hummingbird_edge.runtime.bundle.bundle import Bundle
 from hummingbird_edge.runtime.devices.backend import Backend
-from hummingbird_edge.runtime.devices.device import Device
 from hummingbird_edge.runtime.devices.packages import import_onnxruntime
-from hummingbird_edge.runtime.engines.session import open_session
+from hummingbird_edge.runtime.engines.loading import open_session
 from hummingbird_edge.runtime.errors import device_error
 from hummingbird_edge.runtime.request import Request
 
@@ -41,7 +40,7 @@ __all__ = ["PROMPTS", "Calibration", "calibrate", "find_peaks"]
 PROMPTS = Path(__file__).parent / "prompts.txt"
 """For a model of whatever a camera sees; others need their own."""
 
-_CPU = Backend(Device.parse("cpu"))
+_CPU = Backend.parse("cpu")
 _ERRORS_ONLY = 3
 _FORM = 2
 """Counts changes of what is recorded."""

@@ -11,14 +11,14 @@ from hummingbird_edge.quantize.quality import Quality, compare
 from hummingbird_edge.quantize.trajectory import decode, walk
 from hummingbird_edge.runtime.bundle.bundle import Bundle
 from hummingbird_edge.runtime.devices.backend import Backend
-from hummingbird_edge.runtime.devices.device import Device
-from hummingbird_edge.runtime.engines.session import Session, open_session
+from hummingbird_edge.runtime.engines.loading import open_session
+from hummingbird_edge.runtime.engines.session import Session
 from hummingbird_edge.runtime.request import Request
 from hummingbird_edge.runtime.result import to_pixels
 
 __all__ = ["Evaluation", "Frames"]
 
-_CPU = Backend(Device.parse("cpu"))
+_CPU = Backend.parse("cpu")
 Frames = NDArray[np.uint8]
 
 

@@ -13,8 +13,7 @@ from numpy.typing import NDArray
 from hummingbird_edge.runtime.bundle.bundle import Bundle
 from hummingbird_edge.runtime.denoiser import Denoiser
 from hummingbird_edge.runtime.devices.backend import Backend
-from hummingbird_edge.runtime.devices.device import Device
-from hummingbird_edge.runtime.engines.session import open_session
+from hummingbird_edge.runtime.engines.loading import open_session
 from hummingbird_edge.runtime.noise import gaussian_noise
 from hummingbird_edge.runtime.request import Request
 from hummingbird_edge.runtime.tokenizer import Tokenizer
@@ -52,7 +51,7 @@ def trajectories(
 
 def encode(bundle: Bundle, prompts: Iterable[str]) -> dict[str, NDArray[np.float32]]:
     """Return the encoded prompts (1, 77, D) by their texts, the empty one among them."""
-    session = open_session(bundle.graph("text_encoder"), Backend(Device.parse("cpu")))
+    session = open_session(bundle.graph("text_encoder"), Backend.parse("cpu"))
     tokenizer = Tokenizer(bundle.path("tokenizer"), bundle.manifest.model.context_length)
     return {
         prompt: session.run({"input_ids": tokenizer(prompt).ids[None, :]})

@@ -1,6 +1,5 @@
 """The command `hb-run`: a prompt in, a video out."""
 
-import itertools
 import json
 import sys
 from dataclasses import dataclass
@@ -13,9 +12,9 @@ from hummingbird_edge.runtime.command import Version, run_command
 from hummingbird_edge.runtime.errors import RequestError
 
 if TYPE_CHECKING:
-    from hummingbird_edge.runtime.pipeline import Progress, TextToVideo
+    from hummingbird_edge.runtime.pipeline import TextToVideo
     from hummingbird_edge.runtime.request import Request
-    from hummingbird_edge.runtime.result import Video
+    from hummingbird_edge.runtime.result import Progress, Video
 
 __all__ = ["main"]
 
@@ -29,7 +28,8 @@ def run(
         Path, typer.Option("--output", "-o", help=".mp4, .gif, .webp, or a folder for PNG frames.")
     ] = Path("out.mp4"),
     bundle: Annotated[
-        Path | None, typer.Option(help="Model bundle; without it, the built-in model.")
+        Path | None,
+        typer.Option(help="Model bundle: a folder, or owner/name; else the built-in model."),
     ] = None,
     frames: Annotated[int | None, typer.Option(help="Frames of the video.")] = None,
     size: Annotated[str | None, typer.Option(help="WIDTHxHEIGHT in pixels.")] = None,
@@ -85,6 +85,8 @@ def run(
     if info is not None:
         _print_info(info, as_json)
         return
+    if list_devices and tune:
+        raise RequestError("--list-devices and --tune are two commands: give one of them")
     if list_devices:
         _print_devices(as_json)
         return
@@ -107,7 +109,14 @@ def run(
     from hummingbird_edge.runtime.placement.memory import parse_memory
 
     cap = None if max_memory is None else parse_memory(max_memory)
-    pipeline = TextToVideo.from_bundle(bundle or BUILTIN, device, verify, precision, _note, cap)
+    pipeline = TextToVideo.from_bundle(
+        bundle or BUILTIN,
+        device=device,
+        precision=precision,
+        max_memory=cap,
+        verify=verify,
+        notify=_note,
+    )
     if tune:
         _tune(pipeline, asked, as_json)
         return
@@ -138,6 +147,7 @@ def _make_all(
     asked: dict[str, Any],
     show: "_Show",
 ) -> None:
+    from hummingbird_edge.runtime.decoder import require_preview
     from hummingbird_edge.runtime.media.video import check_output
     from hummingbird_edge.runtime.request import Request
 
@@ -145,14 +155,13 @@ def _make_all(
     requests = [Request.for_model(manifest, prompt, **asked) for prompt, _ in jobs]
     for _, path in jobs:
         check_output(path)
-    for request, (prompt, path) in zip(requests, jobs, strict=True):
-        _warn_if_cut(pipeline, prompt)
+    if show.preview:
+        require_preview(manifest)
+    for request, (_, path) in zip(requests, jobs, strict=True):
         video = _generate(pipeline, request, path if show.preview else None)
-        for reason in dict.fromkeys(itertools.chain(*pipeline.refusals.values())):
-            _note(reason)
         if show.verbose:
-            for stage, placed in pipeline.placed.items():
-                _say(f"{stage}: {placed}")
+            for stage, placement in pipeline.placements.items():
+                _say(f"{stage}: {placement}")
         video.save(path)
         _print_result(pipeline, video, path, show.as_json)
 
@@ -164,15 +173,6 @@ class _Show:
     as_json: bool
     verbose: bool
     preview: bool
-
-
-def _warn_if_cut(pipeline: "TextToVideo", prompt: str) -> None:
-    tokens = pipeline.tokens(prompt)
-    if tokens.truncated:
-        _note(
-            f"the prompt has {tokens.count} tokens, the model reads {len(tokens.ids)}: "
-            f"the rest is cut"
-        )
 
 
 def _generate(pipeline: "TextToVideo", request: "Request", preview: Path | None) -> "Video":
@@ -211,44 +211,37 @@ def _write_preview(
 
 
 def _print_result(pipeline: "TextToVideo", video: "Video", path: Path, as_json: bool) -> None:
-    timings = video.timings
     if not as_json:
         print(path)
-        print(timings)
+        print(video.timings)
         return
     entries = {
         "path": str(path),
         "settings": video.settings,
-        "stages": {stage: placed.facts() for stage, placed in pipeline.placed.items()},
-        "timings": {
-            "load_s": timings.load_s,
-            "text_encoder_s": timings.text_encoder_s,
-            "unet_step_s": timings.unet_step_s,
-            "vae_decoder_s": timings.vae_decoder_s,
-            "total_s": timings.total_s,
-        },
+        "stages": {name: found.as_dict() for name, found in pipeline.placements.items()},
+        "timings": video.timings.as_dict(),
     }
     print(json.dumps(entries))
 
 
 def _tune(pipeline: "TextToVideo", asked: dict[str, Any], as_json: bool) -> None:
-    from dataclasses import asdict
-
-    from hummingbird_edge.runtime.placement.tuning import Measured, tune
+    from hummingbird_edge.runtime.placement.notices import Notices
+    from hummingbird_edge.runtime.placement.tuning import Measurement, tune
     from hummingbird_edge.runtime.request import Request
 
-    def report(measured: Measured) -> None:
+    def report(measured: Measurement) -> None:
         time = measured.failure or f"{measured.median_s:.3f} s, {measured.snr_db:.0f} dB"
-        _say(f"{measured.stage} on {measured.device} {measured.precision}: {time}")
+        _say(f"{measured.placement.stage} on {measured.placement.backend}: {time}")
 
-    request = Request.for_model(pipeline.bundle.manifest, "", **asked)
-    sizes = pipeline.stage_sizes(request)
-    best = tune(pipeline.bundle, sizes, report, _note, pipeline.max_memory)
+    manifest = pipeline.bundle.manifest
+    sizes = Request.for_model(manifest, "", **asked).stage_sizes(manifest)
+    max_memory = pipeline.stages.planner.max_memory
+    best = tune(pipeline.bundle, sizes, report, Notices(_note, _note), max_memory)
     if as_json:
-        print(json.dumps({stage: asdict(measured) for stage, measured in best.items()}))
+        print(json.dumps({stage: measured.as_dict() for stage, measured in best.items()}))
         return
     for stage, measured in best.items():
-        print(f"{stage}: {measured.device} {measured.precision}, {measured.median_s:.3f} s")
+        print(f"{stage}: {measured.placement.backend}, {measured.median_s:.3f} s")
 
 
 def _print_devices(as_json: bool) -> None:

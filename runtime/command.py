@@ -1,6 +1,7 @@
 """What all commands share: errors as one sentence and an exit code, never a traceback."""
 
 import io
+import signal
 import sys
 from importlib.util import find_spec
 from typing import Annotated
@@ -13,6 +14,8 @@ __all__ = ["Version", "require_modules", "run_command"]
 
 _INTERRUPTED = 130
 """The status by which a shell knows that Ctrl-C ended a program."""
+_TERMINATED = 143
+"""Likewise for SIGTERM, which the system sends when it shuts down."""
 _UsageError: type[Exception] = typer.BadParameter.__base__  # type: ignore[assignment]
 """Click's own class, wherever this Typer keeps Click."""
 
@@ -40,6 +43,7 @@ def run_command(app: typer.Typer, name: str, left: str = "nothing half-written i
         if isinstance(stream, io.TextIOWrapper):
             # A redirected stream on Windows cannot take every letter of every prompt.
             stream.reconfigure(errors="backslashreplace")
+    signal.signal(signal.SIGTERM, _end)
     try:
         status = app(prog_name=name, standalone_mode=False)
         if status == _INTERRUPTED:  # some releases of Typer turn Ctrl-C into a status
@@ -50,6 +54,9 @@ def run_command(app: typer.Typer, name: str, left: str = "nothing half-written i
     except (typer.Abort, KeyboardInterrupt):
         print(f"\n{name}: stopped, {left}", file=sys.stderr)
         status = _INTERRUPTED
+    except _Terminated:
+        print(f"{name}: terminated, {left}", file=sys.stderr)
+        status = _TERMINATED
     except MemoryError:
         print(f"{name}: out of memory: try fewer frames or a smaller size", file=sys.stderr)
         status = 1
@@ -64,11 +71,20 @@ def run_command(app: typer.Typer, name: str, left: str = "nothing half-written i
     sys.exit(status if isinstance(status, int) else 0)
 
 
+class _Terminated(BaseException):
+    """Raised by SIGTERM, so that what is half-written is removed on the way out."""
+
+
+def _end(signum: int, frame: object) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # once is enough
+    raise _Terminated
+
+
 def require_modules(extra: str, *modules: str) -> None:
     """Raise DeviceError where a command needs modules that only an extra installs."""
     missing = [name for name in modules if find_spec(name) is None]
     if missing:
         raise DeviceError(
-            f"what is asked for needs {', '.join(missing)}, not installed: "
-            f"pip install 'hummingbird-edge[{extra}]'"
+            f"this needs {', '.join(missing)}, not installed: in a clone of this project, "
+            f'pip install ".[{extra}]"'
         )

@@ -6,7 +6,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["decode"]
+from hummingbird_edge.runtime.bundle.manifest import Manifest
+from hummingbird_edge.runtime.errors import RequestError
+from hummingbird_edge.runtime.media.preview import linear_preview
+from hummingbird_edge.runtime.placement.planner import decoder_sizes
+from hummingbird_edge.runtime.placement.runner import Runner
+from hummingbird_edge.runtime.placement.stages import Stages
+from hummingbird_edge.runtime.result import to_pixels
+
+__all__ = ["decode", "decode_by", "preview", "require_preview"]
 
 Floats = NDArray[np.float32]
 
@@ -34,3 +42,40 @@ def decode(
         done = min(start + len(rows), count)
         yield frames[: done - start]
         start = done
+
+
+def decode_by(runner: Runner, latents: Floats, manifest: Manifest) -> Iterator[Floats]:
+    """Yield the frames of `decode`, made by the decoder that `runner` has loaded."""
+    stage = manifest.stage(runner.placement.stage)
+    scaling = 1.0 if stage.takes_scaled_latents else manifest.model.scaling_factor
+    return decode(latents, scaling, runner.try_run, lambda: runner.sizes["frames"])
+
+
+def preview(latents: Floats, manifest: Manifest, stages: Stages) -> NDArray[np.uint8]:
+    """Picture denoised latents (1, C, T, h, w) quickly, (T, H', W', 3) uint8.
+
+    By the bundle's tiny decoder where memory allows it beside the stage that is loaded, else by a
+    linear map at half the size; raises RequestError for a bundle with neither.
+    """
+    if "tiny_decoder" in manifest.stages:
+        sizes = decoder_sizes(manifest, latents.shape)
+        runner = stages.runner_aside("tiny_decoder", sizes)
+        if runner is not None:
+            return to_pixels(np.concatenate(list(decode_by(runner, latents, manifest))))
+    require_preview(manifest)
+    matrix = manifest.latent_to_rgb
+    if matrix is None:
+        raise RequestError(
+            f"{manifest.name} previews by its tiny decoder, which does not fit into memory now: "
+            f"leave --preview out, or give more --max-memory"
+        )
+    return linear_preview(latents, matrix, max(1, manifest.model.vae_downsampling // 2))
+
+
+def require_preview(manifest: Manifest) -> None:
+    """Raise RequestError where a bundle has nothing to preview with."""
+    if manifest.latent_to_rgb is None and "tiny_decoder" not in manifest.stages:
+        raise RequestError(
+            f"{manifest.name} has no tiny decoder and no map for previews: "
+            f"build the bundle again, or leave --preview out"
+        )

@@ -18,6 +18,7 @@ __all__ = [
     "DeviceError",
     "GenerationError",
     "HummingbirdError",
+    "HummingbirdWarning",
     "OutOfMemoryError",
     "OutputError",
     "RequestError",
@@ -29,6 +30,10 @@ class HummingbirdError(Exception):
     """Base of every error this project raises on purpose; `exit_code` is the command's status."""
 
     exit_code = 1
+
+
+class HummingbirdWarning(UserWarning):
+    """Say that something goes otherwise than planned: a prompt is cut, a device passed over."""
 
 
 class RequestError(HummingbirdError):

@@ -6,6 +6,8 @@ from typing import Any
 
 from hummingbird_edge.runtime.bundle.manifest import Manifest
 from hummingbird_edge.runtime.errors import RequestError
+from hummingbird_edge.runtime.placement.plan import Sizes
+from hummingbird_edge.runtime.placement.planner import stage_sizes
 
 __all__ = ["Request", "parse_size"]
 
@@ -97,9 +99,13 @@ class Request:
 
     def latent_shape(self, manifest: Manifest) -> tuple[int, int, int, int, int]:
         """Return the shape of the latents, (1, C, T, h, w)."""
-        facts = manifest.model
-        down = facts.vae_downsampling
-        return (1, facts.latent_channels, self.frames, self.height // down, self.width // down)
+        model = manifest.model
+        down = model.vae_downsampling
+        return (1, model.latent_channels, self.frames, self.height // down, self.width // down)
+
+    def stage_sizes(self, manifest: Manifest) -> dict[str, Sizes]:
+        """Return the sizes of the free axes of each stage that makes the video."""
+        return stage_sizes(manifest, self.latent_shape(manifest), self.decoding_stage)
 
     def settings(self) -> dict[str, object]:
         """Return plain values for JSON."""

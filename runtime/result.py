@@ -1,43 +1,22 @@
-"""A finished video: frames, latents, how long each part took, how it was made."""
+"""What the pipeline returns: progress on the way, then a video that knows how it was made."""
 
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from hummingbird_edge.runtime.bundle.bundle import Bundle
 from hummingbird_edge.runtime.errors import GenerationError
 from hummingbird_edge.runtime.media.video import check_output, write_video
+from hummingbird_edge.runtime.noise import Noise
+from hummingbird_edge.runtime.placement.plan import Placement
 from hummingbird_edge.runtime.request import Request
+from hummingbird_edge.runtime.timings import Timings
 
-__all__ = ["Timings", "Video", "check_frames", "check_latents", "to_pixels"]
-
-
-@dataclass(frozen=True, slots=True)
-class Timings:
-    """Seconds spent, loading and computing apart."""
-
-    load_s: Mapping[str, float]
-    """Stage name to the seconds its session took to make."""
-    text_encoder_s: float
-    unet_step_s: tuple[float, ...]
-    """One entry a sampling step."""
-    vae_decoder_s: float
-
-    @property
-    def total_s(self) -> float:
-        """Everything together."""
-        computing = self.text_encoder_s + sum(self.unet_step_s) + self.vae_decoder_s
-        return sum(self.load_s.values()) + computing
-
-    def __str__(self) -> str:
-        steps = self.unet_step_s
-        return (
-            f"load {sum(self.load_s.values()):.2f} s, text {self.text_encoder_s:.2f} s, "
-            f"U-Net {len(steps)} x {sum(steps) / len(steps):.2f} s, "
-            f"VAE {self.vae_decoder_s:.2f} s, total {self.total_s:.2f} s"
-        )
+__all__ = ["Part", "Progress", "Video", "check_frames", "check_latents", "settings_of", "to_pixels"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -53,12 +32,67 @@ class Video:
     settings: Mapping[str, object]
     """What is embedded in a saved file: request, model, bundle digest, devices, version."""
 
+    @classmethod
+    def of(
+        cls,
+        pixels: NDArray[np.float32],
+        latents: NDArray[np.float32],
+        timings: Timings,
+        request: Request,
+        settings: Mapping[str, object],
+    ) -> "Video":
+        """Make a video of decoded RGB (T, 3, H, W) in about [-1, 1].
+
+        Raises GenerationError where it shows nothing.
+        """
+        check_frames(pixels)
+        return cls(to_pixels(pixels), latents, timings, request, settings)
+
     def save(self, path: str | Path) -> Path:
         """Write .mp4, .gif, .webp, or a folder of PNG frames; returns the path."""
         path = Path(path)
         check_output(path)
         write_video(path, self.frames, self.request.fps, self.settings)
         return path
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Progress:
+    """What a caller hears while a video is made."""
+
+    stage: str
+    """`text_encoder`, `unet`, `vae_decoder`, `tiny_decoder`, or `done`."""
+    index: int
+    """How much of the stage is done, 1 to `count`."""
+    count: int
+    seconds: float
+    """What this part took."""
+    denoised: NDArray[np.float32] | None = None
+    """After a U-Net step, its denoised latents (1, C, T, h, w)."""
+    video: Video | None = None
+    """The result, when all is done."""
+
+
+Returned = TypeVar("Returned")
+Part = Generator[Progress, None, Returned]
+"""A part of a video being made: tells of its progress, returns its result."""
+
+
+def settings_of(
+    request: Request, bundle: Bundle, placements: Mapping[str, Placement], noise: Noise
+) -> dict[str, object]:
+    """Return what a saved file says of how it was made, as plain values for JSON."""
+    from importlib.metadata import version
+
+    settings = {
+        **request.settings(),
+        "model": bundle.manifest.name,
+        "bundle_sha256": bundle.digest,
+        "devices": {stage: p.backend.device.name for stage, p in placements.items()},
+        "precisions": {stage: str(p.backend.precision) for stage, p in placements.items()},
+        "version": version("hummingbird-edge"),
+    }
+    return {**settings, "noise": "given"} if noise.is_given else settings
 
 
 def check_latents(latents: NDArray[np.float32], step: int) -> None:

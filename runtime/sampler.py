@@ -65,6 +65,8 @@ class Sampler:
             raise ValueError(f"{self.grid_steps} steps of {self.train_steps} timesteps")
         if not 0 < self.beta_start < self.beta_end < 1:
             raise ValueError(f"betas from {self.beta_start} to {self.beta_end}")
+        if not (0 < self.sigma_data < 1e9 and 0 < self.timestep_scaling < 1e9):
+            raise ValueError(f"sigma_data {self.sigma_data}, scaling {self.timestep_scaling}")
 
     @cached_property
     def alpha_bar(self) -> NDArray[np.float32]:

@@ -8,8 +8,10 @@ import pytest
 from hummingbird_edge.runtime.bundle.bundle import BUILTIN, Bundle
 from hummingbird_edge.runtime.devices.backend import Backend
 from hummingbird_edge.runtime.devices.device import Device
+from hummingbird_edge.runtime.devices.precision import Precision
 from hummingbird_edge.runtime.engines.bfloat16 import upper_halves
-from hummingbird_edge.runtime.engines.session import open_session
+from hummingbird_edge.runtime.engines.compile_cache import CompileCache
+from hummingbird_edge.runtime.engines.loading import open_session
 from hummingbird_edge.runtime.placement.trial import example_inputs, snr_db
 
 
@@ -22,6 +24,7 @@ def test_rounding_is_to_nearest_even() -> None:
     assert upper_halves(np.array([[2.0]], np.float32)).shape == (1, 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", ["unet", "vae_decoder", "text_encoder"])
 def test_a_stage_keeps_its_numbers(stage: str, tmp_path: Path) -> None:
     pytest.importorskip("openvino")
@@ -30,18 +33,19 @@ def test_a_stage_keeps_its_numbers(stage: str, tmp_path: Path) -> None:
         pytest.skip("this processor has no bfloat16")
     bundle = Bundle.open(BUILTIN)
     sizes = {"batch": 1} if stage == "text_encoder" else {"frames": 8, "height": 8, "width": 8}
-    inputs = example_inputs(bundle.manifest.model, stage, sizes)
+    inputs = example_inputs(bundle.manifest, stage, sizes)
     graph = bundle.graph(stage)
-    truth = open_session(graph, Backend(device, "fp32"), sizes).run(inputs)
+    truth = open_session(graph, Backend(device), sizes).run(inputs)
     notes: list[str] = []
+    narrow, cache = Backend(device, Precision.BF16), CompileCache(tmp_path)
     for _ in range(2):  # compiled, then mapped from the file
-        session = open_session(graph, Backend(device, "bf16"), sizes, tmp_path, notes.append)
+        session = open_session(graph, narrow, sizes, cache, notes.append)
         assert snr_db(session.run(inputs), truth) > 25
         assert snr_db(session.run(inputs), truth) > 25
     assert len(notes) == 1
     assert "once for this size" in notes[0]
     (blob,) = tmp_path.glob("*.blob")
     blob.write_bytes(b"damaged")
-    again = open_session(graph, Backend(device, "bf16"), sizes, tmp_path, notes.append)
+    again = open_session(graph, narrow, sizes, cache, notes.append)
     assert snr_db(again.run(inputs), truth) > 25
     assert len(notes) == 2

@@ -3,16 +3,24 @@
 import json
 import os
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
+import onnx
 import pytest
+from onnx import TensorProto, helper
 
 from hummingbird_edge.runtime.bundle import bundle as bundle_module
 from hummingbird_edge.runtime.bundle.bundle import Bundle
+from hummingbird_edge.runtime.bundle.external_data import external_files
 from hummingbird_edge.runtime.bundle.manifest import MANIFEST, Manifest
 from hummingbird_edge.runtime.errors import BundleError
 from hummingbird_edge.runtime.files import sha256_of
+from hummingbird_edge.runtime.pipeline import TextToVideo
+
+GRAPH = bytes((0x08, 10))
+"""The smallest ONNX graph: its version of the format, and nothing else."""
 
 posix = pytest.mark.skipif(os.name != "posix", reason="symbolic links need rights on Windows")
 
@@ -22,7 +30,7 @@ def folder(tmp_path: Path) -> Path:
     """Make a bundle of small files: opening one looks into none of them."""
     path = tmp_path / "bundle"
     (path / "unet").mkdir(parents=True)
-    (path / "unet" / "model.onnx").write_bytes(b"graph")
+    (path / "unet" / "model.onnx").write_bytes(GRAPH)
     (path / "unet" / "model.onnx_data").write_bytes(b"weights")
     files = {
         name: {
@@ -39,7 +47,7 @@ def folder(tmp_path: Path) -> Path:
 def records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Give every test a place of its own where verified bundles are remembered."""
     place = tmp_path / "cache"
-    monkeypatch.setattr("platformdirs.user_cache_path", lambda name: place / name)
+    monkeypatch.setenv("HUMMINGBIRD_CACHE", str(place))
     return place
 
 
@@ -98,7 +106,7 @@ def count_hashes(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def test_a_whole_bundle_opens(folder: Path) -> None:
     bundle = Bundle.open(folder)
     assert bundle.graph("unet") == folder / "unet" / "model.onnx"
-    assert bundle.bytes == len(b"graph" + b"weights")
+    assert bundle.bytes == len(GRAPH + b"weights")
     assert bundle.digest == sha256_of(folder / MANIFEST)
     assert bundle.manifest.defaults.frames == 8
     assert bundle.manifest.defaults.steps == 4
@@ -115,9 +123,7 @@ def test_a_graph_without_a_digest_is_refused(folder: Path) -> None:
     entries = read(folder)
     del entries["files"]["unet/model.onnx"]
     write(folder, entries)
-    with pytest.raises(
-        BundleError, match=r"holds unet/model\.onnx, which the manifest does not list"
-    ):
+    with pytest.raises(BundleError, match=r"gives no digest for unet/model\.onnx: build"):
         Bundle.open(folder).graph("unet")
 
 
@@ -140,7 +146,7 @@ def test_digests_are_compared_once_and_again_after_a_change(
     os.utime(folder / "unet" / "model.onnx", ns=(1, 1))  # written again, with the same content
     Bundle.open(folder)
     assert len(hashed) == 6
-    (folder / "unet" / "model.onnx").write_bytes(b"grapf")
+    (folder / "unet" / "model.onnx").write_bytes(GRAPH[::-1])
     for _ in range(2):  # a refusal is not remembered as a success
         with pytest.raises(BundleError, match=r"unet.model\.onnx was changed"):
             Bundle.open(folder)
@@ -255,10 +261,13 @@ def test_a_strange_version_is_refused(folder: Path, version: Any) -> None:
 )
 @pytest.mark.parametrize("where", ["files", "stages"])
 def test_paths_out_of_the_bundle_are_refused(folder: Path, path: str, where: str) -> None:
-    (folder.parent / "secret").write_bytes(b"graph")
+    (folder.parent / "secret").write_bytes(GRAPH)
     entries = read(folder)
     if where == "files":
-        entries["files"][path] = {"bytes": 5, "sha256": sha256_of(folder.parent / "secret")}
+        entries["files"][path] = {
+            "bytes": len(GRAPH),
+            "sha256": sha256_of(folder.parent / "secret"),
+        }
     else:
         entries["stages"]["unet"]["variants"][0]["graph"] = path
     write(folder, entries)
@@ -281,7 +290,7 @@ def test_links_within_the_bundle_and_to_it_are_fine(folder: Path, tmp_path: Path
     (folder / "unet" / "model.onnx").rename(folder / ".graph")
     (folder / "unet" / "model.onnx").symlink_to(folder / ".graph")
     (tmp_path / "link").symlink_to(folder)
-    assert Bundle.open(tmp_path / "link").graph("unet").read_bytes() == b"graph"
+    assert Bundle.open(tmp_path / "link").graph("unet").read_bytes() == GRAPH
 
 
 @pytest.mark.parametrize(
@@ -339,7 +348,7 @@ def test_a_decoder_for_tiles_is_checked(folder: Path, tiled: Any) -> None:
     with pytest.raises(BundleError, match="does not state what a bundle needs"):
         Manifest.from_dict(entries, folder / MANIFEST)
     entries["stages"]["vae_decoder_tail"]["tiled"] = {"scale": 2, "layers": 13, "groups": 32}
-    facts = Manifest.from_dict(entries, folder / MANIFEST).tail
+    facts = Manifest.from_dict(entries, folder / MANIFEST).tiled
     assert facts is not None
     assert facts.layers == 13
 
@@ -349,5 +358,123 @@ def test_missing_entries_are_refused(folder: Path, name: str) -> None:
     entries = read(folder)
     del entries[name]
     write(folder, entries)
-    with pytest.raises(BundleError, match=rf"does not state .*KeyError: '{name}'"):
+    with pytest.raises(BundleError, match=rf"does not state .*missing required field `{name}`"):
         Bundle.open(folder)
+
+
+@pytest.mark.parametrize("name", [".git/config", ".cache/huggingface/x.lock", "README.md", "a.mp4"])
+def test_files_that_are_not_listed_are_passed_over(folder: Path, name: str) -> None:
+    (folder / name).parent.mkdir(parents=True, exist_ok=True)
+    (folder / name).write_text("somebody else's", encoding="utf-8")
+    assert Bundle.open(folder, verify=True).graph("unet").read_bytes() == GRAPH
+
+
+def write_graph(path: Path, location: str, depth: int = 0) -> None:
+    """Write a graph whose weight lies in another file, at the top or in a branch of an `If`."""
+    weight = TensorProto(name="w", data_type=TensorProto.FLOAT, dims=[1])
+    weight.data_location = TensorProto.EXTERNAL
+    weight.external_data.add(key="offset", value="0")
+    weight.external_data.add(key="location", value=location)
+    value = helper.make_tensor_value_info("w", TensorProto.FLOAT, [1])
+    graph = helper.make_graph([], "g", [], [value], [weight])
+    for _ in range(depth):
+        node = helper.make_node("If", ["c"], ["w"], then_branch=graph, else_branch=graph)
+        graph = helper.make_graph([node], "g", [], [value])
+    path.write_bytes(helper.make_model(graph).SerializeToString())
+
+
+def list_file(folder: Path, name: str) -> None:
+    """Put a file into the manifest, as it is now."""
+    entries = read(folder)
+    size = (folder / name).stat().st_size
+    entries["files"][name] = {"bytes": size, "sha256": sha256_of(folder / name)}
+    write(folder, entries)
+
+
+@pytest.mark.parametrize("depth", [0, 1, 3])
+@pytest.mark.parametrize("location", [".hidden", "../secret", "/etc/passwd", "sub/../other"])
+def test_weights_without_a_digest_are_refused(folder: Path, location: str, depth: int) -> None:
+    """An engine reads what a graph names: no file without a digest may be within reach."""
+    (folder / "unet" / ".hidden").write_bytes(b"1234")
+    write_graph(folder / "unet" / "model.onnx", "model.onnx_data", depth)
+    list_file(folder, "unet/model.onnx")
+    Bundle.open(folder)
+    write_graph(folder / "unet" / "model.onnx", location, depth)
+    list_file(folder, "unet/model.onnx")
+    with pytest.raises(BundleError, match=r"reads weights from .*, which the manifest does not"):
+        Bundle.open(folder)
+
+
+@pytest.mark.parametrize("damage", [b"\xff", b"\x3a\x7f", b"\x3a\x80", b"\x80" * 20, b"\x0f"])
+def test_a_graph_that_is_no_protobuf_is_refused(folder: Path, damage: bytes) -> None:
+    (folder / "unet" / "model.onnx").write_bytes(damage)
+    list_file(folder, "unet/model.onnx")
+    with pytest.raises(BundleError, match=r"model\.onnx is no ONNX graph"):
+        Bundle.open(folder)
+
+
+def test_every_external_file_of_a_real_bundle_is_found(nano_bundle: Path) -> None:
+    for name in Bundle.open(nano_bundle).manifest.files:
+        if name.endswith(".onnx"):
+            model = onnx.load(nano_bundle / name, load_external_data=False)
+            named = {
+                entry.value
+                for tensor in model.graph.initializer
+                for entry in tensor.external_data
+                if entry.key == "location"
+            }
+            assert external_files(nano_bundle / name) == named
+
+
+def as_hub_cache(bundle: Path, cache: Path, repository: str) -> Path:
+    """Lay a bundle out as the Hugging Face cache does; returns the snapshot's folder."""
+    home = cache / f"models--{repository.replace('/', '--')}"
+    snapshot = home / "snapshots" / "0123abc"
+    (home / "refs").mkdir(parents=True)
+    (home / "blobs").mkdir()
+    (home / "refs" / "main").write_text("0123abc", encoding="utf-8")
+    for path in (path for path in bundle.rglob("*") if path.is_file()):
+        blob = home / "blobs" / sha256_of(path)
+        shutil.copyfile(path, blob)
+        link = snapshot / path.relative_to(bundle)
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(os.path.relpath(blob, link.parent))
+    return snapshot
+
+
+@posix
+@pytest.mark.parametrize("device", ["cpu", "openvino"])
+def test_a_bundle_in_the_hugging_face_cache_runs_offline(
+    nano_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, device: str
+) -> None:
+    if device == "openvino":
+        pytest.importorskip("openvino")
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    snapshot = as_hub_cache(nano_bundle, tmp_path / "hub", "owner/nano")
+    for source in ("owner/nano", snapshot):
+        pipeline = TextToVideo.from_bundle(source, device=device, precision="fp32")
+        assert pipeline.bundle.digest == Bundle.open(nano_bundle).digest
+        assert pipeline("a cat", frames=2, width=32, height=32, steps=1).frames.any()
+
+
+@posix
+def test_a_link_out_of_the_cache_is_refused(
+    nano_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    snapshot = as_hub_cache(nano_bundle, tmp_path / "hub", "owner/nano")
+    link = snapshot / "unet" / "model.onnx"
+    link.unlink()
+    link.symlink_to(nano_bundle / "unet" / "model.onnx")
+    with pytest.raises(BundleError, match=r"model\.onnx is missing"):
+        Bundle.open(snapshot)
+
+
+def test_a_repository_that_is_nowhere_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr("hummingbird_edge.runtime.bundle.hub.find_spec", lambda name: None)
+    with pytest.raises(BundleError, match="no folder owner/nano and the Hugging Face cache"):
+        TextToVideo.from_bundle("owner/nano")

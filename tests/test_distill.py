@@ -44,6 +44,8 @@ from hummingbird_edge.runtime.errors import (
 )
 from hummingbird_edge.runtime.pipeline import TextToVideo
 
+pytestmark = pytest.mark.slow
+
 WORLD = World(
     colours=("red", "blue"),
     shapes=("circle", "square"),
@@ -152,7 +154,7 @@ def test_a_run_in_two_parts_is_the_run_in_one(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["teacher", "pruned", "matched", "distilled", "student"])
 def test_models_are_checkpoints_that_export_reads(run: Path, name: str) -> None:
     folder = run / name
-    config = ModelConfig.from_dict(json.loads((folder / "config.json").read_text()))
+    config = ModelConfig.from_dict(json.loads((folder / "config.json").read_text(encoding="utf-8")))
     checkpoint = read_checkpoint(folder / "model.safetensors")
     for network in ("text_encoder", "unet", "vae"):
         CheckpointWeights(checkpoint).load(network, config)
@@ -272,7 +274,7 @@ def test_stage_1_has_no_loss_against_itself(run: Path) -> None:
 def test_ablation_trains_each_variant_once(run: Path) -> None:
     sources = Sources(run)
     ablate(sources, RECIPE, 2, 4, 0)
-    found = json.loads((run / "ablation.json").read_text())
+    found = json.loads((run / "ablation.json").read_text(encoding="utf-8"))
     assert tuple(found) == VARIANTS
     sizes = {name: row["unet_parameters"] for name, row in found.items()}
     assert sizes["without pruning"] > 1.2 * sizes["all ingredients"]
@@ -299,7 +301,7 @@ def test_a_card_is_made_of_what_the_run_left(run: Path, tmp_path: Path) -> None:
     pipeline = TextToVideo.from_bundle(BUILTIN, device="cpu")
     scores = Scores(4, {"all": 0.75}, {"flicker": 0.9})
     write_card(run, RECIPE, pipeline, scores, tmp_path / "card")
-    text = (tmp_path / "card" / "README.md").read_text()
+    text = (tmp_path / "card" / "README.md").read_text(encoding="utf-8")
     for part in ("| all | 75.0 % |", "| flicker | 90.0 % |", "| consistency | ", "16 clips"):
         assert part in text
     for name in ("losses.png", "samples.png"):
@@ -402,7 +404,9 @@ def test_two_processes_train_one_model(tmp_path: Path) -> None:
         [*launch, str(script), str(tmp_path)], capture_output=True, text=True, timeout=300
     )
     assert done.returncode == 0, done.stderr
-    first, second = ((tmp_path / f"process-{rank}").read_text().split() for rank in (0, 1))
+    first, second = (
+        (tmp_path / f"process-{rank}").read_text(encoding="utf-8").split() for rank in (0, 1)
+    )
     assert first[0] == second[0] == "2"
     assert first[1] == second[1], "weights differ: gradients were not shared"
     assert first[2] != second[2], "both processes drew the same clips"

@@ -20,12 +20,12 @@ from hummingbird_edge.export.bundle_writer import BundlePlan, write_bundle
 from hummingbird_edge.export.checkpoint import Checkpoint, read_checkpoint
 from hummingbird_edge.export.models.config import ModelConfig
 from hummingbird_edge.export.stage import STAGES as EXPORTED
-from hummingbird_edge.export.variant import VARIANTS, save_variant
 from hummingbird_edge.export.weights import CheckpointWeights, RandomWeights, Weights
+from hummingbird_edge.kernels.variant import VARIANTS, save_variant
 from hummingbird_edge.runtime.bundle.bundle import Bundle
+from hummingbird_edge.runtime.bundle.manifest import Variant
 from hummingbird_edge.runtime.devices.backend import Backend
-from hummingbird_edge.runtime.devices.device import Device
-from hummingbird_edge.runtime.engines.session import open_session
+from hummingbird_edge.runtime.engines.loading import open_session
 from hummingbird_edge.runtime.errors import (
     CheckpointError,
     HummingbirdError,
@@ -64,7 +64,7 @@ def quiet(_: str) -> None:
 
 
 def run(bundle: Path, stage: str, inputs: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
-    return open_session(bundle / stage / "model.onnx", Backend(Device.parse("cpu"))).run(inputs)
+    return open_session(bundle / stage / "model.onnx", Backend.parse("cpu")).run(inputs)
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -106,7 +106,7 @@ def test_the_fused_variant_is_the_same_graph_with_whole_attentions(
         "model.onnx_data"
     }
     assert (folder / "fused.onnx").stat().st_size < (folder / "model.onnx").stat().st_size
-    config = ModelConfig.from_dict(Bundle.open(nano_bundle).manifest.provenance["config"])
+    config = ModelConfig.from_dict(Bundle.open(nano_bundle).manifest.provenance.config)
     inputs = {n: x.numpy() for n, x in EXPORTED[stage].inputs(config, 3, 16, 24, 0).items()}
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
@@ -230,40 +230,24 @@ def test_manifest_tells_what_was_built(nano_bundle: Path) -> None:
     manifest = Bundle.open(nano_bundle).manifest
     assert manifest.name == "nano_07b_merged_all"
     assert list(manifest.stages) == [*STAGES[:3], *HALVES, *STAGES[3:]]
-    assert manifest.stages["unet"]["parameters"] == 1_441_668
-    assert manifest.stages["unet"]["variants"] == [
-        {
-            "graph": "unet/model.onnx",
-            "precision": "float32",
-            "storage": "float32",
-            "opset": 18,
-        },
-        {
-            "graph": "unet/fused.onnx",
-            "precision": "float32",
-            "storage": "float32",
-            "opset": 18,
-            "devices": ["cpu"],
-        },
-        {
-            "graph": "unet/dml.onnx",
-            "precision": "float32",
-            "storage": "float32",
-            "opset": 18,
-            "devices": ["dml"],
-        },
-    ]
+    assert manifest.stages["unet"].parameters == 1_441_668
+    assert manifest.stages["unet"].variants == (
+        Variant("unet/model.onnx", opset=18),
+        Variant("unet/fused.onnx", opset=18, devices=("cpu",)),
+        Variant("unet/dml.onnx", opset=18, devices=("dml",)),
+    )
     for entry in manifest.stages.values():
-        agreement = entry["agreement_with_pytorch"]
-        assert 0 < agreement["largest_difference"] < 1e-4
-        assert agreement["snr_db"] > 80
-        assert agreement["shapes"] == [[2, 4, 2], [5, 2, 4]]
+        agreement = entry.agreement_with_pytorch
+        assert agreement is not None
+        assert 0 < agreement.largest_difference < 1e-4
+        assert agreement.snr_db > 80
+        assert agreement.shapes == ((2, 4, 2), (5, 2, 4))
     provenance = manifest.provenance
-    assert provenance["source"] == NANO.name
-    assert provenance["source_sha256"] == sha256_of(NANO)
-    assert provenance["torch"] == torch.__version__
-    assert provenance["hummingbird_edge"] == importlib.metadata.version("hummingbird-edge")
-    assert ModelConfig.from_dict(provenance["config"]).text.width == 16
+    assert provenance.source == NANO.name
+    assert provenance.source_sha256 == sha256_of(NANO)
+    assert provenance.torch == torch.__version__
+    assert provenance.hummingbird_edge == importlib.metadata.version("hummingbird-edge")
+    assert ModelConfig.from_dict(provenance.config).text.width == 16
     assert "terms" in manifest.licence
 
 
@@ -302,13 +286,13 @@ def test_random_weights_make_a_bundle(tiny_bundle: Path, tiny_config: Path) -> N
     assert manifest.model.guidance_width is None
     assert manifest.sampler.prediction_type == "v_prediction"
     assert manifest.defaults.width == 16
-    assert manifest.provenance["source"] == "random weights, seed 3"
+    assert manifest.provenance.source == "random weights, seed 3"
     config = ModelConfig.from_dict(json.loads(tiny_config.read_text(encoding="utf-8")))
-    assert ModelConfig.from_dict(manifest.provenance["config"]) == config
+    assert ModelConfig.from_dict(manifest.provenance.config) == config
     for stage, entry in manifest.stages.items():
-        variant = entry["variants"][0]
-        assert (variant["storage"], variant["opset"]) == ("float16", 20)
-        assert 0 < entry["largest_rounding_of_a_weight"] < 1e-2
+        variant = entry.variants[0]
+        assert (variant.storage, variant.opset) == ("float16", 20)
+        assert 0 < entry.largest_rounding_of_a_weight < 1e-2
         model = onnx.load(bundle.graph(stage), load_external_data=False)
         assert [o.version for o in model.opset_import if o.domain == ""] == [20]
         large = [i for i in model.graph.initializer if np.prod(i.dims) >= 256]
@@ -316,6 +300,7 @@ def test_random_weights_make_a_bundle(tiny_bundle: Path, tiny_config: Path) -> N
         assert {i.data_type for i in large} <= {onnx.TensorProto.FLOAT16, onnx.TensorProto.INT64}
 
 
+@pytest.mark.slow
 def test_a_seed_fixes_random_weights(tiny: Callable[..., BundlePlan], tmp_path: Path) -> None:
     for name, seed in (("one", 3), ("same", 3), ("other", 4)):
         write_bundle(tiny(), RandomWeights(seed), tmp_path / name, quiet, force=False)
@@ -326,6 +311,7 @@ def test_a_seed_fixes_random_weights(tiny: Callable[..., BundlePlan], tmp_path: 
     assert one == same != other
 
 
+@pytest.mark.slow
 def test_an_existing_folder_is_kept_unless_forced(
     tiny: Callable[..., BundlePlan], tmp_path: Path
 ) -> None:
@@ -365,6 +351,7 @@ class Interrupted:
         return {}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("existing", [False, True])
 def test_an_interrupted_export_leaves_nothing(
     tiny: Callable[..., BundlePlan], tmp_path: Path, existing: bool
@@ -418,6 +405,7 @@ def test_unfit_tensors_are_listed_at_once(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_weights_that_overflow_are_refused(tmp_path: Path) -> None:
     """Finite weights can still make NaN; comparing with PyTorch finds that out."""
     nano = read_checkpoint(NANO)

@@ -14,21 +14,22 @@ import pytest
 from numpy.typing import NDArray
 
 from hummingbird_edge.runtime.bundle.bundle import BUILTIN, Bundle
+from hummingbird_edge.runtime.bundle.manifest import Stage, StageKind, Variant
 from hummingbird_edge.runtime.devices.backend import Backend
-from hummingbird_edge.runtime.devices.device import Device
-from hummingbird_edge.runtime.engines.session import open_session
+from hummingbird_edge.runtime.engines.loading import open_stage
 from hummingbird_edge.runtime.engines.tiles import Tiles
 from hummingbird_edge.runtime.errors import DeviceError, OutOfMemoryError, RequestError
 from hummingbird_edge.runtime.pipeline import TextToVideo
 from hummingbird_edge.runtime.placement import runner as runner_module
 from hummingbird_edge.runtime.placement.memory import parse_memory, readable, stage_bytes
-from hummingbird_edge.runtime.placement.plan import Placement, fitting, least_bytes, smaller
+from hummingbird_edge.runtime.placement.notices import Notices
+from hummingbird_edge.runtime.placement.plan import Placement, fitting, min_bytes
 from hummingbird_edge.runtime.placement.runner import Runner
 
 CAP = 600_000_000
-CPU = Backend(Device.parse("cpu"))
+CPU = Backend.parse("cpu")
 SIZES = {"frames": 8, "height": 8, "width": 8}
-DECODER = Placement("vae_decoder", CPU, "asked for", SIZES)
+DECODER = Placement("vae_decoder", StageKind.DECODER, CPU, SIZES)
 
 
 @pytest.mark.parametrize(
@@ -59,37 +60,35 @@ def test_a_printed_figure_suffices() -> None:
 
 
 def test_a_need_grows_with_weights_and_sizes() -> None:
-    way = Placement("unet", CPU, "asked for", SIZES)
-    entry = {"parameters": 10**8}
-    small = stage_bytes(way, {"unet": entry})
-    assert stage_bytes(replace(way, sizes={**SIZES, "frames": 800}), {"unet": entry}) > small
-    assert stage_bytes(way, {"unet": {"parameters": 10**9}}) > 5 * small
-    bf16 = Backend(Device.parse("openvino"), "bf16")
-    assert stage_bytes(replace(way, backend=bf16), {"unet": entry}) < small
-    # A bundle from elsewhere may say anything.
-    assert stage_bytes(way, {"unet": {"parameters": "many", "live_values": -3}}) > 0
+    placement = Placement("unet", StageKind.UNET, CPU, SIZES)
+    unet = Stage(StageKind.UNET, (Variant("unet/model.onnx"),), parameters=10**8)
+    small = stage_bytes(placement, {"unet": unet})
+    assert stage_bytes(replace(placement, sizes={**SIZES, "frames": 800}), {"unet": unet}) > small
+    large = Stage(StageKind.UNET, unet.variants, parameters=10**9)
+    assert stage_bytes(placement, {"unet": large}) > 5 * small
+    bf16 = Backend.parse("openvino", "bf16")
+    assert stage_bytes(replace(placement, backend=bf16), {"unet": unet}) < small
 
 
 def test_less_at_once_until_it_fits() -> None:
-    def need(way: Placement) -> int:
-        return 10 * way.sizes["frames"]
+    def need(placement: Placement) -> int:
+        return 10 * placement.sizes["frames"]
 
     assert [w.sizes["frames"] for w in fitting([DECODER], need, 45)] == [4]
     assert fitting([DECODER], need, 80) == [DECODER]
     assert fitting([DECODER], need, 9) == []
-    assert least_bytes([DECODER], need) == 10
-    assert smaller(replace(DECODER, stage="unet")) is None
+    assert min_bytes([DECODER], need) == 10
+    assert replace(DECODER, kind=StageKind.UNET).smaller() is None
 
 
 def test_a_frame_is_cut_when_there_is_no_other_way() -> None:
-    way: Placement | None = replace(
-        DECODER, sizes={**SIZES, "frames": 2}, tiles=Tiles(40, 64, 40, 64)
-    )
+    tiles = Tiles(40, 64, 40, 64)
+    tried: Placement | None = replace(DECODER, sizes={**SIZES, "frames": 2}, tiles=tiles)
     seen = []
-    while way is not None:
-        assert way.tiles is not None
-        seen.append((way.sizes["frames"], len(way.tiles)))
-        way = smaller(way)
+    while tried is not None:
+        assert tried.tiles is not None
+        seen.append((tried.sizes["frames"], len(tried.tiles)))
+        tried = tried.smaller()
     assert seen == [(2, 1), (1, 1), (1, 2), (1, 4), (1, 8)]
 
 
@@ -101,7 +100,7 @@ frames, side, cap, out = int(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), s
 pipeline = TextToVideo.from_bundle(device="cpu", max_memory=cap or None)
 video = pipeline("a red circle moving right", frames=frames, width=side, height=side, steps=1)
 np.save(out, video.frames)
-print(pipeline.placed["vae_decoder"].tiles)
+print(len(pipeline.placements["vae_decoder"].tiles))
 print(open("/proc/self/status").read().split("VmHWM:")[1].split()[0])
 """
 
@@ -120,9 +119,10 @@ def test_more_than_the_machine_has_is_refused_before_work() -> None:
     pipeline = TextToVideo.from_bundle(device="cpu")
     with pytest.raises(RequestError, match=r"unet.* cannot run within the .*GB of this machine"):
         pipeline("a red circle", frames=10_000, width=4096, height=4096)
-    assert pipeline.placed == {}
+    assert pipeline.placements == {}
 
 
+@pytest.mark.slow
 def test_a_capped_video_is_the_same_and_stays_below(tmp_path: Path) -> None:
     _, _, free = _capped(16, 256, 0, tmp_path / "video.npy")
     _, peak, capped = _capped(16, 256, CAP, tmp_path / "video.npy")
@@ -130,6 +130,7 @@ def test_a_capped_video_is_the_same_and_stays_below(tmp_path: Path) -> None:
     assert peak < CAP
 
 
+@pytest.mark.slow
 def test_a_frame_decoded_by_tiles_is_45_db_from_the_whole(tmp_path: Path) -> None:
     cap = 520_000_000
     one, peak, free = _capped(1, 768, 0, tmp_path / "video.npy")
@@ -162,10 +163,10 @@ class _Fails:
 
 
 def _failing(monkeypatch: pytest.MonkeyPatch, errors: dict[str, list[DeviceError]]) -> None:
-    def open_failing(graph: Path, *args: Any, **kwargs: Any) -> _Fails:
-        return _Fails(open_session(graph, *args, **kwargs), errors.get(graph.parent.name, []))
+    def open_failing(bundle: Bundle, stage: str, *args: Any, **kwargs: Any) -> _Fails:
+        return _Fails(open_stage(bundle, stage, *args, **kwargs), errors.get(stage, []))
 
-    monkeypatch.setattr(runner_module, "open_session", open_failing)
+    monkeypatch.setattr(runner_module, "open_stage", open_failing)
 
 
 def test_a_decoder_out_of_memory_takes_fewer_frames(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -186,15 +187,15 @@ def test_a_failed_session_is_gone_before_the_next_opens(monkeypatch: pytest.Monk
     opened: list[weakref.ref[_Fails]] = []
     alive: list[int] = []
 
-    def open_watched(graph: Path, *args: Any, **kwargs: Any) -> _Fails:
+    def open_watched(*args: Any, **kwargs: Any) -> _Fails:
         alive.append(sum(known() is not None for known in opened))
         errors: list[DeviceError] = [OutOfMemoryError("full")] if not opened else []
-        session = _Fails(open_session(graph, *args, **kwargs), errors)
+        session = _Fails(open_stage(*args, **kwargs), errors)
         opened.append(weakref.ref(session))
         return session
 
-    monkeypatch.setattr(runner_module, "open_session", open_watched)
-    runner = Runner(Bundle.open(BUILTIN), "vae_decoder", [DECODER], None, print)
+    monkeypatch.setattr(runner_module, "open_stage", open_watched)
+    runner = Runner(Bundle.open(BUILTIN), [DECODER], None, Notices())
     latents = np.zeros((8, 4, 8, 8), np.float32)
     assert runner.try_run({"latent_sample": latents}) is None
     assert runner.sizes["frames"] == 4
@@ -234,11 +235,10 @@ def test_memory_that_runs_out_is_told_apart() -> None:
         pytest.skip("address space is limited with Linux's resource limits")
     program = (
         "import resource, sys, numpy as np; from pathlib import Path;"
-        "from hummingbird_edge.runtime.engines.session import open_session;"
+        "from hummingbird_edge.runtime.engines.loading import open_session;"
         "from hummingbird_edge.runtime.devices.backend import Backend;"
-        "from hummingbird_edge.runtime.devices.device import Device;"
         "from hummingbird_edge.runtime.errors import OutOfMemoryError\n"
-        "s = open_session(Path(sys.argv[1]), Backend(Device.parse('cpu')))\n"
+        "s = open_session(Path(sys.argv[1]), Backend.parse('cpu'))\n"
         "z = np.zeros((64, 4, 64, 64), np.float32)\n"
         "size = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize()\n"
         "resource.setrlimit(resource.RLIMIT_AS, (size + (200 << 20),) * 2)\n"
@@ -255,7 +255,6 @@ def test_memory_that_runs_out_is_told_apart() -> None:
     assert done.stdout.startswith("understood"), done.stdout + done.stderr
 
 
-def test_a_runner_needs_a_way() -> None:
-    bundle = Bundle.open(BUILTIN)
-    with pytest.raises(DeviceError, match="no device could load unet"):
-        Runner(bundle, "unet", [], None, print)
+def test_a_runner_needs_a_placement() -> None:
+    with pytest.raises(DeviceError, match="no device could load the stage"):
+        Runner(Bundle.open(BUILTIN), [], None, Notices())

@@ -13,14 +13,14 @@ from numpy.typing import NDArray
 
 from hummingbird_edge.runtime.bundle.bundle import Bundle
 from hummingbird_edge.runtime.devices.backend import Backend
-from hummingbird_edge.runtime.devices.device import Device, candidates
-from hummingbird_edge.runtime.engines.session import open_session
+from hummingbird_edge.runtime.devices.device import candidates
+from hummingbird_edge.runtime.engines.loading import open_session
 from hummingbird_edge.runtime.errors import DeviceError, GenerationError, RequestError
 from hummingbird_edge.runtime.media.video import read_settings
 from hummingbird_edge.runtime.noise import gaussian_noise
-from hummingbird_edge.runtime.pipeline import Progress, TextToVideo
+from hummingbird_edge.runtime.pipeline import TextToVideo
 from hummingbird_edge.runtime.request import Request
-from hummingbird_edge.runtime.result import Video, check_frames, check_latents
+from hummingbird_edge.runtime.result import Progress, Video, check_frames, check_latents
 
 GOLDEN = Path(__file__).parent / "data" / "nano_07b_golden.npz"
 
@@ -40,7 +40,7 @@ import numpy as np
 from hummingbird_edge.runtime.pipeline import TextToVideo
 
 bundle, golden, out = sys.argv[1:]
-golden, pipeline = np.load(golden), TextToVideo.from_bundle(bundle, "cpu")
+golden, pipeline = np.load(golden), TextToVideo.from_bundle(bundle, device="cpu")
 made = {}
 for case in ("pipe0", "pipe1"):
     noise = golden[f"{case}_initial_noise"]
@@ -63,12 +63,12 @@ np.savez(out, **made)
 
 @pytest.fixture(scope="module")
 def pipeline(nano_bundle: Path) -> TextToVideo:
-    return TextToVideo.from_bundle(nano_bundle, "cpu")
+    return TextToVideo.from_bundle(nano_bundle, device="cpu")
 
 
 @pytest.fixture(scope="module")
 def tiny(tiny_bundle: Path) -> TextToVideo:
-    return TextToVideo.from_bundle(tiny_bundle, "cpu")
+    return TextToVideo.from_bundle(tiny_bundle, device="cpu")
 
 
 def assert_recorded(
@@ -100,7 +100,7 @@ def test_recorded_videos_without_the_toolchain(
 def test_recorded_videos_in_openvino(nano_bundle: Path, golden: Golden, case: str) -> None:
     pytest.importorskip("openvino")
     noise = golden[f"{case}_initial_noise"]
-    pipeline = TextToVideo.from_bundle(nano_bundle, "openvino", precision="fp32")
+    pipeline = TextToVideo.from_bundle(nano_bundle, device="openvino", precision="fp32")
     video = pipeline(
         str(golden[f"{case}_prompt"]),
         frames=noise.shape[2],
@@ -122,7 +122,7 @@ def make(pipeline: TextToVideo, seed: int = 7, **asked: Any) -> Video:
 
 def test_a_seed_fixes_the_video(nano_bundle: Path, pipeline: TextToVideo) -> None:
     first, again = make(pipeline, steps=2), make(pipeline, steps=2)
-    elsewhere = make(TextToVideo.from_bundle(nano_bundle, "cpu"), steps=2)
+    elsewhere = make(TextToVideo.from_bundle(nano_bundle, device="cpu"), steps=2)
     np.testing.assert_array_equal(first.frames, again.frames)
     np.testing.assert_array_equal(first.frames, elsewhere.frames)
     assert (make(pipeline, seed=8, steps=2).frames != first.frames).mean() > 0.5
@@ -173,7 +173,7 @@ def test_many_frames_are_decoded_in_parts(pipeline: TextToVideo) -> None:
     ]
     video = parts[-1].video
     assert video is not None
-    decoder = open_session(pipeline.bundle.graph("vae_decoder"), Backend(Device.parse("cpu")))
+    decoder = open_session(pipeline.bundle.graph("vae_decoder"), Backend.parse("cpu"))
     z = video.latents[0].transpose(1, 0, 2, 3) / np.float32(0.18215)
     pixels = decoder.run({"latent_sample": np.ascontiguousarray(z)}).transpose(0, 2, 3, 1)
     assert np.abs(np.clip((pixels + 1) * 127.5, 0, 255) - video.frames).max() <= 1
@@ -284,12 +284,12 @@ def test_guidance_by_a_second_pass(tiny: TextToVideo) -> None:
     noise = gaussian_noise(shape, 7, 0)
     video = tiny("a red cat", steps=1, seed=7)
     sessions = {
-        stage: open_session(tiny.bundle.graph(stage), Backend(Device.parse("cpu")))
+        stage: open_session(tiny.bundle.graph(stage), Backend.parse("cpu"))
         for stage in ("text_encoder", "unet")
     }
 
     def predict(prompt: str) -> NDArray[np.float32]:
-        ids = tiny.tokens(prompt).ids[None, :]
+        ids = tiny.tokenizer(prompt).ids[None, :]
         return sessions["unet"].run(
             {
                 "sample": noise,
@@ -362,8 +362,8 @@ def test_auto_takes_what_is_installed(nano_bundle: Path) -> None:
 
 def test_an_openvino_device_that_is_not_there_is_refused(nano_bundle: Path) -> None:
     pytest.importorskip("openvino")
-    pipeline = TextToVideo.from_bundle(nano_bundle, "openvino:GPU.7")
-    with pytest.raises(DeviceError, match=r"openvino:GPU.7 was asked for and OpenVINO has .*CPU"):
+    pipeline = TextToVideo.from_bundle(nano_bundle, device="openvino:GPU.7")
+    with pytest.raises(DeviceError, match=r"openvino:GPU.7 was requested and OpenVINO has .*CPU"):
         make(pipeline, steps=1)
 
 
@@ -374,10 +374,10 @@ def test_a_damaged_graph_is_refused(tmp_path: Path) -> None:
     with pytest.raises(
         DeviceError, match=r"^cpu cannot load unet/model\.onnx \(.*build the bundle"
     ):
-        open_session(graph, Backend(Device.parse("cpu")))
+        open_session(graph, Backend.parse("cpu"))
 
 
 def test_an_input_of_another_shape_is_our_error(pipeline: TextToVideo) -> None:
-    session = open_session(pipeline.bundle.graph("vae_decoder"), Backend(Device.parse("cpu")))
+    session = open_session(pipeline.bundle.graph("vae_decoder"), Backend.parse("cpu"))
     with pytest.raises(DeviceError, match=r"^cpu failed while computing \("):
         session.run({"latent_sample": np.zeros((1, 5, 4, 4), np.float32)})

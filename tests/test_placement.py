@@ -11,7 +11,7 @@ import pytest
 
 from hummingbird_edge.runtime.devices.backend import Backend, backends, parse_by_stage
 from hummingbird_edge.runtime.devices.device import Device
-from hummingbird_edge.runtime.engines.session import open_session
+from hummingbird_edge.runtime.engines.loading import open_session
 from hummingbird_edge.runtime.errors import DeviceError, RequestError
 from hummingbird_edge.runtime.pipeline import TextToVideo
 
@@ -49,7 +49,7 @@ def test_openvino_computes_as_it_is_told(nano_bundle: Path) -> None:
     assert str(backends("text_encoder", "openvino", "auto")[0]) == "openvino fp32"
     args: dict[str, Any] = {"frames": 2, "width": 32, "height": 32, "steps": 2}
     latents = [
-        TextToVideo.from_bundle(nano_bundle, device, precision=precision)(
+        TextToVideo.from_bundle(nano_bundle, device=device, precision=precision)(
             "a red cat", **args
         ).latents
         for device, precision in (("cpu", "fp32"), ("openvino", "fp32"), ("openvino", "bf16"))
@@ -64,7 +64,7 @@ def test_openvino_computes_as_it_is_told(nano_bundle: Path) -> None:
 def test_fixed_sizes_give_what_free_ones_give(nano_bundle: Path, engine: str) -> None:
     if engine == "openvino":
         pytest.importorskip("openvino")
-    graph, backend = nano_bundle / "vae_decoder" / "model.onnx", Backend(Device.parse(engine))
+    graph, backend = nano_bundle / "vae_decoder" / "model.onnx", Backend.parse(engine)
     z = np.random.default_rng(0).normal(size=(2, 4, 3, 5)).astype(np.float32)
     sizes = {"frames": 2, "height": 3, "width": 5}
     free, fixed = open_session(graph, backend), open_session(graph, backend, sizes)
@@ -93,25 +93,25 @@ def test_stages_run_where_they_are_asked_to(hb: Command, nano_bundle: Path, tmp_
         "device": "openvino",
         "precision": "fp32",
         "share_on_device": 1.0,
-        "why": "asked for",
+        "why": "requested",
         "tiles": 1,
     }
-    assert "unet: cpu fp32 (asked for, 100 % of the nodes there)" in done.stderr
+    assert "unet: cpu fp32 (requested, 100 % of the nodes there)" in done.stderr
 
 
 def test_compiled_models_are_kept(
     nano_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("openvino")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("HUMMINGBIRD_CACHE", str(tmp_path))
     for _ in range(2):
-        pipeline = TextToVideo.from_bundle(nano_bundle, "openvino", precision="fp32")
+        pipeline = TextToVideo.from_bundle(nano_bundle, device="openvino", precision="fp32")
         pipeline("a red cat", frames=2, width=32, height=32, steps=1)
-        blobs = sorted((tmp_path / "hummingbird-edge" / "compiled").rglob("*.blob"))
+        blobs = sorted((tmp_path / "compiled").rglob("*.blob"))
         assert len(blobs) == 3
     # What was compiled for one precision must not be taken for another.
     if "bf16" in Device.parse("openvino").precisions():
-        pipeline = TextToVideo.from_bundle(nano_bundle, "openvino", precision="bf16")
+        pipeline = TextToVideo.from_bundle(nano_bundle, device="openvino", precision="bf16")
         assert np.isfinite(
             pipeline("a red cat", frames=2, width=32, height=32, steps=1).latents
         ).all()

@@ -1,10 +1,12 @@
-"""Bundles in smaller numbers, by the commands: what they hold and make, what is refused."""
+"""Quantized bundles, by the commands: what they hold and make, what is refused."""
 
 import json
+import os
 import re
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,7 +22,9 @@ from hummingbird_edge.runtime.bundle.bundle import BUILTIN, Bundle
 from hummingbird_edge.runtime.devices.backend import backends
 from hummingbird_edge.runtime.errors import DeviceError
 from hummingbird_edge.runtime.pipeline import TextToVideo
-from tests.conftest import export
+from tests.conftest import DATA, command_line, export
+
+pytestmark = pytest.mark.slow
 
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
 PROMPTS = [
@@ -42,7 +46,7 @@ def prompts(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def int8_bundle(tmp_path_factory: pytest.TempPathFactory, prompts: Path) -> Path:
-    """The built-in model in 8 bits, with float32 beside it."""
+    """The built-in model in int8 and float32."""
     out = tmp_path_factory.mktemp("int8") / "int8"
     asked = ["--prompts", prompts, "--precision", "fp32+int8", "--calibration", 4, "--held-out", 2]
     assert _quantize(BUILTIN, out, *asked) == 0
@@ -57,8 +61,10 @@ def _quantize(*arguments: object) -> object:
 def test_an_int8_video_is_near_the_float32_one(int8_bundle: Path, device: str) -> None:
     if device == "openvino":
         pytest.importorskip("openvino")
-    exact = TextToVideo.from_bundle(BUILTIN, "cpu", precision="fp32")
-    small = TextToVideo.from_bundle(int8_bundle, device, precision="unet=int8,vae=int8,text=int8")
+    exact = TextToVideo.from_bundle(BUILTIN, device="cpu", precision="fp32")
+    small = TextToVideo.from_bundle(
+        int8_bundle, device=device, precision="unet=int8,vae=int8,text=int8"
+    )
     made = [
         [pipeline(p, seed=40 + i).frames for i, p in enumerate(PROMPTS)]
         for pipeline in (small, exact)
@@ -66,14 +72,14 @@ def test_an_int8_video_is_near_the_float32_one(int8_bundle: Path, device: str) -
     quality = compare(*made)
     assert quality.median_db >= 36
     assert quality.median_db < 60  # it was not float32
-    assert {how.backend.precision for how in small.placed.values()} == {"int8"}
+    assert {how.backend.precision for how in small.placements.values()} == {"int8"}
 
 
 def test_the_bundle_says_what_was_done(int8_bundle: Path) -> None:
     bundle = Bundle.open(int8_bundle, verify=True)
     for stage in ("unet", "vae_decoder"):
-        assert bundle.manifest.precisions(stage) == ("float32", "int8")
-        assert bundle.manifest.psnr_db(stage) >= 36
+        assert bundle.manifest.stage(stage).precisions == ("float32", "int8")
+        assert bundle.manifest.stage(stage).psnr_db >= 36
         assert bundle.graph(stage, "cpu", "int8").name == "int8_fused.onnx"
         assert bundle.graph(stage, "openvino", "int8").name == "int8.onnx"
     report = json.loads((int8_bundle / "quantization.json").read_text(encoding="utf-8"))
@@ -89,7 +95,7 @@ def test_the_bundle_says_what_was_done(int8_bundle: Path) -> None:
 def test_the_same_seed_gives_the_same_graphs(
     int8_bundle: Path, prompts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))  # nothing is known from before
+    monkeypatch.setenv("HUMMINGBIRD_CACHE", str(tmp_path / "cache"))  # nothing is known from before
     asked = ["--precision", "unet=int8", "--calibration", 4, "--held-out", 0]
     assert _quantize(BUILTIN, tmp_path / "again", "--prompts", prompts, *asked) == 0
     graph = Path("unet") / "int8.onnx_data"
@@ -133,7 +139,7 @@ def test_a_bundle_of_int8_alone_is_smaller_and_runs(
 
 def test_auto_takes_int8_where_it_is_near(int8_bundle: Path, tmp_path: Path) -> None:
     def chosen(bundle: Path, device: str) -> str:
-        graphs = Bundle.open(bundle).manifest.trusted("unet")
+        graphs = Bundle.open(bundle).manifest.stage("unet").trusted
         return backends("unet", device, "auto", graphs)[0].precision
 
     pytest.importorskip("openvino")
@@ -148,7 +154,7 @@ def test_auto_takes_int8_where_it_is_near(int8_bundle: Path, tmp_path: Path) -> 
     (far / "hummingbird.json").write_text(json.dumps(entries), encoding="utf-8")
     assert chosen(far, "openvino") != "int8"
     with pytest.raises(DeviceError, match="float32 graphs"):
-        TextToVideo.from_bundle(BUILTIN, "cpu", precision="int8")
+        TextToVideo.from_bundle(BUILTIN, device="cpu", precision="int8")
 
 
 def test_what_is_right_is_counted_before_and_after(hb: Command, tmp_path: Path) -> None:
@@ -161,7 +167,7 @@ def test_what_is_right_is_counted_before_and_after(hb: Command, tmp_path: Path) 
     _, jury = judged_captions(manifest, world, count, 1, 0)
     counted = {}
     for name, bundle, precision in (("before", BUILTIN, "fp32"), ("after", out, "vae=int8")):
-        pipeline = TextToVideo.from_bundle(bundle, "cpu", precision=precision)
+        pipeline = TextToVideo.from_bundle(bundle, device="cpu", precision=precision)
         made = [pipeline(r.prompt, seed=r.seed).frames for r in jury.requests]
         counted[name] = jury.accuracy(made)
     assert found == {"videos": count, **counted}
@@ -170,9 +176,9 @@ def test_what_is_right_is_counted_before_and_after(hb: Command, tmp_path: Path) 
 
 def test_a_float16_bundle_shares_its_weights(prompts: Path, tmp_path: Path) -> None:
     out = tmp_path / "half"
-    assert _quantize(BUILTIN, out, "--prompts", prompts, "--precision", "fp16") == 0
+    assert _quantize(BUILTIN, out, "--prompts", prompts, "--precision", "fp32+fp16") == 0
     bundle = Bundle.open(out)
-    assert bundle.manifest.precisions("unet") == ("float32", "float16")
+    assert bundle.manifest.stage("unet").precisions == ("float32", "float16")
     assert bundle.graph("unet", "dml", "float16").name == "dml_float16.onnx"
     assert bundle.graph("vae_decoder_tail", "webgpu", "float16").name == "tail_float16.onnx"
     assert bundle.bytes < Bundle.open(BUILTIN).bytes + 1_000_000  # graphs, no weights
@@ -183,13 +189,66 @@ def test_a_float16_bundle_shares_its_weights(prompts: Path, tmp_path: Path) -> N
         exact = {n.op_type for n in graph.node if n.op_type in ("Sin", "Cos")}
         assert exact == ({"Sin", "Cos"} if stage == "unet" else set())
     truth, found = (
-        TextToVideo.from_bundle(out, "cpu", precision=precision)(PROMPTS[1]).frames
+        TextToVideo.from_bundle(out, device="cpu", precision=precision)(PROMPTS[1]).frames
         for precision in ("fp32", "fp16")
     )
     assert 45 <= compare([found], [truth]).median_db < 100
     # A processor gains nothing: only who asks gets it.
-    graphs = bundle.manifest.trusted("unet")
+    graphs = bundle.manifest.stage("unet").trusted
     assert backends("unet", "cpu", "auto", graphs)[0].precision == "fp32"
+
+
+def test_float16_alone_is_one_store_of_weights(
+    nano_bundle: Path, prompts: Path, tmp_path: Path
+) -> None:
+    """Of a bundle stored in float32: no float32 is left, and no weight is there twice."""
+    out = tmp_path / "half"
+    asked = ("--prompts", prompts, "--precision", "fp16", "--size", "32x32", "--frames", 2)
+    assert _quantize(nano_bundle, out, *asked) == 0
+    bundle = Bundle.open(out, verify=True)
+    for stage in ("text_encoder", "unet", "vae_decoder"):
+        assert bundle.manifest.stage(stage).precisions == ("float16",)
+        weights = sum(path.stat().st_size for path in (out / stage).glob("*.onnx_data"))
+        stored = (nano_bundle / stage / "model.onnx_data").stat().st_size
+        assert 0.4 * stored < weights < 0.56 * stored
+    truth, found = (
+        TextToVideo.from_bundle(folder, device="cpu", precision=precision)(
+            "a red cat", frames=2, width=32, height=32, steps=2
+        ).frames
+        for folder, precision in ((nano_bundle, "fp32"), (out, "fp16"))
+    )
+    assert compare([found], [truth]).median_db > 40
+
+
+def test_only_the_bundles_own_files_are_copied(prompts: Path, tmp_path: Path) -> None:
+    source, out = tmp_path / "source", tmp_path / "out"
+    shutil.copytree(BUILTIN, source)
+    (source / ".git").mkdir()
+    (source / ".git" / "config").write_text("not ours", encoding="utf-8")
+    asked = ("--prompts", prompts, "--precision", "text=int8")
+    assert _quantize(source, out, *asked) == 0
+    assert not (out / ".git").exists()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows ends a process without a signal")
+@pytest.mark.parametrize("command", ["build", "quantize"])
+def test_sigterm_leaves_nothing(
+    nano_bundle: Path, prompts: Path, tmp_path: Path, command: str
+) -> None:
+    arguments = {
+        "build": ("build", DATA / "nano_07b_merged_all.pt", tmp_path / "out"),
+        "quantize": ("quantize", nano_bundle, tmp_path / "out", "--prompts", prompts),
+    }
+    started = subprocess.Popen(
+        command_line("hb-export", *arguments[command]), stderr=subprocess.PIPE, text=True
+    )
+    while started.poll() is None and not list(tmp_path.glob(".out.partial-*")):
+        time.sleep(0.05)
+    started.terminate()
+    _, errors = started.communicate(timeout=120)
+    assert started.returncode == 143, errors
+    assert "hb-export: terminated" in errors
+    assert [path.name for path in tmp_path.iterdir() if "out" in path.name] == []
 
 
 def test_build_takes_precisions(hb: Command, tmp_path: Path, tiny_config: Path) -> None:
@@ -203,8 +262,8 @@ def test_build_takes_precisions(hb: Command, tmp_path: Path, tiny_config: Path) 
     )
     assert done.returncode == 0, done.stderr
     manifest = Bundle.open(tmp_path / "out").manifest
-    assert manifest.precisions("unet") == ("float32", "float16", "int8")
-    assert manifest.precisions("vae_decoder") == ("float32",)
+    assert manifest.stage("unet").precisions == ("float16", "int8")
+    assert manifest.stage("vae_decoder").precisions == ("float32",)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["out", "prompts.txt"]
 
 

@@ -6,7 +6,15 @@ from typing import Any
 
 import pytest
 
-from hummingbird_edge.runtime.bundle.manifest import Defaults, Manifest, ModelMetadata
+from hummingbird_edge.runtime.bundle.manifest import (
+    Defaults,
+    Manifest,
+    ModelMetadata,
+    Provenance,
+    Stage,
+    StageKind,
+    Variant,
+)
 from hummingbird_edge.runtime.errors import RequestError
 from hummingbird_edge.runtime.request import Request
 from hummingbird_edge.runtime.sampler import Sampler
@@ -16,9 +24,9 @@ MANIFEST = Manifest(
     model=ModelMetadata(4, 8, 4, 0.18215, 77, 16, 256),
     sampler=Sampler(),
     defaults=Defaults(frames=8, width=64, height=96, steps=2, guidance=3.5, fps=10),
-    stages={"vae_decoder": {}},
+    stages={"vae_decoder": Stage(StageKind.DECODER, (Variant("vae_decoder/model.onnx"),))},
     files={},
-    provenance={},
+    provenance=Provenance(),
     licence="",
 )
 

@@ -13,8 +13,7 @@ from hummingbird_edge.export.graph import export_graph, save_graph
 from hummingbird_edge.export.stage import Stage
 from hummingbird_edge.quantize.storage import round_to_float16, store_as_float16
 from hummingbird_edge.runtime.devices.backend import Backend
-from hummingbird_edge.runtime.devices.device import Device
-from hummingbird_edge.runtime.engines.session import open_session
+from hummingbird_edge.runtime.engines.loading import open_session
 
 STAGE = Stage("tiny", "tiny", {"x": {0: "batch"}}, "y", {0: "batch"})
 
@@ -58,7 +57,7 @@ def test_sizes_halve_and_numbers_are_the_rounded_modules(module: Tiny, tmp_path:
     x = torch.randn(5, 32, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
         rounded, exact = module(x).numpy(), original(x).numpy()
-    found = open_session(narrow, Backend(Device.parse("cpu"))).run({"x": x.numpy()})
+    found = open_session(narrow, Backend.parse("cpu")).run({"x": x.numpy()})
     np.testing.assert_allclose(found, rounded, rtol=0, atol=1e-6)
     assert np.abs(found - exact).max() > 1e-6
     assert 0 < largest < 2**-12

@@ -148,6 +148,7 @@ def whole(vae: VAE, z: Floats) -> Floats:
 
 # The outer quarter of the overlap counts nothing: what a pixel hangs on lies within it. Networks of
 # fewer levels see as far in pixels, and so farther in latent pixels.
+@pytest.mark.slow
 @pytest.mark.parametrize(("multipliers", "overlap"), [((1, 1, 2, 2), 12), ((1, 2, 2), 24)])
 def test_tiles_are_exact_given_the_pictures_statistics(
     multipliers: tuple[int, ...], overlap: int
@@ -175,7 +176,7 @@ def test_tiles_are_exact_given_the_pictures_statistics(
 def trained_vae() -> tuple[VAE, ModelConfig]:
     """Return the built-in model's VAE with its decoder's weights, read from the graph."""
     bundle = Bundle.open(BUILTIN)
-    config = ModelConfig.from_dict(bundle.manifest.provenance["config"])
+    config = ModelConfig.from_dict(bundle.manifest.provenance.config)
     vae = VAE(config.vae).eval()
     graph = onnx_ir.load(bundle.graph("vae_decoder")).graph
     stored = {
@@ -221,7 +222,7 @@ def test_tiles_of_half_the_side_are_45_db_from_the_whole(side: int) -> None:
     """On trained weights, on a video that the built-in model makes."""
     vae, config = trained_vae()
     down = config.vae.downsampling
-    pipeline = TextToVideo.from_bundle(BUILTIN, "cpu")
+    pipeline = TextToVideo.from_bundle(BUILTIN, device="cpu")
     video = pipeline("a red circle moving right", frames=4, width=side * down, height=side * down)
     z = video.latents[0].transpose(1, 0, 2, 3)[1:3] / np.float32(config.vae.scaling_factor)
     z = np.ascontiguousarray(z)
@@ -244,7 +245,7 @@ def test_the_graphs_of_a_bundle_decode_by_tiles(nano_bundle: Path) -> None:
     import onnxruntime
 
     bundle = Bundle.open(nano_bundle)
-    facts = bundle.manifest.tail
+    facts = bundle.manifest.tiled
     assert facts is not None
     layers, groups = facts.layers, facts.groups
 

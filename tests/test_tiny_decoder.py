@@ -17,8 +17,7 @@ from hummingbird_edge.export.preview import latent_to_rgb
 from hummingbird_edge.export.weights import RandomWeights, WithTinyDecoder
 from hummingbird_edge.runtime.bundle.bundle import BUILTIN
 from hummingbird_edge.runtime.devices.backend import Backend
-from hummingbird_edge.runtime.devices.device import Device
-from hummingbird_edge.runtime.engines.session import open_session
+from hummingbird_edge.runtime.engines.loading import open_session
 from hummingbird_edge.runtime.errors import CheckpointError, RequestError
 from hummingbird_edge.runtime.media.preview import linear_preview
 from hummingbird_edge.runtime.media.video import read_settings
@@ -73,7 +72,7 @@ def test_the_graph_gives_the_recorded_frames(
 ) -> None:
     if engine == "openvino":
         pytest.importorskip("openvino")
-    session = open_session(bundle / "tiny_decoder" / "model.onnx", Backend(Device.parse(engine)))
+    session = open_session(bundle / "tiny_decoder" / "model.onnx", Backend.parse(engine))
     found = (session.run({"latent_sample": golden["latent"]}) + 1) / 2
     np.testing.assert_allclose(found, golden["rgb"], rtol=0, atol=1e-5)
 
@@ -98,13 +97,13 @@ def test_a_video_and_its_previews_by_the_tiny_decoder(
 
 
 def test_the_last_preview_is_the_video(bundle: Path) -> None:
-    pipeline = TextToVideo.from_bundle(bundle, "cpu")
+    pipeline = TextToVideo.from_bundle(bundle, device="cpu")
     video = pipeline("a cat", frames=3, width=32, height=32, steps=2, decoder="tiny")
     np.testing.assert_array_equal(pipeline.preview(video.latents), video.frames)
 
 
 def test_without_a_tiny_decoder_previews_are_a_linear_map() -> None:
-    pipeline = TextToVideo.from_bundle(BUILTIN, "cpu")
+    pipeline = TextToVideo.from_bundle(BUILTIN, device="cpu")
     video = pipeline("a big red square moving right on a white background", seed=7)
     shown = pipeline.preview(video.latents)
     assert shown.shape == (8, 32, 32, 3)

@@ -25,13 +25,13 @@ __all__ = ["config_of", "eager_run", "inputs_for", "random_module"]
 
 def config_of(bundle: Bundle) -> ModelConfig:
     """Return the configuration that a bundle was built from."""
-    return ModelConfig.from_dict(bundle.manifest.provenance["config"])
+    return ModelConfig.from_dict(bundle.manifest.provenance.config)
 
 
 def random_module(config: ModelConfig, stage: str, half_stored: bool = True) -> nn.Module:
     """Return a stage's module with the weights of seed 0, as a bundle stores them."""
     known = STAGES[stage]
-    module = known.module(RandomWeights().load(known.network, config)).eval()
+    module = known.module(RandomWeights().load(known.network, config), config).eval()
     if half_stored:
         round_to_float16(module)
     return module

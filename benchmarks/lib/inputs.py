@@ -19,8 +19,7 @@ from hummingbird_edge.benchmarks.lib.subject import size_of
 from hummingbird_edge.quantize.trajectory import encode, walk
 from hummingbird_edge.runtime.bundle.bundle import Bundle
 from hummingbird_edge.runtime.devices.backend import Backend
-from hummingbird_edge.runtime.devices.device import Device
-from hummingbird_edge.runtime.engines.session import open_session
+from hummingbird_edge.runtime.engines.loading import open_session
 from hummingbird_edge.runtime.errors import RequestError
 from hummingbird_edge.runtime.pipeline import TextToVideo
 from hummingbird_edge.runtime.request import Request
@@ -48,9 +47,9 @@ class Seen:
     def write(self) -> Row:
         """Take all steps in float32, the same on every machine, and keep what stages see."""
         started, bundle = time.perf_counter(), Bundle.open(self.bundle)
-        pipeline, backend = TextToVideo(bundle, "cpu"), Backend(Device.parse("cpu"))
+        pipeline, backend = TextToVideo(bundle, device="cpu"), Backend.parse("cpu")
         graph = bundle.graph("unet", backend.device.family, backend.graph)
-        sizes = pipeline.stage_sizes(self.request)
+        sizes = self.request.stage_sizes(pipeline.bundle.manifest)
         session, steps = open_session(graph, backend, sizes["unet"]), list[Inputs]()
 
         def unet(inputs: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
@@ -59,7 +58,9 @@ class Seen:
 
         contexts = encode(bundle, [self.request.prompt])
         latents = walk(self.request, bundle, contexts, unet)[0].transpose(1, 0, 2, 3)
-        prompts = [{"input_ids": pipeline.tokens(p).ids[None]} for p in ("", self.request.prompt)]
+        prompts = [
+            {"input_ids": pipeline.tokenizer(p).ids[None]} for p in ("", self.request.prompt)
+        ]
         _keep(self.folder, "text_encoder", prompts[::-1])
         _keep(self.folder, "unet", steps[::-1])
         # The tiny decoder takes the latents of diffusion as they are.

@@ -50,7 +50,7 @@ def random_copy(source: Path, folder: Path) -> Path:
     """Export random weights in the layout of the bundle at `source` into `folder`."""
     bundle = Bundle.open(source)
     config, out = folder / "config.json", folder / "random"
-    config.write_text(json.dumps(bundle.manifest.provenance["config"]), encoding="utf-8")
+    config.write_text(json.dumps(bundle.manifest.provenance.config), encoding="utf-8")
     _build(out, "--config", config, "--tokenizer", bundle.path("tokenizer"))
     return out
 

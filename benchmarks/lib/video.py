@@ -101,17 +101,19 @@ def cases(
     folder: Path,
 ) -> Iterator[Case]:
     """Yield the rows: every request on every device in every precision that is asked for."""
-    graphs = bundle.manifest.precisions("unet")
+    graphs = bundle.manifest.stage("unet").precisions
     for request, name in itertools.product(requests, devices):
         device = Device.parse(name)
-        usual = precisions_of("unet", device, bundle.manifest.trusted("unet"))
+        usual = precisions_of("unet", device, bundle.manifest.stage("unet").trusted)
         ways = dict.fromkeys(precisions)
         if "all" in ways:
             ways = dict.fromkeys(precisions_of("unet", device, graphs))
         for way in ways:
             asked = "auto" if way == "auto" else f"unet={way}"
             decoding = precisions_of(
-                request.decoding_stage, device, bundle.manifest.precisions(request.decoding_stage)
+                request.decoding_stage,
+                device,
+                bundle.manifest.stage(request.decoding_stage).precisions,
             )
             if way in decoding:
                 asked += f",vae={way}"
@@ -128,7 +130,9 @@ def measure(case: Case) -> Row:
         set_caches(caches)
         taken = device_memory_mib()
         started = time.perf_counter()
-        pipeline = TextToVideo.from_bundle(case.bundle, case.device, precision=case.precision)
+        pipeline = TextToVideo.from_bundle(
+            case.bundle, device=case.device, precision=case.precision
+        )
         opened = time.perf_counter() - started
         cold, _ = video(pipeline, case.request, case.folder)
         measures: dict[str, list[float]] = defaultdict(list)
@@ -150,7 +154,7 @@ def measure(case: Case) -> Row:
     facts = {
         "placement": {
             stage: f"{placed.backend}, {100 * placed.share:.0f} % of the nodes"
-            for stage, placed in pipeline.placed.items()
+            for stage, placed in pipeline.placements.items()
         },
         "seed": SEED,
         "bundle_sha256": pipeline.bundle.digest,

@@ -174,7 +174,7 @@ class ModelConfig:
             _require(name in known, f"unknown entry {name!r}; known are {', '.join(sorted(known))}")
             try:
                 built[name] = parts[name](**value) if name in parts else value
-            except (TypeError, ZeroDivisionError) as error:
+            except (TypeError, ValueError, ZeroDivisionError) as error:
                 raise RequestError(
                     f"the model configuration cannot be built: entry {name!r}: {error}"
                 ) from error

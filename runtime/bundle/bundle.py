@@ -1,16 +1,16 @@
 """A model bundle: a folder of graphs, a tokenizer and a manifest, verified before it is used."""
 
-import contextlib
-import hashlib
 import json
 import os
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
+from hummingbird_edge.runtime.bundle.external_data import external_files
+from hummingbird_edge.runtime.bundle.hub import with_real_files
 from hummingbird_edge.runtime.bundle.manifest import MANIFEST, Manifest
 from hummingbird_edge.runtime.errors import BundleError
-from hummingbird_edge.runtime.files import sha256_of
+from hummingbird_edge.runtime.files import read_record, record_path, sha256_of, write_record
 
 __all__ = ["BUILTIN", "Bundle"]
 
@@ -27,23 +27,28 @@ class Bundle:
 
     @classmethod
     def open(cls, folder: str | Path, verify: bool = False) -> "Bundle":
-        """Read the manifest and hold the files to it.
+        """Read the manifest and check the files against it.
 
-        Sizes are checked every time; digests when `verify` asks for it, and the first time this
-        user opens these files (again when one has changed). Raises BundleError.
+        Sizes are checked every time; digests when `verify` says so, and the first time this user
+        opens these files (again when one has changed). Files that the manifest does not list are
+        passed over: nothing reads them. Raises BundleError.
         """
-        folder = Path(folder)
+        folder = with_real_files(Path(folder))
         bundle = cls(folder, Manifest.read(folder))
         bundle._check_sizes()
         if verify or not bundle._was_verified():
             bundle.verify()
-            bundle._remember_verified()
+            write_record(bundle._record, {"stamp": bundle._stamp()})
         return bundle
 
     def path(self, name: str) -> Path:
         """Return the path of a file of the bundle; raises BundleError where it leads outside."""
         path = self.folder / name
-        if not path.resolve().is_relative_to(self.folder.resolve()):
+        try:
+            real, home = path.resolve(), self.folder.resolve()
+        except (OSError, RuntimeError) as error:  # a link to itself
+            raise BundleError(f"bundle file {path} cannot be followed ({error})") from error
+        if not real.is_relative_to(home):
             raise BundleError(
                 f"bundle file {name} is a link out of {self.folder}: copy the file itself there"
             )
@@ -61,7 +66,7 @@ class Bundle:
     @property
     def bytes(self) -> int:
         """Size of all files, in bytes."""
-        return sum(facts.bytes for facts in self.manifest.files.values())
+        return sum(entry.bytes for entry in self.manifest.files.values())
 
     @cached_property
     def digest(self) -> str:
@@ -69,32 +74,39 @@ class Bundle:
         return sha256_of(self.folder / MANIFEST)
 
     def verify(self) -> None:
-        """Compare every file with its digest; raises BundleError naming the first that differs."""
-        for name, facts in self.manifest.files.items():
+        """Compare every file with its digest; raises BundleError naming the first that differs.
+
+        An engine reads the files that a graph names: each must be listed too.
+        """
+        for name, entry in self.manifest.files.items():
             found = sha256_of(self.path(name))
-            if found != facts.sha256:
+            if found != entry.sha256:
                 raise BundleError(
                     f"{self.folder / name} was changed: its SHA-256 is {found[:12]}..., the "
-                    f"manifest says {facts.sha256[:12]}...: build or copy the bundle again"
+                    f"manifest says {entry.sha256[:12]}...: build or copy the bundle again"
+                )
+        for name in {v.graph for stage in self.manifest.stages.values() for v in stage.variants}:
+            self._check_external_files(name)
+
+    def _check_external_files(self, graph: str) -> None:
+        if graph not in self.manifest.files:
+            return  # `graph()` refuses it
+        for location in sorted(external_files(self.path(graph))):
+            name = (PurePosixPath(graph).parent / location).as_posix()
+            if name not in self.manifest.files:
+                raise BundleError(
+                    f"{self.folder / graph} reads weights from {location!r}, which the manifest "
+                    f"does not list: build or copy the bundle again"
                 )
 
     def _check_sizes(self) -> None:
-        files = [path.relative_to(self.folder) for path in self.folder.rglob("[!.]*")]
-        present = {path.as_posix() for path in files}
-        listed = {*self.manifest.files, MANIFEST}
-        # An engine reads what a graph names: a file without a digest must not be within reach.
-        if extra := sorted(n for n in present - listed if self.path(n).is_file()):
-            raise BundleError(
-                f"{self.folder} holds {extra[0]}, which the manifest does not list: "
-                f"remove it, or build the bundle again"
-            )
-        for name, facts in self.manifest.files.items():
+        for name, entry in self.manifest.files.items():
             path = self.path(name)
             if not path.is_file():
                 raise BundleError(f"{path} is missing: build or copy the bundle again")
-            if (found := path.stat().st_size) != facts.bytes:
+            if (found := path.stat().st_size) != entry.bytes:
                 raise BundleError(
-                    f"{path} has {found} bytes, the manifest says {facts.bytes}: "
+                    f"{path} has {found} bytes, the manifest says {entry.bytes}: "
                     f"build or copy the bundle again"
                 )
 
@@ -105,25 +117,11 @@ class Bundle:
 
     @property
     def _record(self) -> Path:
-        from platformdirs import user_cache_path
-
-        place = hashlib.sha256(str(self.folder.resolve()).encode()).hexdigest()[:32]
-        return user_cache_path("hummingbird-edge") / "verified" / place
+        return record_path("verified", _FORM, os.fspath(self.folder.resolve()))
 
     def _was_verified(self) -> bool:
-        try:
-            return self._record.read_text(encoding="utf-8") == self._stamp()
-        except (OSError, ValueError):
-            return False
+        return read_record(self._record).get("stamp") == self._stamp()
 
-    def _remember_verified(self) -> None:
-        record = self._record
-        partial = record.with_suffix(f".{os.getpid()}")
-        try:
-            record.parent.mkdir(parents=True, exist_ok=True)
-            partial.write_text(self._stamp(), encoding="utf-8")
-            partial.replace(record)
-        except OSError:
-            # A home that cannot be written costs a second hash next time, nothing else.
-            with contextlib.suppress(OSError):
-                partial.unlink()
+
+_FORM = 2
+"""Counts changes of what verifying means: bundles that passed less are verified again."""

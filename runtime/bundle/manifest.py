@@ -1,21 +1,24 @@
-"""The facts of a bundle, as its `hummingbird.json` states them.
+"""A bundle's metadata, as its `hummingbird.json` states it.
 
     {"format": "hummingbird-edge", "format_version": 1, "name": ..., "model": {...},
-     "sampler": {...}, "defaults": {...}, "stages": {"unet": {"variants": [...]}, ...},
+     "sampler": {...}, "defaults": {...},
+     "stages": {"unet": {"kind": "unet", "variants": [{"graph": path, ...}, ...], ...}, ...},
      "files": {"unet/model.onnx": {"bytes": ..., "sha256": ...}, ...},
      "provenance": {...}, "licence": "..."}
 
-What the model is stands here; what the user asks for is a `Request`.
+What the model is stands here; what the user wants of it is a `Request`.
 """
 
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import Any, TypeVar
+from typing import Annotated, Any
 
 import numpy as np
+from msgspec import Meta, Struct, ValidationError, convert
 from numpy.typing import NDArray
 
 from hummingbird_edge.runtime.errors import BundleError
@@ -26,41 +29,62 @@ __all__ = [
     "FORMAT_VERSION",
     "MANIFEST",
     "MIN_PSNR_DB",
+    "Agreement",
     "Defaults",
     "FileEntry",
     "Manifest",
     "ModelMetadata",
+    "Provenance",
+    "Stage",
+    "StageKind",
     "TiledConfig",
+    "Variant",
 ]
 
 MANIFEST = "hummingbird.json"
 FORMAT = "hummingbird-edge"
 FORMAT_VERSION = 1
 MIN_PSNR_DB = 30.0
-"""Of the frames of a quantized model against those in float32, for `auto` to take it."""
-_MAX = 4096
-"""Of anything that a decoder for tiles counts."""
+"""Of the frames of a quantized model against those in float32, for `auto` to use it."""
 
-Facts = TypeVar("Facts")
+Count = Annotated[int, Meta(ge=1, le=10**15)]
+SmallCount = Annotated[int, Meta(ge=1, le=4096)]
+Positive = Annotated[float, Meta(gt=0, lt=1e9)]
 
 
-@dataclass(frozen=True, slots=True)
-class ModelMetadata:
+class StageKind(str, Enum):
+    """What a stage takes and returns."""
+
+    TEXT_ENCODER = "text_encoder"
+    """`input_ids` (B, 77) int64 to a context (B, 77, D)."""
+    UNET = "unet"
+    """Noisy latents (1, C, T, h, w) and a timestep to a prediction of the same shape."""
+    DECODER = "decoder"
+    """Latents (T, C, h, w) to RGB (T, 3, H, W)."""
+    DECODER_HEAD = "decoder_head"
+    """The decoder's coarse half: latents to features."""
+    DECODER_TAIL = "decoder_tail"
+    """Its fine half: a tile of features to a tile of RGB."""
+    ENCODER = "encoder"
+    """RGB (T, 3, H, W) to latents."""
+
+
+class ModelMetadata(Struct, frozen=True, forbid_unknown_fields=True):
     """What the runtime must know of the networks."""
 
-    latent_channels: int
+    latent_channels: Count
     """Channels of a latent frame."""
-    vae_downsampling: int
+    vae_downsampling: Count
     """Pixels along one side of a latent pixel."""
-    unet_downsampling: int
+    unet_downsampling: Count
     """Latent pixels along one side of the U-Net's coarsest pixel."""
-    scaling_factor: float
+    scaling_factor: Positive
     """Latents are divided by this before they are decoded."""
-    context_length: int
+    context_length: Count
     """Tokens of a prompt."""
-    context_width: int
+    context_width: Count
     """Channels of an encoded token."""
-    guidance_width: int | None
+    guidance_width: Count | None
     """Width of the guidance-scale embedding; None where guidance takes a second pass."""
 
     @property
@@ -80,43 +104,135 @@ class Defaults:
     guidance: float = 7.5
     fps: int = 8
 
+    def __post_init__(self) -> None:
+        for name in ("frames", "width", "height", "steps", "fps"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}")
+        if not 0 <= self.guidance < math.inf:
+            raise ValueError(f"guidance is {self.guidance}")
 
-@dataclass(frozen=True, slots=True)
-class FileEntry:
+
+class FileEntry(Struct, frozen=True, forbid_unknown_fields=True):
     """What one file of the bundle must be like."""
 
-    bytes: int
+    bytes: Count
     sha256: str
 
 
-@dataclass(frozen=True, slots=True)
-class TiledConfig:
-    """What decoding by tiles must know of the decoder's second half."""
+class TiledConfig(Struct, frozen=True, forbid_unknown_fields=True):
+    """What decoding by tiles must know of the decoder's fine half."""
 
-    scale: int
+    scale: SmallCount
     """Features along one side of a latent pixel."""
-    layers: int
+    layers: SmallCount
     """Normalizations, whose statistics are given and returned."""
-    groups: int
+    groups: SmallCount
     """Groups of each."""
 
 
-@dataclass(frozen=True, slots=True)
-class Manifest:
-    """The facts of a bundle."""
+class Variant(Struct, frozen=True):
+    """One graph of a stage."""
+
+    graph: str
+    """Relative POSIX path."""
+    precision: str = "float32"
+    """`float32`, `float16` or `int8`."""
+    devices: tuple[str, ...] | None = None
+    """The devices it is for; None for all."""
+    storage: str = "float32"
+    """What its weights are stored as."""
+    opset: int | None = None
+    """Its ONNX operator set."""
+    psnr_db: float | None = None
+    """Of frames made with it against those in float32, where it is quantized."""
+
+    def __post_init__(self) -> None:
+        _require_inside(self.graph)
+
+
+class Agreement(Struct, frozen=True):
+    """How near a graph's outputs were to PyTorch's when it was exported."""
+
+    largest_difference: float
+    snr_db: float
+    shapes: tuple[tuple[int, ...], ...] = ()
+    """Frames, height and width of the latents it was compared at."""
+
+
+class Stage(Struct, frozen=True):
+    """One network of the bundle, as one or more graphs."""
+
+    kind: StageKind
+    variants: Annotated[tuple[Variant, ...], Meta(min_length=1)]
+    parameters: Annotated[int, Meta(ge=0, le=10**15)] = 0
+    """Weights of the network."""
+    live_values: Count | None = None
+    """Numbers that are alive at once for each latent pixel; None where it was not counted."""
+    takes_scaled_latents: bool = False
+    """Of a decoder that takes the latents of diffusion as they are."""
+    latent_to_rgb: list[list[float]] | None = None
+    """Rows of the matrix of quick previews."""
+    tiled: TiledConfig | None = None
+    agreement_with_pytorch: Agreement | None = None
+    largest_rounding_of_a_weight: float = 0.0
+    """By what storing weights as float16 has changed one at most."""
+
+    @property
+    def precisions(self) -> tuple[str, ...]:
+        """The precisions of its graphs: `float32`, `float16`, `int8`."""
+        return tuple(dict.fromkeys(variant.precision for variant in self.variants))
+
+    @property
+    def psnr_db(self) -> float:
+        """How near to float32 the frames are where it is quantized; minus infinity if unknown."""
+        known = [
+            v.psnr_db for v in self.variants if v.precision == "int8" and v.psnr_db is not None
+        ]
+        return min(known, default=-math.inf)
+
+    @property
+    def trusted(self) -> tuple[str, ...]:
+        """The precisions that `auto` may use.
+
+        All but those of a quantized graph that is too far from a float32 one.
+        """
+        known = self.precisions
+        if len(known) < 2 or self.psnr_db >= MIN_PSNR_DB:
+            return known
+        return tuple(precision for precision in known if precision != "int8")
+
+
+class Provenance(Struct, frozen=True):
+    """Where the bundle is from; other entries are for readers of the file alone."""
+
+    source: str | None = None
+    source_sha256: str | None = None
+    config: dict[str, Any] = {}
+    """The exporter's model configuration, as JSON."""
+    torch: str | None = None
+    hummingbird_edge: str | None = None
+
+
+class Manifest(Struct, frozen=True):
+    """The metadata of a bundle."""
 
     name: str
     model: ModelMetadata
     sampler: Sampler
     defaults: Defaults
-    stages: Mapping[str, Any]
-    """Stage name to {"variants": [{"graph": path, "precision": ...}, ...], ...}."""
-    files: Mapping[str, FileEntry]
+    stages: dict[str, Stage]
+    files: dict[str, FileEntry]
     """Relative POSIX path to what is there."""
-    provenance: Mapping[str, Any]
+    provenance: Provenance
     licence: str
-    tail: TiledConfig | None = None
-    """Of a decoder that can be run by tiles."""
+
+    def __post_init__(self) -> None:
+        for name in self.files:
+            _require_inside(name)
+        if "vae_decoder_tail" in self.stages and (
+            "vae_decoder_head" not in self.stages or self.tiled is None
+        ):
+            raise ValueError("vae_decoder_tail needs vae_decoder_head and an entry `tiled`")
 
     @classmethod
     def read(cls, folder: Path) -> "Manifest":
@@ -142,76 +258,52 @@ class Manifest:
         """Check and convert parsed JSON; `path` is named in errors."""
         _check_format(entries, path)
         try:
-            return cls(
-                name=str(entries["name"]),
-                model=_facts(ModelMetadata, entries["model"]),
-                sampler=_facts(Sampler, entries["sampler"]),
-                defaults=_facts(Defaults, entries["defaults"]),
-                stages={str(k): _stage(v) for k, v in entries["stages"].items()},
-                files={_safe(k): _facts(FileEntry, v) for k, v in entries["files"].items()},
-                provenance=dict(entries["provenance"]),
-                licence=str(entries["licence"]),
-                tail=_tail(entries["stages"]),
-            )
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            return convert(_with_kinds(entries), cls)
+        except (ValidationError, ValueError, OverflowError, RecursionError) as error:
             raise BundleError(
-                f"{path} does not state what a bundle needs "
-                f"({type(error).__name__}: {error}): build the bundle again"
+                f"{path} does not state what a bundle needs ({error}): build the bundle again"
             ) from error
 
+    @property
+    def tiled(self) -> TiledConfig | None:
+        """The configuration of a decoder that can run by tiles."""
+        tail = self.stages.get("vae_decoder_tail")
+        return None if tail is None else tail.tiled
+
+    @property
     def latent_to_rgb(self) -> NDArray[np.float32] | None:
-        """Return the matrix (C + 1, 3) of quick previews, or None in a bundle without one."""
-        rows = self.stages.get("vae_decoder", {}).get("latent_to_rgb")
+        """The matrix (C + 1, 3) of quick previews, or None in a bundle without one."""
+        decoder = self.stages.get("vae_decoder")
         try:
-            matrix = np.array(rows, np.float32)
-        except (TypeError, ValueError, OverflowError):
+            matrix = np.array(decoder and decoder.latent_to_rgb, np.float32)
+        except (ValueError, OverflowError):
             return None
         shape = (self.model.latent_channels + 1, 3)
         return matrix if matrix.shape == shape and np.isfinite(matrix).all() else None
 
-    def precisions(self, stage: str) -> tuple[str, ...]:
-        """Return the precisions of the graphs of `stage`: `float32`, `float16`, `int8`."""
-        variants = self.stages.get(stage, {}).get("variants", ())
-        return tuple(dict.fromkeys(str(v.get("precision", "float32")) for v in variants))
-
-    def psnr_db(self, stage: str) -> float:
-        """Return how near to float32 the frames are where `stage` is quantized, as measured then.
-
-        Minus infinity where the bundle does not say.
-        """
-        variants = self.stages.get(stage, {}).get("variants", ())
-        known = [v.get("psnr_db") for v in variants if v.get("precision") == "int8"]
-        return min((float(p) for p in known if isinstance(p, int | float)), default=-math.inf)
-
-    def trusted(self, stage: str) -> tuple[str, ...]:
-        """Return the precisions that `auto` may take: all there are, but for a quantized graph
-        that is too far from a float32 one beside it."""
-        known = self.precisions(stage)
-        if len(known) < 2 or self.psnr_db(stage) >= MIN_PSNR_DB:
-            return known
-        return tuple(precision for precision in known if precision != "int8")
+    def stage(self, name: str) -> Stage:
+        """Return a stage; raises BundleError where the bundle has none of this name."""
+        if name not in self.stages:
+            raise BundleError(
+                f"bundle {self.name} has no {name}, only {', '.join(self.stages)}: "
+                f"build it again with that stage"
+            )
+        return self.stages[name]
 
     def graph(self, stage: str, device: str | None = None, precision: str = "float32") -> str:
         """Return the relative path of the graph of `stage` in `precision` for `device`.
 
         A variant that lists the device goes before one for all. Raises BundleError.
         """
-        if stage not in self.stages:
-            raise BundleError(
-                f"bundle {self.name} has no {stage}, only {', '.join(self.stages)}: "
-                f"build it again with that stage"
-            )
-        variants = [
-            v for v in self.stages[stage]["variants"] if v.get("precision", "float32") == precision
-        ]
-        own = [v for v in variants if device is not None and device in v.get("devices", ())]
-        common = [v for v in variants if "devices" not in v]
+        variants = [v for v in self.stage(stage).variants if v.precision == precision]
+        own = [v for v in variants if device is not None and device in (v.devices or ())]
+        common = [v for v in variants if v.devices is None]
         if not own and not common:
             raise BundleError(
                 f"bundle {self.name} has no {precision} graph of {stage} for {device}: "
                 f"choose another --precision, or build it again"
             )
-        return str([*own, *common][0]["graph"])
+        return [*own, *common][0].graph
 
 
 def _check_format(entries: Any, path: Path) -> None:
@@ -227,52 +319,33 @@ def _check_format(entries: Any, path: Path) -> None:
         )
 
 
-def _facts(kind: type[Facts], entries: Mapping[str, Any]) -> Facts:
-    """Build dataclass `kind`, holding each entry to the type of its annotation."""
-    known = {f.name: f for f in fields(kind)}  # type: ignore[arg-type]
-    for name, value in entries.items():
-        if name not in known:
-            raise ValueError(f"unknown entry {name!r}")
-        kinds: tuple[type, ...] = {
-            "int": (int,),
-            "float": (int, float),
-            "str": (str,),
-            "int | None": (int, type(None)),
-        }[str(getattr(known[name].type, "__name__", known[name].type))]
-        if isinstance(value, bool) or not isinstance(value, kinds):
-            raise TypeError(f"{name} is {value!r}")
-        least = 0 if name == "guidance" else 1e-12
-        if isinstance(value, int | float) and not least <= value < float("inf"):
-            raise ValueError(f"{name} is {value!r}")
-    return kind(**entries)
+_BY_NAME: Mapping[str, Mapping[str, object]] = {
+    "text_encoder": {"kind": "text_encoder"},
+    "unet": {"kind": "unet"},
+    "vae_decoder": {"kind": "decoder"},
+    "vae_decoder_head": {"kind": "decoder_head"},
+    "vae_decoder_tail": {"kind": "decoder_tail"},
+    "vae_encoder": {"kind": "encoder"},
+    "tiny_decoder": {"kind": "decoder", "takes_scaled_latents": True, "live_values": 12_500},
+}
+"""What stages were whose kind stood in their name alone, before manifests said it."""
 
 
-def _stage(entries: Mapping[str, Any]) -> dict[str, Any]:
-    """Check that a stage names at least one graph inside the bundle."""
-    variants = [{**v, "graph": _safe(v["graph"])} for v in entries["variants"]]
-    for variant in variants:
-        devices = variant.get("devices", [])
-        if not isinstance(devices, list) or not all(isinstance(name, str) for name in devices):
-            raise TypeError(f"devices is {devices!r}")
-    if not variants:
-        raise ValueError("a stage without variants")
-    return {**entries, "variants": variants}
+def _with_kinds(entries: dict[str, Any]) -> dict[str, Any]:
+    stages = entries.get("stages")
+    if not isinstance(stages, dict):
+        return entries
+    known = {
+        name: {**_BY_NAME.get(name, {}), **entry}
+        if isinstance(entry, dict) and "kind" not in entry
+        else entry
+        for name, entry in stages.items()
+    }
+    return {**entries, "stages": known}
 
 
-def _tail(stages: Mapping[str, Any]) -> TiledConfig | None:
-    """Return the facts of a decoder in two halves, where there are two."""
-    if "vae_decoder_tail" not in stages:
-        return None
-    if "vae_decoder_head" not in stages:
-        raise ValueError("vae_decoder_tail without vae_decoder_head")
-    facts = _facts(TiledConfig, stages["vae_decoder_tail"]["tiled"])
-    if max(facts.scale, facts.layers, facts.groups) > _MAX:
-        raise ValueError(f"tiled is {facts}")
-    return facts
-
-
-def _safe(name: str) -> str:
-    """Return `name` where it is a plain relative path; a bundle never reaches outside itself."""
+def _require_inside(name: str) -> None:
+    """Raise ValueError unless `name` is a plain relative path that stays in its folder."""
     parts = PurePosixPath(name).parts
     if (
         not parts
@@ -283,4 +356,3 @@ def _safe(name: str) -> str:
         or PureWindowsPath(name).drive
     ):
         raise ValueError(f"the path {name!r} leaves the bundle")
-    return name

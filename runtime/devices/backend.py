@@ -1,7 +1,7 @@
-"""Where and how each stage runs: what the user asked for, and what `auto` tries in which order.
+"""What can run a stage: a device with a precision, as requested or as `auto` tries them.
 
 --device auto                     one answer for every stage
---device unet=dml,vae=cpu         an answer a stage; the others are `auto`
+--device unet=dml,vae=cpu         an answer for each; the others are `auto`
 """
 
 from collections.abc import Collection, Mapping
@@ -9,50 +9,58 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 
 from hummingbird_edge.runtime.devices.device import Device, candidates
+from hummingbird_edge.runtime.devices.precision import Precision
 from hummingbird_edge.runtime.errors import DeviceError, RequestError
 
-__all__ = [
-    "MIN_SHARE",
-    "PRECISIONS",
-    "STAGE_NAMES",
-    "Backend",
-    "Placed",
-    "backends",
-    "parse_by_stage",
-    "precisions_of",
-]
+__all__ = ["STAGE_NAMES", "Backend", "backends", "parse_by_stage", "precisions_of"]
 
 STAGE_NAMES: Mapping[str, str] = {"text": "text_encoder", "unet": "unet", "vae": "vae_decoder"}
-"""What a user calls the stages; `vae` is whatever decodes."""
-MIN_SHARE = 0.5
-"""Of a graph's nodes that a device should take to be worth its name."""
-PRECISIONS = ("auto", "fp32", "bf16", "fp16", "int8")
+"""What a user calls the stages; `vae` is whichever decoder runs."""
+_CHOICES = ("auto", *(precision.value for precision in Precision))
 
 
 @dataclass(frozen=True, slots=True)
 class Backend:
-    """One way to run a stage."""
+    """A device and the precision it computes in."""
 
     device: Device
-    precision: str = "fp32"
-    """Of the arithmetic: `fp32`, `bf16`, `fp16`, or `int8` for a quantized graph's products."""
+    precision: Precision = Precision.FP32
+
+    @classmethod
+    def parse(cls, device: str, precision: str = "fp32") -> "Backend":
+        """Return the backend of two names; raises RequestError for a name that is unknown."""
+        return cls(Device.parse(device), _precision(precision))
 
     def __str__(self) -> str:
         return f"{self.device.name} {self.precision}"
 
     @property
     def graph(self) -> str:
-        """The precision of the graph that it runs: OpenVINO narrows a float32 one itself."""
-        if self.precision == "int8":
-            return "int8"
-        narrow = self.precision == "fp16" and self.device.engine == "onnxruntime"
-        return "float16" if narrow else "float32"
+        """The precision of the graph that it runs: OpenVINO narrows a float32 graph itself."""
+        if self.precision is Precision.INT8:
+            return Precision.INT8.graph
+        narrow = self.precision is Precision.FP16 and self.device.engine == "onnxruntime"
+        return (Precision.FP16 if narrow else Precision.FP32).graph
+
+    @property
+    def arithmetic(self) -> Precision:
+        """The precision of everything that is not quantized."""
+        return self.device.precisions()[0] if self.precision is Precision.INT8 else self.precision
+
+
+def _precision(name: str) -> Precision:
+    try:
+        return Precision(name)
+    except ValueError:
+        raise RequestError(
+            f"there is no precision {name!r}: choose from {', '.join(_CHOICES)}"
+        ) from None
 
 
 def parse_by_stage(option: str, text: str, others: str = "auto") -> dict[str, str]:
     """Read `NAME` or `STAGE=NAME,...` of the command's `--option`: stage to name.
 
-    Stages that are not named are what `others` says. Raises RequestError.
+    Stages that are not named get `others`. Raises RequestError.
     """
     if "=" not in text:
         return dict.fromkeys(STAGE_NAMES.values(), text)
@@ -74,28 +82,25 @@ def parse_by_stage(option: str, text: str, others: str = "auto") -> dict[str, st
 def backends(
     stage: str, device: str, precision: str, graphs: Collection[str] = ("float32",)
 ) -> list[Backend]:
-    """Return the ways to try for a stage, the best first.
+    """Return the backends to try for a stage, the best first.
 
-    `graphs` are the precisions of the bundle's graphs of this stage that may be taken.
-    Raises RequestError for names that are none, DeviceError where a device asked for is not
-    installed or no device computes in the precision asked for.
+    `graphs` are the precisions of the bundle's graphs of this stage that may be used. Raises
+    RequestError for unknown names, DeviceError where the requested device is not installed or no
+    device computes in the requested precision.
     """
-    if precision not in PRECISIONS:
-        raise RequestError(
-            f"there is no precision {precision!r}: choose from {', '.join(PRECISIONS)}"
-        )
+    wanted = None if precision == "auto" else _precision(precision)
     devices = candidates(device)
     found = [
         Backend(known, kind)
         for known in devices
-        for kind in precisions_of(stage, known, graphs)[: 1 if precision == "auto" else None]
-        if precision in ("auto", kind)
+        for kind in precisions_of(stage, known, graphs)[: 1 if wanted is None else None]
+        if wanted in (None, kind)
     ]
     if not found:
         names = ", ".join(known.name for known in devices)
         has = ", ".join(sorted({str(graph) for graph in graphs}))
         hint = "choose another --precision or --device, or see hb-export quantize --help"
-        if precision == "bf16" and find_spec("openvino") is None:
+        if wanted is Precision.BF16 and find_spec("openvino") is None:
             hint = "OpenVINO computes a float32 graph in bf16: pip install openvino"
         raise DeviceError(
             f"{names} cannot compute {stage} in {precision}, the bundle has {has} graphs of it: "
@@ -104,48 +109,21 @@ def backends(
     return found
 
 
-def precisions_of(stage: str, device: Device, graphs: Collection[str]) -> tuple[str, ...]:
-    """Return what a device can compute a stage in with these graphs, what `auto` takes first.
+def precisions_of(stage: str, device: Device, graphs: Collection[str]) -> tuple[Precision, ...]:
+    """Return the precisions in which a device can compute a stage with these graphs, best first.
 
     The text encoder is a fiftieth of the work and its first token's activations are large: it
-    stays in fp32 where there is such a graph, unless asked otherwise.
+    stays in fp32 where there is such a graph, unless another precision is requested.
     """
-    known = device.precisions() if "float32" in graphs else ()
+    known = device.precisions() if Precision.FP32.graph in graphs else ()
     own = [
         precision
-        for precision, graph, has in (
-            ("int8", "int8", device.has_int8),
-            ("fp16", "float16", device.engine == "onnxruntime"),
+        for precision, has in (
+            (Precision.INT8, device.has_int8),
+            (Precision.FP16, device.engine == "onnxruntime"),
         )
-        if graph in graphs and has
+        if precision.graph in graphs and has
     ]
     # ONNX Runtime's CPU gains by neither: it computes much of both in float32, and converts.
     known = (*known, *own) if device.target == "CPUExecutionProvider" else (*own, *known)
     return tuple(reversed(known)) if stage == "text_encoder" else known
-
-
-@dataclass(frozen=True, slots=True)
-class Placed:
-    """How a stage was run in the end."""
-
-    backend: Backend
-    share: float
-    """Share of the graph's nodes that the device took, in [0, 1]."""
-    why: str
-    """`asked for`, `measured` or `first that works`."""
-    tiles: int = 1
-    """Into how many a decoder cuts a frame."""
-
-    def __str__(self) -> str:
-        tiles = f", in {self.tiles} tiles" if self.tiles > 1 else ""
-        return f"{self.backend} ({self.why}, {100 * self.share:.0f} % of the nodes there{tiles})"
-
-    def facts(self) -> dict[str, object]:
-        """Return plain values for JSON."""
-        return {
-            "device": self.backend.device.name,
-            "precision": self.backend.precision,
-            "share_on_device": round(self.share, 4),
-            "why": self.why,
-            "tiles": self.tiles,
-        }

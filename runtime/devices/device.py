@@ -16,6 +16,7 @@ from importlib.util import find_spec
 
 from hummingbird_edge.runtime.devices.packages import import_onnxruntime, import_openvino
 from hummingbird_edge.runtime.devices.plugins import has_plugin
+from hummingbird_edge.runtime.devices.precision import Precision
 from hummingbird_edge.runtime.errors import DeviceError, RequestError
 
 __all__ = ["Device", "candidates", "names_of_providers"]
@@ -28,12 +29,15 @@ _PROVIDERS = {
     "webgpu": "WebGpuExecutionProvider",
     "winml": "",  # whichever the catalogue has
 }
+# Two packages of ONNX Runtime in one environment overwrite each other's files.
+_REPLACE = "pip uninstall onnxruntime, then pip install {}"
 _INSTALL = {
-    "dml": "pip install onnxruntime-directml (Windows)",
-    "migraphx": "pip install onnxruntime-migraphx in place of onnxruntime",
-    "rocm": "pip install onnxruntime-rocm in place of onnxruntime",
+    "dml": "it comes with this project on Windows, and is for Windows alone",
+    "migraphx": _REPLACE.format("onnxruntime-migraphx"),
+    "rocm": _REPLACE.format("onnxruntime-rocm"),
     "webgpu": "pip install onnxruntime-ep-webgpu",
-    "winml": "pip install windowsml onnxruntime-windowsml in place of onnxruntime (Windows 11)",
+    "winml": "on Windows 11, pip uninstall onnxruntime-directml, then "
+    "pip install windowsml onnxruntime-windowsml",
 }
 # `auto` tries these in order and takes the first that loads the stage.
 _LADDER = ("winml", "dml", "migraphx", "rocm", "openvino", "cpu")
@@ -75,12 +79,12 @@ class Device:
         """Whether it hangs on a driver that may not work; processors need none."""
         return self.target not in ("CPUExecutionProvider", "CPU")
 
-    def precisions(self) -> tuple[str, ...]:
+    def precisions(self) -> tuple[Precision, ...]:
         """Return the arithmetic it has for a float32 graph, the fastest first, `fp32` last.
 
         ONNX Runtime computes as the graph says. OpenVINO can be told to compute in less.
         """
-        return _openvino_precisions(self.target) if self.engine == "openvino" else ("fp32",)
+        return _openvino_precisions(self.target) if self.engine == "openvino" else (Precision.FP32,)
 
     @property
     def has_int8(self) -> bool:
@@ -113,14 +117,14 @@ class Device:
 
 
 @cache
-def _openvino_precisions(target: str) -> tuple[str, ...]:
+def _openvino_precisions(target: str) -> tuple[Precision, ...]:
     try:
         known = import_openvino().Core().get_property(target, "OPTIMIZATION_CAPABILITIES")
     except (ImportError, OSError, RuntimeError):
-        return ("fp32",)  # loading the stage will say what is wrong
+        return (Precision.FP32,)  # loading the stage will say what is wrong
     is_gpu = not target.startswith("CPU")
-    fast = {"bf16": "BF16" in known, "fp16": "FP16" in known and is_gpu}
-    return (*(name for name, has in fast.items() if has), "fp32")
+    fast = {Precision.BF16: "BF16" in known, Precision.FP16: "FP16" in known and is_gpu}
+    return (*(precision for precision, has in fast.items() if has), Precision.FP32)
 
 
 def names_of_providers() -> list[str]:

@@ -1,7 +1,7 @@
-"""Where engines keep the models they have compiled, so that the second run need not compile.
+"""Compiled models that engines keep, so that the second run need not compile.
 
-One folder a bundle, under the user's cache. A file belongs to one graph, one size and one release
-of its engine: the oldest go when they are too many.
+One folder a bundle in the user's cache. A file belongs to one graph, one size and one release of
+its engine: the files that are longest unused go when there are too many.
 """
 
 import contextlib
@@ -10,47 +10,50 @@ import io
 import json
 import mmap
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from platformdirs import user_cache_path
+from hummingbird_edge.runtime.files import atomic_path, cache_directory
 
-__all__ = ["Mapped", "compiled_file", "compiled_folder", "write_compiled"]
+__all__ = ["CompileCache", "Mapped"]
 
 _MAX_BYTES = 16 << 30
 
 
-def compiled_folder(bundle_digest: str) -> Path | None:
-    """Return the folder for a bundle's compiled models, or None where there can be none."""
-    whole = user_cache_path("hummingbird-edge") / "compiled"
-    folder = whole / bundle_digest[:16]
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        _make_room(whole)
-    except OSError:
-        return None
-    return folder
+@dataclass(frozen=True, slots=True)
+class CompileCache:
+    """The compiled models of one bundle."""
 
+    folder: Path
 
-def compiled_file(folder: Path, *facts: object) -> Path:
-    """Return the file of `folder` for the model that `facts` (JSON values) tell from others."""
-    key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
-    return folder / f"{key}.blob"
+    @classmethod
+    def of_bundle(cls, digest: str) -> "CompileCache | None":
+        """Return the cache of the bundle with this digest; None where there can be none."""
+        whole = cache_directory("compiled")
+        folder = whole / digest[:16]
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            _make_room(whole)
+        except OSError:
+            return None
+        return cls(folder)
 
+    def file(self, *key: object) -> Path:
+        """Return the file of the model that `key`, made of JSON values, tells from others."""
+        name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:32]
+        return self.folder / f"{name}.blob"
 
-def write_compiled(path: Path, export: Callable[[io.BytesIO], None]) -> None:
-    """Let `export` write to `path`, beside it first; a disk that is full leaves nothing there."""
-    partial = path.with_suffix(f".{os.getpid()}")
-    try:
-        with partial.open("wb") as file:
+    def write(self, path: Path, export: Callable[[io.BytesIO], None]) -> None:
+        """Let `export` write the file `path`; a disk that is full leaves nothing there."""
+        # A cache that cannot be written costs a second compilation, nothing else.
+        with (
+            contextlib.suppress(OSError, RuntimeError),
+            atomic_path(path) as partial,
+            partial.open("wb") as file,
+        ):
             export(_Streamed(file))
-        partial.replace(path)
-    except (OSError, RuntimeError):
-        pass  # a cache that cannot be written costs a second compilation, nothing else
-    finally:
-        with contextlib.suppress(OSError):
-            partial.unlink(missing_ok=True)
 
 
 class _Streamed(io.BytesIO):
@@ -91,14 +94,23 @@ class Mapped:
 
 def _make_room(whole: Path) -> None:
     """Remove the files longest unused until no more than `_MAX_BYTES` are left."""
-    files = sorted(
-        (path for path in whole.rglob("*") if path.is_file()),
-        key=lambda path: max(path.stat().st_atime, path.stat().st_mtime),
-    )
-    total = sum(path.stat().st_size for path in files)
-    for path in files:
+    files = sorted(_files(whole))
+    total = sum(size for _, size, _ in files)
+    for _, size, path in files:
         if total <= _MAX_BYTES:
             return
-        total -= path.stat().st_size
+        total -= size
         with contextlib.suppress(OSError):
             path.unlink()
+
+
+def _files(whole: Path) -> Iterator[tuple[float, int, Path]]:
+    """Yield when each file was used last, its size and its path.
+
+    Other processes write and remove here: a file may be gone before it is looked at.
+    """
+    for path in whole.rglob("*"):
+        with contextlib.suppress(OSError):
+            if path.is_file():
+                found = path.stat()
+                yield max(found.st_atime, found.st_mtime), found.st_size, path

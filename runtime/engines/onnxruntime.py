@@ -11,12 +11,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hummingbird_edge.runtime.bundle.manifest import StageKind
 from hummingbird_edge.runtime.devices.backend import Backend
 from hummingbird_edge.runtime.devices.cpu import usable_cores
 from hummingbird_edge.runtime.devices.device import Device
 from hummingbird_edge.runtime.devices.packages import import_onnxruntime
 from hummingbird_edge.runtime.devices.plugins import plugin_devices
-from hummingbird_edge.runtime.engines.compile_cache import compiled_file
+from hummingbird_edge.runtime.engines.compile_cache import CompileCache
 from hummingbird_edge.runtime.engines.session import Session
 from hummingbird_edge.runtime.errors import DeviceError, device_error
 
@@ -37,8 +38,9 @@ class ONNXRuntimeSession(Session):
         graph: Path,
         backend: Backend,
         sizes: Mapping[str, int],
-        cache: Path | None,
+        cache: CompileCache | None,
         notify: Callable[[str], None],
+        kind: StageKind | None = None,
     ) -> None:
         onnxruntime = import_onnxruntime()
 
@@ -56,7 +58,7 @@ class ONNXRuntimeSession(Session):
         # In a decoder, where sizes only grow, nothing is held, and reuse saves a fifth of the time.
         options.enable_cpu_mem_arena = False
         options.enable_mem_pattern = False
-        options.enable_mem_reuse = graph.parent.name != "unet"
+        options.enable_mem_reuse = kind is not StageKind.UNET
         if device.name != "cpu":
             options.add_session_config_entry(_RECORD_PLACEMENT, "1")
         if device.family == "dml":
@@ -92,7 +94,7 @@ class ONNXRuntimeSession(Session):
         self,
         graph: Path,
         sizes: Mapping[str, int],
-        cache: Path | None,
+        cache: CompileCache | None,
         notify: Callable[[str], None],
     ) -> dict[str, str]:
         """Return the provider's own options."""
@@ -103,7 +105,7 @@ class ONNXRuntimeSession(Session):
             return {}
         # Each shape compiles for minutes; the second run reads what the first one made.
         known = dict(sorted(sizes.items()))
-        folder = compiled_file(cache, graph.parent.name, graph.name, known).with_suffix("")
+        folder = cache.file(graph.parent.name, graph.name, known).with_suffix("")
         if not folder.is_dir():
             notify(
                 f"compiling {graph.parent.name} for {self.backend}, once for this size: "

@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from hummingbird_edge.runtime.devices.backend import Backend
 from hummingbird_edge.runtime.devices.device import Device
 from hummingbird_edge.runtime.devices.packages import import_openvino
+from hummingbird_edge.runtime.devices.precision import Precision
 from hummingbird_edge.runtime.engines.bfloat16 import in_bfloat16
-from hummingbird_edge.runtime.engines.compile_cache import Mapped, compiled_file, write_compiled
+from hummingbird_edge.runtime.engines.compile_cache import CompileCache, Mapped
 from hummingbird_edge.runtime.engines.session import Session
 from hummingbird_edge.runtime.errors import DeviceError, device_error
 
@@ -29,7 +30,7 @@ class OpenVINOSession(Session):
         graph: Path,
         backend: Backend,
         sizes: Mapping[str, int],
-        cache: Path | None,
+        cache: CompileCache | None,
         notify: Callable[[str], None],
     ) -> None:
         self.backend, device = backend, backend.device
@@ -49,7 +50,7 @@ class OpenVINOSession(Session):
         self,
         graph: Path,
         sizes: Mapping[str, int],
-        cache: Path | None,
+        cache: CompileCache | None,
         notify: Callable[[str], None],
     ) -> Any:
         """Return the compiled model, from `cache` where it was compiled before."""
@@ -60,19 +61,17 @@ class OpenVINOSession(Session):
         name = self._core.get_property(target, "FULL_DEVICE_NAME")
         stage = f"{graph.parent.name}/{graph.name}"
         known = dict(sorted(sizes.items()))
-        path = compiled_file(
-            cache, stage, known, str(self.backend), name, openvino.get_version(), _FORM
-        )
+        path = cache.file(stage, known, str(self.backend), name, openvino.get_version(), _FORM)
         with contextlib.suppress(OSError, ValueError, RuntimeError):  # none yet, or damaged
             return self._import(path)
         self._mapped = None  # Windows replaces no file that is open
         notify(f"compiling {graph.parent.name} for {self.backend}, once for this size")
         compiled = self._core.compile_model(self._read(graph, sizes), target, self._config)
-        write_compiled(path, compiled.export_model)
+        cache.write(path, compiled.export_model)
         return compiled
 
     def _import(self, path: Path) -> Any:
-        """Load what `write_compiled` wrote; the engine packs weights, then the file's pages go."""
+        """Load what the cache has; the engine packs weights, then the file's pages go."""
         from openvino import Tensor
 
         self._mapped = mapped = Mapped(path)  # must outlive the model, which reads from it
@@ -83,30 +82,24 @@ class OpenVINOSession(Session):
 
     def _read(self, graph: Path, sizes: Mapping[str, int]) -> Any:
         is_cpu = self.backend.device.target == "CPU"
-        on_cpu_in_bf16 = self._arithmetic == "bf16" and is_cpu
+        on_cpu_in_bf16 = self.backend.arithmetic is Precision.BF16 and is_cpu
         if on_cpu_in_bf16:
             # Mapped, the stored weights would stay beside the packed ones.
             self._core.set_property({"ENABLE_MMAP": False})
         model = self._core.read_model(str(graph))
         if sizes and (not on_cpu_in_bf16 or _has_long_sequences(model, sizes)):
             model.reshape({port.any_name: _shape(port, sizes) for port in model.inputs})
-        if on_cpu_in_bf16 and self.backend.precision == "bf16":
+        if on_cpu_in_bf16 and self.backend.precision is Precision.BF16:
             in_bfloat16(model)
         return model
-
-    @property
-    def _arithmetic(self) -> str:
-        """The precision of all that is not quantized."""
-        backend = self.backend
-        return backend.device.precisions()[0] if backend.precision == "int8" else backend.precision
 
     @property
     def _config(self) -> dict[str, Any]:
         openvino = import_openvino()
         from openvino import properties
 
-        # Left alone it picks bfloat16 where the CPU has it, which the bundle did not ask for.
-        precision = getattr(openvino.Type, _TYPES[self._arithmetic])
+        # Left alone it picks bfloat16 where the CPU has it, whatever the bundle says.
+        precision = getattr(openvino.Type, self.backend.arithmetic.openvino)
         return {
             properties.hint.inference_precision(): precision,
             properties.hint.performance_mode(): properties.hint.PerformanceMode.LATENCY,
@@ -141,7 +134,7 @@ def _core_with(device: Device) -> Any:
         known.split(".")[0] for known in core.available_devices
     }:
         raise DeviceError(
-            f"{device.name} was asked for and OpenVINO has {', '.join(core.available_devices)}"
+            f"{device.name} was requested and OpenVINO has {', '.join(core.available_devices)}"
             f": check the driver, or choose one of those"
         )
     return core
@@ -149,7 +142,6 @@ def _core_with(device: Device) -> Any:
 
 _FORM = 2
 """Counts changes of how graphs are prepared: what was compiled in another form is not taken."""
-_TYPES = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}
 _FREE_AXES = {
     2: ("batch", ""),
     4: ("frames", "", "height", "width"),

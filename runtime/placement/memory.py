@@ -1,4 +1,4 @@
-"""How much memory a stage takes, told before it is loaded, and the cap that a user sets.
+"""How much memory a stage takes, estimated before it is loaded, and the cap that a user sets.
 
     need = base + max(load copies of the weights, run copies + alive + held)
 
@@ -11,8 +11,8 @@ takes, the published network's number stands in where it does not.
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
+from hummingbird_edge.runtime.bundle.manifest import Stage, StageKind
 from hummingbird_edge.runtime.errors import RequestError
 from hummingbird_edge.runtime.placement.plan import Placement
 
@@ -20,11 +20,9 @@ __all__ = ["machine_bytes", "parse_memory", "readable", "stage_bytes"]
 
 _BASE = 200 << 20
 """The interpreter, NumPy and an engine, before any weight."""
-_MAX = 10**15
 _UNITS = {"k": 10**3, "m": 10**6, "g": 10**9, "ki": 2**10, "mi": 2**20, "gi": 2**30}
-_LIVE_VALUES = {"unet": 6400, "vae_decoder": 75_000, "tiny_decoder": 12_500}
-_ITEM_BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
-_WEIGHT_BYTES = {**_ITEM_BYTES, "int8": 1}
+_LIVE_VALUES = {StageKind.UNET: 6400, StageKind.DECODER: 75_000}
+"""Of the published networks, for bundles that do not say."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,31 +41,24 @@ _OPENVINO = _Habit(2.6, 2.1, 0)
 _ONNXRUNTIME = _Habit(1.75, 1.05, 400 << 20)
 
 
-def stage_bytes(way: Placement, stages: Mapping[str, Any]) -> int:
-    """Return the bytes that a process needs to load and run a stage in `way`.
+def stage_bytes(placement: Placement, stages: Mapping[str, Stage]) -> int:
+    """Return the bytes that a process needs to load and run a placement.
 
     `stages` are the manifest's.
     """
-    backend = way.backend
+    backend = placement.backend
     habit = _OPENVINO if backend.device.engine == "openvino" else _ONNXRUNTIME
-    # What is between quantized products is in the device's own precision.
-    kind = backend.device.precisions()[0] if backend.precision == "int8" else backend.precision
-    item = _ITEM_BYTES[kind]
     weights = alive = 0.0
-    for name, sizes in way.graphs():
-        entry = stages.get(name, {})
+    for name, sizes in placement.graphs():
+        stage = stages[name]
         latents = sizes.get("frames", 1) * sizes.get("height", 0) * sizes.get("width", 0)
-        each = _number(entry.get("live_values")) or _LIVE_VALUES.get(name, 0)
-        weights += _number(entry.get("parameters")) * _WEIGHT_BYTES[backend.precision]
-        alive += latents * each * item
-    held = min(2 * alive, habit.held) if way.stage == "unet" else 0
+        each = stage.live_values or _LIVE_VALUES.get(stage.kind, 0)
+        weights += stage.parameters * backend.precision.item_bytes
+        # What is between quantized products is in the device's own precision.
+        alive += latents * each * backend.arithmetic.item_bytes
+    held = min(2 * alive, habit.held) if placement.kind is StageKind.UNET else 0
     running = habit.run * weights + alive + held
     return int(_BASE + max(habit.load * weights, running))
-
-
-def _number(entry: object) -> int:
-    """Return a count from a manifest; whatever else stands there counts as nothing."""
-    return entry if isinstance(entry, int) and 0 < entry < _MAX else 0
 
 
 def parse_memory(text: str) -> int:
@@ -81,7 +72,7 @@ def parse_memory(text: str) -> int:
 def readable(count: float) -> str:
     """Return bytes as a user writes them, rounded up so that the figure suffices."""
     if count < 10**9:
-        return f"{-(-int(count) // 10**7) * 10}MB"
+        return f"{-(-int(count) // 10**6)}MB"
     return f"{-(-int(count) // 10**8) / 10:.1f}GB"
 
 

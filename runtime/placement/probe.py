@@ -11,24 +11,25 @@ tries everything anew.
 
 import json
 import math
-import os
 import platform
 import sys
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import cache
-from hashlib import sha256
 from importlib.metadata import distributions
 from importlib.util import find_spec
 from pathlib import Path
 from subprocess import CompletedProcess, TimeoutExpired, run
 
 from hummingbird_edge.runtime.bundle.bundle import BUILTIN, Bundle
-from hummingbird_edge.runtime.devices.backend import MIN_SHARE, Backend
+from hummingbird_edge.runtime.devices.backend import Backend
 from hummingbird_edge.runtime.devices.device import Device, names_of_providers
+from hummingbird_edge.runtime.devices.drivers import driver_fingerprint
 from hummingbird_edge.runtime.devices.packages import import_openvino
 from hummingbird_edge.runtime.errors import DeviceError
+from hummingbird_edge.runtime.files import read_record, record_path, write_record
+from hummingbird_edge.runtime.placement.plan import MIN_SHARE
 from hummingbird_edge.runtime.placement.trial import MIN_SNR_DB, run_trial, snr_db
 
 __all__ = ["Verdict", "environment", "known_devices", "probe", "probe_all"]
@@ -64,7 +65,7 @@ def known_devices() -> list[str]:
         return names
     # Listing loads every driver, and one may end the process.
     with suppress(TimeoutExpired, IndexError, ValueError, TypeError):
-        targets = json.loads(_apart("targets").stdout.strip().splitlines()[-1])
+        targets = json.loads(_in_subprocess("targets").stdout.strip().splitlines()[-1])
         names += [f"openvino:{target}" for target in targets if target != "CPU"]
     return names
 
@@ -87,16 +88,24 @@ def probe(name: str, fresh: bool = False) -> Verdict:
     return verdict
 
 
-def _apart(argument: str) -> CompletedProcess[str]:
+def _in_subprocess(argument: str) -> CompletedProcess[str]:
     """Run this module in a process of its own; raises TimeoutExpired."""
     command = [sys.executable, "-m", "hummingbird_edge.runtime.placement.probe", argument]
     # Python looks for modules in the current folder first: in one that has none.
-    return run(command, capture_output=True, text=True, timeout=TIMEOUT_S, cwd=BUILTIN)
+    # Drivers write in whatever encoding they like.
+    return run(
+        command,
+        capture_output=True,
+        encoding="utf-8",
+        errors="replace",
+        timeout=TIMEOUT_S,
+        cwd=BUILTIN,
+    )
 
 
 def _try_out(name: str) -> Verdict:
     try:
-        done = _apart(name)
+        done = _in_subprocess(name)
     except TimeoutExpired:
         return Verdict(name, False, f"no answer within {TIMEOUT_S} s: check the driver")
     try:
@@ -139,47 +148,23 @@ def environment() -> Mapping[str, str]:
             ("onnxruntime", "openvino", "windowsml", "hummingbird")
         )
     }
-    return {**packages, "system": platform.platform(), "drivers": _drivers()}
-
-
-def _drivers() -> str:
-    """Return a text that changes with graphics cards and their drivers, as far as systems tell."""
-    told = [Path("/sys/module/amdgpu/version"), Path("/opt/rocm/.info/version")]
-    for name in ("vendor", "device"):
-        told += sorted(Path("/sys/class/drm").glob(f"card?/device/{name}"))
-    files = sorted(Path("/usr/share/vulkan/icd.d").glob("*.json"))
-    if os.name == "nt":
-        files += sorted(Path(os.environ.get("SYSTEMROOT", "C:/Windows")).glob("System32/d3d12*"))
-    texts = [f"{path}:{path.read_text(errors='replace')}" for path in told if path.is_file()]
-    stamps = [f"{path.name}:{path.stat().st_mtime_ns}" for path in files if path.exists()]
-    return sha256(" ".join([*texts, *stamps]).encode()).hexdigest()[:12]
+    return {**packages, "system": platform.platform(), "drivers": driver_fingerprint()}
 
 
 def _record() -> Path:
-    from platformdirs import user_cache_path
-
-    key = sha256(json.dumps(environment(), sort_keys=True).encode()).hexdigest()[:16]
-    return user_cache_path("hummingbird-edge") / "probes" / f"{key}.json"
+    return record_path("probes", environment())
 
 
 def _recall(name: str) -> Verdict | None:
     try:
-        return Verdict(**json.loads(_record().read_text(encoding="utf-8"))[name])
-    except (OSError, ValueError, KeyError, TypeError):
+        return Verdict(**read_record(_record())[name])
+    except (KeyError, TypeError):
         return None
 
 
 def _remember(verdict: Verdict) -> None:
-    path = _record()
-    try:
-        known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(f".{os.getpid()}")
-        text = json.dumps({**known, verdict.device: asdict(verdict)}, indent=2)
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(path)
-    except (OSError, ValueError, TypeError):
-        return  # a cache that cannot be written costs a second probe, nothing else
+    # A cache that cannot be written costs a second probe, nothing else.
+    write_record(_record(), {**read_record(_record()), verdict.device: asdict(verdict)})
 
 
 def _targets() -> list[str]:

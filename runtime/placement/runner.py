@@ -1,22 +1,31 @@
-"""A stage while it runs: loaded in the first way that works, and in the next one should it fail."""
+"""A stage while it runs: loaded by the first placement that works, then the next should it fail."""
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
-from pathlib import Path
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hummingbird_edge.runtime.bundle.bundle import Bundle
-from hummingbird_edge.runtime.devices.backend import Placed
-from hummingbird_edge.runtime.engines.session import Session, open_session
+from hummingbird_edge.runtime.engines.compile_cache import CompileCache
+from hummingbird_edge.runtime.engines.loading import open_stage
+from hummingbird_edge.runtime.engines.session import Session
 from hummingbird_edge.runtime.engines.tiled import TiledSession
 from hummingbird_edge.runtime.errors import DeviceError, OutOfMemoryError
-from hummingbird_edge.runtime.placement.plan import Placement, Sizes, smaller
+from hummingbird_edge.runtime.placement.notices import Notices
+from hummingbird_edge.runtime.placement.plan import MIN_SHARE, Placement, Reason, Sizes
 
-__all__ = ["Runner"]
+__all__ = ["Outcome", "Runner"]
+
+
+@dataclass(slots=True)
+class Outcome:
+    """How a stage was run: all that is left of a runner when it is gone."""
+
+    placement: Placement
 
 
 class Runner:
@@ -25,116 +34,144 @@ class Runner:
     def __init__(
         self,
         bundle: Bundle,
-        stage: str,
-        ways: Iterable[Placement],
-        cache: Path | None,
-        notify: Callable[[str], None],
+        placements: Iterable[Placement],
+        cache: CompileCache | None,
+        notices: Notices,
+        passed_over: Iterable[str] = (),
     ) -> None:
-        """Load `stage` in the first of `ways` that works; raises DeviceError where none does."""
-        self.stage, self._load_s = stage, 0.0
-        self.refusals: list[str] = []
-        """Why ways before the present one were passed over."""
-        self._bundle, self._cache, self._notify = bundle, cache, notify
-        self._left = deque(ways)
-        self._session: Session | None
-        self._session, self._way = self._open_next()
+        """Load the first of `placements` that works; raises DeviceError where none does."""
+        self._bundle, self._cache, self._notices = bundle, cache, notices
+        self._left, self._load_s = deque(placements), 0.0
+        if not self._left:
+            raise DeviceError("no device could load the stage: there is no placement to try")
+        self.outcome = Outcome(self._left[0])
+        for reason in passed_over:
+            notices.warn(reason)
+        self._session: Session | None = None
+        self._load_next()
+
+    @property
+    def placement(self) -> Placement:
+        """How the stage runs now."""
+        return self.outcome.placement
 
     @property
     def sizes(self) -> Sizes:
         """The sizes of the free axes of one run."""
-        return self._way.sizes
-
-    @property
-    def placed(self) -> Placed:
-        """Where and how it runs."""
-        assert self._session is not None
-        return Placed(
-            self._way.backend, self._session.share, self._way.why, len(self._way.tiles or "1")
-        )
+        return self.placement.sizes
 
     @property
     def is_open(self) -> bool:
-        """Whether a session is loaded: none is after the last way failed."""
+        """Whether a session is loaded: none is after the last placement failed."""
         return self._session is not None
 
     def run(self, inputs: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
-        """Return the graph's first output; raises DeviceError where no way is left.
+        """Return the graph's first output; raises DeviceError where no placement is left.
 
-        A way that fails is left for the next one, for good, where that takes the same sizes.
+        A placement that fails is left for the next one, for good, where that takes the same sizes.
         """
         while (output := self.try_run(inputs)) is None:
             pass
         return output
 
     def try_run(self, inputs: Mapping[str, NDArray[Any]]) -> NDArray[np.float32] | None:
-        """Return the graph's first output, or None where it failed and another way is loaded now.
+        """Return the graph's first output, or None where it failed and the next one is loaded now.
 
-        That way may take less at once: see `sizes`. Raises DeviceError where no way is left.
+        That one may take less at once: see `sizes`. Raises DeviceError where none is left.
         """
         assert self._session is not None
         try:
-            return self._session.run(inputs)
+            output = self._session.run(inputs)
         except DeviceError as error:
             failure = error
             # They hold the frames of the failed session, whose memory is needed.
             error.__traceback__ = error.__cause__ = error.__context__ = None
+        else:
+            self._see_share()  # some engines know it only after a run
+            return output
         self._fall_back(failure)
         return None
 
     def take_load_s(self) -> float:
-        """Return the seconds spent loading since this was asked last."""
+        """Return the seconds spent loading since the last call."""
         seconds, self._load_s = self._load_s, 0.0
         return seconds
 
     def _fall_back(self, error: DeviceError) -> None:
-        """Load less at once after an out of memory, else the next way; raises `error` if none."""
-        failed, self._session = self._way, None
+        """Load less at once after an out of memory, else the next placement; raises `error`."""
+        failed, self._session = self.placement, None
         self._put_smaller_first(failed, error)
         if not self._left:
             raise error
-        self._session, self._way = self._open_next()
-        self._notify(
-            f"{self.stage} failed on {failed.backend} ({error}): going on with {self._way.backend}"
-            f"{_at_once(self._way)}"
+        self._load_next()
+        self._notices.warn(
+            f"{failed.stage} failed on {failed.backend} ({error}): going on with "
+            f"{self.placement.backend}{_at_once(self.placement)}"
         )
 
-    def _put_smaller_first(self, way: Placement, error: DeviceError) -> None:
-        less = smaller(way)
+    def _put_smaller_first(self, placement: Placement, error: DeviceError) -> None:
+        less = placement.smaller()
         if less is not None and isinstance(error, OutOfMemoryError):
             self._left.appendleft(less)
 
-    def _open_next(self) -> tuple[Session, Placement]:
-        started = time.perf_counter()
+    def _load_next(self) -> None:
+        started, refused = time.perf_counter(), list[str]()
         while self._left:
-            way = self._left.popleft()
+            placement = self._left.popleft()
             try:
-                session = self._open(way)
+                self._session = self._open(placement)
             except DeviceError as error:
-                self._put_smaller_first(way, error)
-                self.refusals.append(str(error))
+                self._put_smaller_first(placement, error)
+                refused.append(str(error))
                 continue
             self._load_s += time.perf_counter() - started
-            return session, way
-        if len(self.refusals) == 1:
-            raise DeviceError(self.refusals[0])
-        raise DeviceError(f"no device could load {self.stage}: {'; '.join(self.refusals)}")
+            self.outcome.placement = placement
+            for reason in refused:
+                self._notices.warn(reason)
+            self._see_share()
+            return
+        if len(refused) == 1:
+            raise DeviceError(refused[0])
+        raise DeviceError(f"no device could load {self.placement.stage}: {'; '.join(refused)}")
 
-    def _open(self, way: Placement) -> Session:
-        device = way.backend.device
-        if way.why == "first that works" and device.needs_proof:
+    def _open(self, placement: Placement) -> Session:
+        device = placement.backend.device
+        if placement.reason is Reason.FIRST and device.needs_proof:
             _require_works(device.name)
-        if len(way.tiles or ()) > 1:
-            return TiledSession(self._bundle, way, self._cache, self._notify)
-        graph = self._bundle.graph(self.stage, device.family, way.backend.graph)
-        return open_session(graph, way.backend, way.sizes, self._cache, self._notify)
+        cache, note = self._cache, self._notices.note
+        if placement.tiles is not None and placement.is_tiled:
+            (head, sizes), (tail, _) = placement.graphs()
+            return TiledSession.open(
+                self._bundle,
+                placement.backend,
+                placement.tiles,
+                (head, tail),
+                sizes["frames"],
+                cache,
+                note,
+            )
+        return open_stage(
+            self._bundle, placement.stage, placement.backend, placement.sizes, cache, note
+        )
+
+    def _see_share(self) -> None:
+        """Note what share of the nodes the device took, aloud where that is little."""
+        assert self._session is not None
+        before, share = self.placement, self._session.share
+        self.outcome.placement = replace(before, share=share)
+        if share < MIN_SHARE and share != before.share:
+            self._notices.warn(
+                f"only {100 * share:.0f} % of {before.stage} ran on {before.backend.device.name}, "
+                f"the rest on the CPU"
+            )
 
 
-def _at_once(way: Placement) -> str:
-    frames = way.sizes.get("frames")
+def _at_once(placement: Placement) -> str:
+    frames = placement.sizes.get("frames")
     if frames is None:
         return ""
-    tiles = len(way.tiles or ())
-    return f", {frames} frames at once" + (f", each in {tiles} tiles" if tiles > 1 else "")
+    tiles = f", each in {len(placement.tiles or ())} tiles" if placement.is_tiled else ""
+    return f", {frames} frames at once{tiles}"
 
 
 def _require_works(name: str) -> None:

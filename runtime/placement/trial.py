@@ -5,22 +5,22 @@ import statistics
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hummingbird_edge.runtime.bundle.bundle import Bundle
-from hummingbird_edge.runtime.bundle.manifest import ModelMetadata
+from hummingbird_edge.runtime.bundle.manifest import Manifest, StageKind
 from hummingbird_edge.runtime.devices.backend import Backend
-from hummingbird_edge.runtime.engines.session import open_session
+from hummingbird_edge.runtime.engines.compile_cache import CompileCache
+from hummingbird_edge.runtime.engines.loading import open_stage
 
 __all__ = ["MIN_INT8_SNR_DB", "MIN_SNR_DB", "Trial", "example_inputs", "run_trial", "snr_db"]
 
 MIN_SNR_DB = 20.0
-"""Of a right way against the CPU in fp32. One step in bfloat16 has 35 dB in the built-in model, 22
-with random weights in the published layout; wrong kernels that were met had 16 and less."""
+"""Of a correct backend against the CPU in fp32. One step in bfloat16 has 35 dB in the built-in
+model, 22 with random weights in the published layout; the wrong kernels met had 16 and less."""
 MIN_INT8_SNR_DB = 10.0
 """Of a quantized graph, whose frames were compared when it was made; random inputs suit it less."""
 _MAX_RUNS = 7
@@ -44,26 +44,27 @@ class Trial:
 
 
 def example_inputs(
-    facts: ModelMetadata, stage: str, sizes: Mapping[str, int]
+    manifest: Manifest, stage: str, sizes: Mapping[str, int]
 ) -> dict[str, NDArray[Any]]:
     """Draw inputs of a stage, the same every time, for free axes of these `sizes`."""
-    rng = np.random.default_rng(0)
+    rng, model = np.random.default_rng(0), manifest.model
 
     def normal(*shape: int) -> NDArray[np.float32]:
         return rng.standard_normal(shape, np.float32)
 
-    if stage == "text_encoder":
-        return {"input_ids": np.ones((sizes["batch"], facts.context_length), np.int64)}
+    kind = manifest.stage(stage).kind
+    if kind is StageKind.TEXT_ENCODER:
+        return {"input_ids": np.ones((sizes["batch"], model.context_length), np.int64)}
     clip = sizes["frames"], sizes["height"], sizes["width"]
-    if stage == "unet":
+    if kind is StageKind.UNET:
         return {
-            "sample": normal(1, facts.latent_channels, *clip),
+            "sample": normal(1, model.latent_channels, *clip),
             "timestep": np.array([759], np.int64),
-            "encoder_hidden_states": normal(1, facts.context_length, facts.context_width),
-            "timestep_cond": normal(1, facts.guidance_width or 1),
+            "encoder_hidden_states": normal(1, model.context_length, model.context_width),
+            "timestep_cond": normal(1, model.guidance_width or 1),
             "fps": np.array([8], np.int64),
         }
-    return {"latent_sample": normal(clip[0], facts.latent_channels, *clip[1:])}
+    return {"latent_sample": normal(clip[0], model.latent_channels, *clip[1:])}
 
 
 def run_trial(
@@ -71,7 +72,7 @@ def run_trial(
     stage: str,
     backend: Backend,
     sizes: Mapping[str, int],
-    cache: Path | None = None,
+    cache: CompileCache | None = None,
     runs: int = _MAX_RUNS,
     enough_s: float = 2.0,
     notify: Callable[[str], None] = lambda _: None,
@@ -80,10 +81,9 @@ def run_trial(
 
     Raises DeviceError where the device refuses or fails.
     """
-    inputs = example_inputs(bundle.manifest.model, stage, sizes)
+    inputs = example_inputs(bundle.manifest, stage, sizes)
     started = time.perf_counter()
-    graph = bundle.graph(stage, backend.device.family, backend.graph)
-    session = open_session(graph, backend, sizes, cache, notify)
+    session = open_stage(bundle, stage, backend, sizes, cache, notify)
     load_s = time.perf_counter() - started
     output, seconds = session.run(inputs), list[float]()
     while len(seconds) < runs and sum(seconds) < enough_s:

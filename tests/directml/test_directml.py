@@ -17,12 +17,10 @@ from onnx import helper, numpy_helper
 from PIL import Image
 
 import hummingbird_edge.runtime
-from hummingbird_edge.export.precision import graphs_for
-from hummingbird_edge.export.quantized import QuantizationPlan, quantize_bundle
+from hummingbird_edge.quantize import quantize_bundle
 from hummingbird_edge.runtime.bundle.bundle import BUILTIN, Bundle
 from hummingbird_edge.runtime.bundle.manifest import MANIFEST
 from hummingbird_edge.runtime.devices.backend import Backend
-from hummingbird_edge.runtime.devices.device import Device
 from hummingbird_edge.runtime.files import sha256_of
 from hummingbird_edge.runtime.pipeline import TextToVideo
 from hummingbird_edge.runtime.placement.trial import run_trial, snr_db
@@ -50,7 +48,7 @@ from hummingbird_edge.runtime.devices.backend import Backend
 from hummingbird_edge.runtime.placement.trial import run_trial
 
 folder, stage, sizes, out = sys.argv[1:]
-backend = Backend(Device.parse("dml:0"), "fp16")
+backend = Backend.parse("dml:0", "fp16")
 trial = run_trial(Bundle.open(folder), stage, backend, json.loads(sizes), runs=1)
 np.save(out, trial.output)
 print(json.dumps({"share": trial.share, "seconds": trial.median_s}))
@@ -85,7 +83,6 @@ def wine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Wine]:
             # Where a program crashes, its end and not a debugger that waits.
             "WINEDLLOVERRIDES": "mscoree,mshtml=;winedbg.exe=d",
             "PYTHONPATH": f"{windows(folder / 'site')};{windows(modules)}",
-            "PYTHONUTF8": "1",
         }
 
         def run(program: str, *arguments: object) -> "subprocess.CompletedProcess[str]":
@@ -131,8 +128,7 @@ def windows(path: Path) -> str:
 def half_bundle(wine: Wine, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Write the built-in bundle with float16 graphs, as hb-export does."""
     folder = tmp_path_factory.mktemp("half") / "bundle"
-    plan = QuantizationPlan(graphs_for("fp16"), [PROMPT])
-    quantize_bundle(BUILTIN, folder, plan, lambda _: None, force=False)
+    quantize_bundle(BUILTIN, folder, precision="fp32+fp16", prompts=[PROMPT])
     entries = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
     graph = Bundle.open(folder).graph("unet", "dml", "float16")
     without_wide_integers(graph)
@@ -171,7 +167,7 @@ def test_a_half_graph_on_directml(
     done = wine(ONE_STAGE, *arguments)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
-    cpu = Backend(Device.parse("cpu"))
+    cpu = Backend.parse("cpu")
     expected = run_trial(Bundle.open(BUILTIN), stage, cpu, sizes, runs=0).output
     snr = snr_db(np.load(tmp_path / "made.npy"), expected)
     print(f"{stage}: {100 * found['share']:.1f} % on DirectML, {snr:.1f} dB, {found['seconds']} s")

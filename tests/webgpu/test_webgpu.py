@@ -14,11 +14,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import hummingbird_edge.runtime
-from hummingbird_edge.export.precision import graphs_for
-from hummingbird_edge.export.quantized import QuantizationPlan, quantize_bundle
+from hummingbird_edge.quantize import quantize_bundle
 from hummingbird_edge.runtime.bundle.bundle import BUILTIN, Bundle
 from hummingbird_edge.runtime.devices.backend import Backend
-from hummingbird_edge.runtime.devices.device import Device
 from hummingbird_edge.runtime.pipeline import TextToVideo
 from hummingbird_edge.runtime.placement.trial import run_trial, snr_db
 
@@ -41,7 +39,7 @@ from hummingbird_edge.runtime.devices.backend import Backend
 from hummingbird_edge.runtime.placement.trial import run_trial
 
 folder, precision, stage, sizes, out = sys.argv[1:]
-backend = Backend(Device.parse("webgpu"), precision)
+backend = Backend.parse("webgpu", precision)
 trial = run_trial(Bundle.open(folder), stage, backend, json.loads(sizes), runs=1)
 np.save(out, trial.output)
 print(json.dumps({"share": trial.share}))
@@ -89,8 +87,7 @@ def staged_runtime(folder: Path) -> Path:
 def bundles(webgpu: Run, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Return the built-in bundle in float32, and one with float16 graphs, as hb-export does."""
     folder = tmp_path_factory.mktemp("half") / "bundle"
-    plan = QuantizationPlan(graphs_for("fp16"), [PROMPT])
-    quantize_bundle(BUILTIN, folder, plan, lambda _: None, force=False)
+    quantize_bundle(BUILTIN, folder, precision="fp32+fp16", prompts=[PROMPT])
     return {"fp32": BUILTIN, "fp16": folder}
 
 
@@ -118,7 +115,7 @@ def test_a_graph_on_webgpu(
     done = webgpu(ONE_STAGE, *asked, tmp_path / "made.npy")
     assert done.returncode == 0, done.stderr
     share = json.loads(done.stdout.splitlines()[-1])["share"]
-    cpu = Backend(Device.parse("cpu"))
+    cpu = Backend.parse("cpu")
     expected = run_trial(Bundle.open(BUILTIN), stage, cpu, sizes, runs=0).output
     snr = snr_db(np.load(tmp_path / "made.npy"), expected)
     print(f"{precision} {stage}: {100 * share:.1f} % on WebGPU, {snr:.1f} dB")
