@@ -235,9 +235,13 @@ def _spread(places: Tensor) -> Tensor:
 
 
 def _poses(subject: Tensor, places: Tensor) -> Tensor:
-    """Return how looks differ from their mean and from the frame before, with their places."""
-    change = subject.diff(dim=1, prepend=subject[:, :1])
-    return torch.cat((subject - subject.mean(1, keepdim=True), change, places), 2).mT
+    """Return how much, and how, looks change from the frame before, with their places.
+
+    A frozen sprite changes little on its path: how much is what tells it from one that acts.
+    """
+    scale = subject.abs().mean((1, 2), keepdim=True).clamp(min=1e-3)
+    change = subject.diff(dim=1, prepend=subject[:, :1]) / scale
+    return torch.cat((change.abs(), change, places), 2).mT
 
 
 def frechet_distance(first: Tensor, second: Tensor) -> float:
