@@ -113,7 +113,9 @@ def card_text(
     if (run / "notes.md").exists():
         parts += ["## Notes", (run / "notes.md").read_text(encoding="utf-8").strip()]
     if (run / "ablation.json").exists():
-        steps = next(iter(json.loads((run / "ablation.json").read_text()).values()))["steps"]
+        steps = next(
+            iter(json.loads((run / "ablation.json").read_text(encoding="utf-8")).values())
+        )["steps"]
         parts += [
             "## What each ingredient brings",
             f"`hb-distill ablate`: stage 2 for {steps:.0f} steps from the same teacher each time "

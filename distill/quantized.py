@@ -8,8 +8,7 @@ from numpy.typing import NDArray
 
 from hummingbird_edge.distill.score import FIRST_SEED, score_clips, unseen_captions
 from hummingbird_edge.distill.world.shapes.scene import World
-from hummingbird_edge.export.precision import graphs_for
-from hummingbird_edge.export.quantized import Judge, QuantizationPlan, quantize_bundle
+from hummingbird_edge.quantize.bundle import Judge, quantize_bundle
 from hummingbird_edge.runtime.bundle.bundle import Bundle
 from hummingbird_edge.runtime.bundle.manifest import Manifest
 from hummingbird_edge.runtime.request import Request
@@ -38,10 +37,19 @@ def quantize_judged(
     """
     manifest = Bundle.open(source).manifest
     prompts, judge = captions_and_judge(manifest, world, captions, calibration + held_out, seed)
-    plan = QuantizationPlan(
-        graphs_for(precision), prompts, calibration, held_out, min_psnr_db, seed=seed
+    quantize_bundle(
+        source,
+        output,
+        precision=precision,
+        prompts=prompts,
+        calibration=calibration,
+        held_out=held_out,
+        min_psnr=min_psnr_db,
+        seed=seed,
+        judge=judge,
+        notify=report,
+        force=force,
     )
-    quantize_bundle(source, output, plan, report, force, judge)
 
 
 def captions_and_judge(

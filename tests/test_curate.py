@@ -93,21 +93,21 @@ def folder(tmp_path: Path) -> Path:
     write(folder / "silent.mp4", clip_of("left"))
     write(folder / "flat.mp4", np.full((16, 96, 96, 3), 90, np.uint8), "nothing")
     (folder / "broken.mp4").write_bytes(b"not a video")
-    (folder / "broken.txt").write_text("a broken file")
-    (folder / "notes.md").write_text("no video")
+    (folder / "broken.txt").write_text("a broken file", encoding="utf-8")
+    (folder / "notes.md").write_text("no video", encoding="utf-8")
     return folder
 
 
 def test_a_folder_is_filtered_and_enriched(folder: Path, tmp_path: Path) -> None:
     report = curate_folder(folder, tmp_path / "out", TemplateEnricher(), Thresholds())
-    lines = (tmp_path / "out" / "kept.jsonl").read_text().splitlines()
+    lines = (tmp_path / "out" / "kept.jsonl").read_text(encoding="utf-8").splitlines()
     kept = {Path(entry["file"]).name: entry for entry in map(json.loads, lines)}
     assert set(kept) == {"a.mp4", "b.gif"}
     assert kept["a.mp4"]["captions"][:2] == [
         "A red star moving right.",
         "a video of a red star moving right",
     ]
-    dropped = json.loads((tmp_path / "out" / "dropped.json").read_text())
+    dropped = json.loads((tmp_path / "out" / "dropped.json").read_text(encoding="utf-8"))
     assert {entry["file"]: entry["reason"] for entry in dropped} == {
         "broken.mp4": "unreadable",
         "copy.mp4": "copy of another",
@@ -159,7 +159,9 @@ def test_a_run_that_was_stopped_goes_on(
     assert "b.gif" in examined
     assert seen == [(done, 6) for done in range(1, 7)]
     for name in ("kept.jsonl", "dropped.json"):
-        assert (out / name).read_text() == (tmp_path / "whole" / name).read_text()
+        assert (out / name).read_text(encoding="utf-8") == (tmp_path / "whole" / name).read_text(
+            encoding="utf-8"
+        )
     assert {path.name for path in out.iterdir()} == {"kept.jsonl", "dropped.json"}
 
 
@@ -177,7 +179,7 @@ def test_captions_come_from_metadata_too(folder: Path) -> None:
     (folder / "metadata.jsonl").write_text(json.dumps(entry) + "\n")
     said = {video.path.name: video.captions for video in find_videos(folder)}
     assert said["silent.mp4"] == ("a red star moving left",)
-    (folder / "metadata.jsonl").write_text("{}\n")
+    (folder / "metadata.jsonl").write_text("{}\n", encoding="utf-8")
     with pytest.raises(RequestError, match=r"metadata.jsonl line 1 is not"):
         find_videos(folder)
 
@@ -291,11 +293,12 @@ def test_bad_folders_are_refused(folder: Path, tmp_path: Path) -> None:
     ):
         curate_folder(empty, tmp_path / "out", TemplateEnricher(), Thresholds())
     assert not (tmp_path / "out").exists()
-    (tmp_path / "file").write_text("in the way")
+    (tmp_path / "file").write_text("in the way", encoding="utf-8")
     with pytest.raises(OutputError, match="choose another"):
         curate_folder(folder, tmp_path / "file", TemplateEnricher(), Thresholds())
 
 
+@pytest.mark.slow
 def test_the_command_says_it_in_one_sentence(hb: Command, folder: Path, tmp_path: Path) -> None:
     done = hb("hb-distill", "curate", folder, tmp_path / "out")
     assert done.returncode == 0, done.stderr

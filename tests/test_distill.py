@@ -201,7 +201,7 @@ def test_students_are_timed_against_their_teachers(run: Path, tmp_path: Path) ->
     assert done.returncode == 0, done.stderr
     found = Record.read(tmp_path / "distillation.json")
     assert [row.name for row in found.rows] == ["teacher", "student"]
-    assert [row.facts["steps"] for row in found.rows] == ["50, guided", "4"]
+    assert [row.metadata["steps"] for row in found.rows] == ["50, guided", "4"]
     assert found.rows[0].median("clip_s") > found.rows[1].median("clip_s")
 
 

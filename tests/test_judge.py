@@ -58,6 +58,7 @@ def accuracy(scenes: list[Scene], clips: Clips) -> dict[str, float]:
     return {name: counted[name] / len(clips) for name in counted}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", WORLDS)
 def test_judge_reads_what_was_drawn(name: str) -> None:
     scenes, clips = draw(WORLDS[name], 200)
@@ -66,6 +67,7 @@ def test_judge_reads_what_was_drawn(name: str) -> None:
     assert set(found) == {*ATTRIBUTES, "count", "all"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", WORLDS)
 def test_judge_reads_soft_noisy_clips(name: str) -> None:
     scenes, clips = draw(WORLDS[name], 100)

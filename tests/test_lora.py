@@ -27,6 +27,8 @@ from hummingbird_edge.runtime.errors import CheckpointError
 from hummingbird_edge.runtime.media.video import write_video
 from hummingbird_edge.runtime.tokenizer import Tokenizer
 
+pytestmark = pytest.mark.slow
+
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
 
 WORLD = World(resolution=16, frames=4)
@@ -83,7 +85,10 @@ def test_only_the_adapter_is_trained(model: Path, clips: Path) -> None:
 
 def test_training_makes_the_users_clips_likelier(model: Path, clips: Path, tmp_path: Path) -> None:
     train_lora(model, clips, tmp_path, steps=60, rank=4, seed=0)
-    entries = [json.loads(line) for line in (tmp_path / "lora.jsonl").read_text().splitlines()]
+    entries = [
+        json.loads(line)
+        for line in (tmp_path / "lora.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
     losses = [entry["loss"] for entry in entries if "loss" in entry]
     assert losses[-1] < losses[0]
 
@@ -136,7 +141,7 @@ def test_an_adapter_of_another_model_is_refused(adapter: Path) -> None:
 def test_damaged_adapters_are_refused(
     adapter: Path, tmp_path: Path, change: dict[str, object], message: str
 ) -> None:
-    facts = json.loads((adapter / "adapter_config.json").read_text())
+    facts = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
     (tmp_path / "adapter_config.json").write_text(json.dumps({**facts, **change}))
     weights = (adapter / "adapter_model.safetensors").read_bytes()
     (tmp_path / "adapter_model.safetensors").write_bytes(weights)
@@ -181,7 +186,9 @@ def test_a_users_videos_become_a_bundle(hb: Command, model: Path, tmp_path: Path
         done = hb("hb-distill", *elsewhere, *options)
         assert (done.returncode, message in done.stderr) == (2, True), done.stderr
         assert "Traceback" not in done.stderr
-    (tmp_path / "curated" / "kept.jsonl").write_text('{"file": "a", "captions": "abc"}')
+    (tmp_path / "curated" / "kept.jsonl").write_text(
+        '{"file": "a", "captions": "abc"}', encoding="utf-8"
+    )
     done = hb("hb-distill", *elsewhere)
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
     done = hb("hb-distill", "clips", tmp_path / "other", "--frames", 4)

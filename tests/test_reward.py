@@ -84,6 +84,7 @@ def test_rewards_of_ones_own_are_imported() -> None:
             load_reward(name)
 
 
+@pytest.mark.slow
 def test_the_scorer_learns_to_tell_clips_apart(tokenizer: Tokenizer) -> None:
     torch.manual_seed(0)
     world = World(

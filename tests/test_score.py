@@ -3,6 +3,7 @@
 import random
 
 import numpy as np
+import pytest
 
 from hummingbird_edge.distill.recipe import BUILTIN_RECIPE
 from hummingbird_edge.distill.score import (
@@ -38,6 +39,7 @@ def test_rendered_clips_are_right_and_swapped_ones_are_not() -> None:
     assert found.quality["flicker"] < 0.9
 
 
+@pytest.mark.slow
 def test_the_judge_reads_what_the_built_in_vae_makes() -> None:
     found = measure_judge(Bundle.open(BUILTIN), WORLD, 40, seed=5)
     assert found["rendered"].accuracy["all"] >= 0.99

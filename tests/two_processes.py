@@ -43,7 +43,7 @@ def main(folder: Path) -> None:
     fit(Run(folder, "autoencoder"), stage, Plan(2, 2, 1e-3, log_every=1, save_every=2), seed=0)
     rank, count = int(os.environ["RANK"]), dist.get_world_size()
     weights = digest(*(p.detach().numpy().tobytes() for p in stage.trained.parameters()))
-    (folder / f"process-{rank}").write_text(f"{count} {weights} {stage.seeds[0]}")
+    (folder / f"process-{rank}").write_text(f"{count} {weights} {stage.seeds[0]}", encoding="utf-8")
 
 
 if __name__ == "__main__":
