@@ -106,18 +106,13 @@ def fit(
         run.log(step=done, seed=seed, steps=plan.steps, batch=plan.batch, rate=plan.peak_rate)
     totals: dict[str, float] = {}
     for step in range(done, plan.steps):
-        for group in optimizer.param_groups:
-            group["lr"] = cosine_rate(step, plan.steps, plan.peak_rate)
-        losses = wrapped(step, generator_of(seed, step, accelerator.process_index))
-        optimizer.zero_grad()
-        accelerator.backward(losses["loss"])
-        norm = accelerator.clip_grad_norm_(weights, 1.0)
-        if not math.isfinite(float(norm)):
+        generator = generator_of(seed, step, accelerator.process_index)
+        losses = _step(accelerator, wrapped, optimizer, plan, step, generator)
+        if losses is None:
             raise GenerationError(
                 f"{run.stage}: the gradient of step {step} is no longer a number: resume from the "
                 f"last checkpoint with another --seed"
             )
-        optimizer.step()
         average.update(trained, step)
         for name, value in losses.items():
             totals[name] = totals.get(name, 0.0) + float(value.detach())
@@ -127,20 +122,54 @@ def fit(
             run.log(step=step + 1, **{name: round(x / span, 5) for name, x in totals.items()})
             totals = {}
         if (step + 1) % plan.save_every == 0 or is_last:
-            run.save(
-                {
-                    "model": trained.state_dict(),
-                    "optimizer": optimizer.state_dict(),
-                    "average": average.state,
-                    "step": step + 1,
-                    "steps": plan.steps,
-                    "seed": seed,
-                }
-            )
+            _save(run, trained, optimizer, average, step + 1, plan, seed)
             if measure is not None and run.is_main:
                 run.log(step=step + 1, **measure(average.state))
             accelerator.wait_for_everyone()
     return average.state
+
+
+def _step(
+    accelerator: Accelerator,
+    stage: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    plan: Plan,
+    step: int,
+    generator: torch.Generator,
+) -> Mapping[str, torch.Tensor] | None:
+    """Take one optimizer step and return its losses, or None where the gradient is no number."""
+    for group in optimizer.param_groups:
+        group["lr"] = cosine_rate(step, plan.steps, plan.peak_rate)
+    losses: Mapping[str, torch.Tensor] = stage(step, generator)
+    optimizer.zero_grad()
+    accelerator.backward(losses["loss"])
+    weights = [p for group in optimizer.param_groups for p in group["params"]]
+    if not math.isfinite(float(accelerator.clip_grad_norm_(weights, 1.0))):
+        return None
+    optimizer.step()
+    return losses
+
+
+def _save(
+    run: Run,
+    trained: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    average: Average,
+    step: int,
+    plan: Plan,
+    seed: int,
+) -> None:
+    """Write the checkpoint from which `_restore` resumes."""
+    run.save(
+        {
+            "model": trained.state_dict(),
+            "optimizer": optimizer.state_dict(),
+            "average": average.state,
+            "step": step,
+            "steps": plan.steps,
+            "seed": seed,
+        }
+    )
 
 
 def generator_of(seed: int, step: int, process: int) -> torch.Generator:
