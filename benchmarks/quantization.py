@@ -148,12 +148,17 @@ class Evaluation:
 
 def quantize_here(evaluation: Evaluation, folder: Path) -> Bundle:
     """Return the bundle with this project's float16 and int8 graphs, written into `folder`."""
-    from hummingbird_edge.export.precision import graphs_for
-    from hummingbird_edge.export.quantized import QuantizationPlan, quantize_bundle
+    from hummingbird_edge.quantize import quantize_bundle
 
     prompts = evaluation.calibration_prompts
-    plan = QuantizationPlan(graphs_for("fp16+int8"), prompts, len(prompts), held_out=0)
-    quantize_bundle(evaluation.bundle.folder, folder, plan, lambda _: None, force=False)
+    quantize_bundle(
+        evaluation.bundle.folder,
+        folder,
+        precision="fp32+fp16+int8",
+        prompts=prompts,
+        calibration=len(prompts),
+        held_out=0,
+    )
     return Bundle.open(folder)
 
 

@@ -23,6 +23,7 @@ __all__ = [
     "atomic_folder",
     "atomic_path",
     "cache_directory",
+    "check_path",
     "read_record",
     "record_path",
     "sha256_of",
@@ -55,6 +56,15 @@ def atomic_folder(target: Path) -> Iterator[Path]:
     with atomic_path(target) as partial:
         partial.mkdir(parents=True)
         yield partial
+
+
+def check_path(target: Path) -> None:
+    """Raise OSError where `atomic_path` could make nothing beside `target`."""
+    partial = _sibling(target)
+    try:
+        partial.touch()
+    finally:
+        _remove(partial)
 
 
 def _sibling(target: Path) -> Path:

@@ -1,4 +1,7 @@
-"""What tests share: the recorded numbers, and one bundle that is exported once."""
+"""What tests share: the recorded numbers, and bundles that are exported once.
+
+In `pytest --numprocesses=2` each worker keeps to its share of the cores, and one of them exports.
+"""
 
 import json
 import os
@@ -9,7 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
+from filelock import FileLock
 from numpy.typing import NDArray
 
 DATA = Path(__file__).parent / "data"
@@ -18,13 +23,37 @@ NANO = DATA / "nano_07b_merged_all.pt"
 Golden = Mapping[str, NDArray[Any]]
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
 
+EXPORTED = {"nano_bundle", "tiny_bundle"}
+"""Fixtures that take PyTorch's exporter: what uses them is slow."""
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Give each worker its share of the cores."""
+    worker: dict[str, Any] | None = getattr(config, "workerinput", None)
+    if worker is None or not hasattr(psutil.Process, "cpu_affinity"):
+        return
+    # Threads of two workers on the same cores wait for each other, up to thirty times as long.
+    process = psutil.Process()
+    number, count = int(worker["workerid"].removeprefix("gw")), worker["workercount"]
+    cores = process.cpu_affinity() or []
+    share = cores[number::count] or cores
+    process.cpu_affinity(share)
+    os.environ["OMP_NUM_THREADS"] = str(len(share))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark as slow what uses a bundle that has to be exported."""
+    for item in items:
+        if EXPORTED & set(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.slow)
+
 
 @pytest.fixture(scope="session", autouse=True)
 def cache_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Keep records of verified bundles out of the user's own cache."""
+    """Keep what tests leave in the cache out of the user's own."""
     folder = tmp_path_factory.mktemp("cache")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_CACHE_HOME", str(folder))
+        patch.setenv("HUMMINGBIRD_CACHE", str(folder))
         yield folder
 
 
@@ -38,9 +67,7 @@ def golden() -> dict[str, NDArray[Any]]:
 @pytest.fixture(scope="session")
 def nano_bundle(tmp_path_factory: pytest.TempPathFactory, cache_home: Path) -> Path:
     """Export the nano checkpoint with the real command, with the VAE's encoder; the slow part."""
-    out = tmp_path_factory.mktemp("nano") / "nano"
-    assert export("build", NANO, out, "--vae-encoder") == 0
-    return out
+    return _once(tmp_path_factory, "nano", ["build", NANO, "--vae-encoder"])
 
 
 @pytest.fixture(scope="session")
@@ -84,10 +111,21 @@ def tiny_bundle(
     tmp_path_factory: pytest.TempPathFactory, tiny_config: Path, cache_home: Path
 ) -> Path:
     """Export the very small model with random weights stored as float16, by the real command."""
-    out = tmp_path_factory.mktemp("tiny") / "tiny"
     arguments = ["--config", tiny_config, "--tokenizer", tiny_config.parent / "tokenizer"]
     stored = ["--storage", "float16", "--opset", "20", "--seed", "3"]
-    assert export("build", "--random-weights", *arguments, *stored, out) == 0
+    return _once(tmp_path_factory, "tiny", ["build", "--random-weights", *arguments, *stored])
+
+
+def _once(factory: pytest.TempPathFactory, name: str, arguments: list[object]) -> Path:
+    """Return the bundle that `hb-export` makes of `arguments`; all workers share one."""
+    folder = factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent
+    out = folder / "bundles" / name
+    out.parent.mkdir(exist_ok=True)
+    with FileLock(f"{out}.lock"):
+        if not out.exists():
+            assert export(*arguments, out) == 0
     return out
 
 
@@ -113,9 +151,8 @@ def hb() -> Command:
             command_line(name, *arguments),
             cwd=cwd,
             capture_output=True,
-            text=True,
-            encoding="utf-8",
-            env=os.environ | {"PYTHONUTF8": "1", "COLUMNS": "200"},
+            text=True,  # in the system's encoding, as the command's output is
+            env=os.environ | {"COLUMNS": "200"},
             timeout=300,
         )
 

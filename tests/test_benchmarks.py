@@ -46,8 +46,7 @@ def script(name: str, *arguments: object, cwd: Path) -> "subprocess.CompletedPro
         cwd=cwd,
         capture_output=True,
         text=True,
-        encoding="utf-8",
-        env=os.environ | {"PYTHONUTF8": "1", "COLUMNS": "200"},
+        env=os.environ | {"COLUMNS": "200"},
         timeout=300,
     )
 
@@ -231,6 +230,7 @@ def test_an_exponent_is_the_slope_of_logarithms() -> None:
     assert np.isnan(exponent(pairs[:1]))
 
 
+@pytest.mark.slow
 def test_latency_measures_every_device_and_adds_up(tmp_path: Path) -> None:
     done = script("latency", "--quick", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
@@ -261,6 +261,7 @@ def test_latency_measures_every_device_and_adds_up(tmp_path: Path) -> None:
     assert len(re.findall(r"\| video_s \|", compared.stdout)) == len(found.rows)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "arguments", "rows"),
     [

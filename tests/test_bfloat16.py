@@ -24,6 +24,7 @@ def test_rounding_is_to_nearest_even() -> None:
     assert upper_halves(np.array([[2.0]], np.float32)).shape == (1, 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", ["unet", "vae_decoder", "text_encoder"])
 def test_a_stage_keeps_its_numbers(stage: str, tmp_path: Path) -> None:
     pytest.importorskip("openvino")

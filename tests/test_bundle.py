@@ -47,7 +47,7 @@ def folder(tmp_path: Path) -> Path:
 def records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Give every test a place of its own where verified bundles are remembered."""
     place = tmp_path / "cache"
-    monkeypatch.setattr("platformdirs.user_cache_path", lambda name: place / name)
+    monkeypatch.setenv("HUMMINGBIRD_CACHE", str(place))
     return place
 
 

@@ -15,25 +15,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-import typer.main
 from PIL import Image
-
-from hummingbird_edge.distill.cli import app as distill_app
-from hummingbird_edge.export.cli import app as export_app
-from hummingbird_edge.runtime.cli import app as run_app
 
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
 
-README = Path(__file__).parent.parent / "README.md"
 SMALL = ("--size", "64x64", "--frames", "4", "--steps", "2", "--device", "cpu")
-
-
-def options(app: typer.Typer) -> set[str]:
-    """Return the long names of all options of an application, `--help` aside."""
-    command: Any = typer.main.get_command(app)
-    commands = [command, *getattr(command, "commands", {}).values()]
-    names = {name for c in commands for parameter in c.params for name in parameter.opts}
-    return {name for name in names if name.startswith("--")} - {"--help"}
 
 
 def frames(folder: Path) -> "list[np.ndarray[Any, Any]]":
@@ -69,23 +55,6 @@ def test_help(hb: Command, arguments: tuple[str, ...], words: list[str]) -> None
     done = hb(*arguments)
     assert (done.returncode, done.stderr) == (0, "")
     assert all(word in done.stdout for word in words)
-
-
-@pytest.mark.parametrize(
-    ("app", "known"),
-    [
-        (run_app, {"--frames", "--verify"}),
-        (export_app, {"--storage", "--json"}),
-        (distill_app, {"--teacher", "--endpoint"}),
-    ],
-    ids=["hb-run", "hb-export", "hb-distill"],
-)
-def test_every_option_is_in_the_readme(app: typer.Typer, known: set[str]) -> None:
-    found = options(app)
-    assert known < found
-    text = README.read_text(encoding="utf-8")
-    missing = {name for name in found if not re.search(rf"(?<![\w-]){name}(?![\w-])", text)}
-    assert missing == set()
 
 
 @pytest.mark.parametrize("command", ["hb-run", "hb-export", "hb-distill"])
@@ -336,6 +305,7 @@ def test_inspect_tells_what_is_in_a_bundle(hb: Command, nano_bundle: Path) -> No
     assert json.loads(done.stdout) == json.loads(manifest)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "status", "message"),
     [

@@ -20,8 +20,8 @@ from hummingbird_edge.export.bundle_writer import BundlePlan, write_bundle
 from hummingbird_edge.export.checkpoint import Checkpoint, read_checkpoint
 from hummingbird_edge.export.models.config import ModelConfig
 from hummingbird_edge.export.stage import STAGES as EXPORTED
-from hummingbird_edge.export.variant import VARIANTS, save_variant
 from hummingbird_edge.export.weights import CheckpointWeights, RandomWeights, Weights
+from hummingbird_edge.kernels.variant import VARIANTS, save_variant
 from hummingbird_edge.runtime.bundle.bundle import Bundle
 from hummingbird_edge.runtime.bundle.manifest import Variant
 from hummingbird_edge.runtime.devices.backend import Backend
@@ -300,6 +300,7 @@ def test_random_weights_make_a_bundle(tiny_bundle: Path, tiny_config: Path) -> N
         assert {i.data_type for i in large} <= {onnx.TensorProto.FLOAT16, onnx.TensorProto.INT64}
 
 
+@pytest.mark.slow
 def test_a_seed_fixes_random_weights(tiny: Callable[..., BundlePlan], tmp_path: Path) -> None:
     for name, seed in (("one", 3), ("same", 3), ("other", 4)):
         write_bundle(tiny(), RandomWeights(seed), tmp_path / name, quiet, force=False)
@@ -310,6 +311,7 @@ def test_a_seed_fixes_random_weights(tiny: Callable[..., BundlePlan], tmp_path: 
     assert one == same != other
 
 
+@pytest.mark.slow
 def test_an_existing_folder_is_kept_unless_forced(
     tiny: Callable[..., BundlePlan], tmp_path: Path
 ) -> None:
@@ -349,6 +351,7 @@ class Interrupted:
         return {}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("existing", [False, True])
 def test_an_interrupted_export_leaves_nothing(
     tiny: Callable[..., BundlePlan], tmp_path: Path, existing: bool
@@ -402,6 +405,7 @@ def test_unfit_tensors_are_listed_at_once(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_weights_that_overflow_are_refused(tmp_path: Path) -> None:
     """Finite weights can still make NaN; comparing with PyTorch finds that out."""
     nano = read_checkpoint(NANO)

@@ -9,10 +9,10 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from hummingbird_edge.distill.world.judge import ATTRIBUTES, Seen, Verdict, judge, score
-from hummingbird_edge.distill.world.quality import Quality, assess
-from hummingbird_edge.distill.world.render import render
-from hummingbird_edge.distill.world.shapes import FULL, PAIRS, Scene, World
+from hummingbird_edge.distill.world.shapes.judge import ATTRIBUTES, Seen, Verdict, judge, score
+from hummingbird_edge.distill.world.shapes.quality import Quality, assess
+from hummingbird_edge.distill.world.shapes.render import render
+from hummingbird_edge.distill.world.shapes.scene import FULL, PAIRS, Scene, World
 from hummingbird_edge.runtime.bundle.bundle import BUILTIN
 from hummingbird_edge.runtime.pipeline import TextToVideo
 
@@ -58,6 +58,7 @@ def accuracy(scenes: list[Scene], clips: Clips) -> dict[str, float]:
     return {name: counted[name] / len(clips) for name in counted}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", WORLDS)
 def test_judge_reads_what_was_drawn(name: str) -> None:
     scenes, clips = draw(WORLDS[name], 200)
@@ -66,6 +67,7 @@ def test_judge_reads_what_was_drawn(name: str) -> None:
     assert set(found) == {*ATTRIBUTES, "count", "all"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", WORLDS)
 def test_judge_reads_soft_noisy_clips(name: str) -> None:
     scenes, clips = draw(WORLDS[name], 100)

@@ -256,6 +256,7 @@ def test_causal_attention(form: Callable[[nn.Module], Callable[..., torch.Tensor
     assert_close(found, attend(double(q), double(k), double(v), 2, causal=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("sequences", "queries", "keys"),
     [(2, 6, 6), (1, 10, 7), (12, 4, 4)],
@@ -339,6 +340,7 @@ def test_gated_feed_forward() -> None:
     assert_close(eager(published.for_export())(x), expected)
 
 
+@pytest.mark.slow
 def test_gated_feed_forward_in_graphs() -> None:
     torch.manual_seed(0)
     published, x = GEGLU(6, 10), normal(2, 3, 6)
@@ -373,6 +375,7 @@ def published_norm(kind: type[nn.GroupNorm], groups: int, channels: int) -> nn.G
     return norm
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("opset", [18, 21])
 @pytest.mark.parametrize("shape", [(2, 12, 3, 5), (1, 12, 4, 3, 2)], ids=["frames", "clip"])
 @pytest.mark.parametrize("kind", [nn.GroupNorm, GroupNormSiLU])
@@ -419,6 +422,7 @@ def test_the_graph_for_directml_computes_the_same(nano_bundle: Path, stage: str)
     np.testing.assert_allclose(found, expected, rtol=0, atol=5e-5)
 
 
+@pytest.mark.slow
 def test_temporal_convolution_in_graphs() -> None:
     torch.manual_seed(0)
     published, x = TemporalConv(4, 6), normal(1, 4, 5, 3, 2)

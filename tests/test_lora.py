@@ -12,8 +12,9 @@ from hummingbird_edge.distill.data.clips import Clips
 from hummingbird_edge.distill.train.lora import LoraStage, train_lora
 from hummingbird_edge.distill.train.model import Model
 from hummingbird_edge.distill.train.training import generator_of
-from hummingbird_edge.distill.world.render import render
-from hummingbird_edge.distill.world.shapes import Scene, World, words
+from hummingbird_edge.distill.world.shapes.captions import words
+from hummingbird_edge.distill.world.shapes.render import render
+from hummingbird_edge.distill.world.shapes.scene import Scene, World
 from hummingbird_edge.export.checkpoint import read_checkpoint
 from hummingbird_edge.export.lora import Adapter, MergedWeights
 from hummingbird_edge.export.models.config import ModelConfig, TextConfig, UNetConfig, VAEConfig
@@ -25,6 +26,8 @@ from hummingbird_edge.export.weights import CheckpointWeights
 from hummingbird_edge.runtime.errors import CheckpointError
 from hummingbird_edge.runtime.media.video import write_video
 from hummingbird_edge.runtime.tokenizer import Tokenizer
+
+pytestmark = pytest.mark.slow
 
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -82,7 +85,10 @@ def test_only_the_adapter_is_trained(model: Path, clips: Path) -> None:
 
 def test_training_makes_the_users_clips_likelier(model: Path, clips: Path, tmp_path: Path) -> None:
     train_lora(model, clips, tmp_path, steps=60, rank=4, seed=0)
-    entries = [json.loads(line) for line in (tmp_path / "lora.jsonl").read_text().splitlines()]
+    entries = [
+        json.loads(line)
+        for line in (tmp_path / "lora.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
     losses = [entry["loss"] for entry in entries if "loss" in entry]
     assert losses[-1] < losses[0]
 
@@ -135,7 +141,7 @@ def test_an_adapter_of_another_model_is_refused(adapter: Path) -> None:
 def test_damaged_adapters_are_refused(
     adapter: Path, tmp_path: Path, change: dict[str, object], message: str
 ) -> None:
-    facts = json.loads((adapter / "adapter_config.json").read_text())
+    facts = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
     (tmp_path / "adapter_config.json").write_text(json.dumps({**facts, **change}))
     weights = (adapter / "adapter_model.safetensors").read_bytes()
     (tmp_path / "adapter_model.safetensors").write_bytes(weights)
@@ -173,14 +179,16 @@ def test_a_users_videos_become_a_bundle(hb: Command, model: Path, tmp_path: Path
     assert "is there already" in done.stderr
     elsewhere = ("clips", tmp_path / "other", "--videos", tmp_path / "curated", "--model", model)
     for options, message in (
-        (("--frames", 4, "--size", "17x16"), "4 frames of 17x16 are asked for"),
-        (("--frames", 4, "--size", "0x16"), "4 frames of 0x16 are asked for"),
-        (("--frames", 40, "--size", "16x16"), "16 frames, 40 are needed: ask for fewer --frames"),
+        (("--frames", 4, "--size", "17x16"), "4 frames of 17x16 do not fit the model"),
+        (("--frames", 4, "--size", "0x16"), "4 frames of 0x16 do not fit the model"),
+        (("--frames", 40, "--size", "16x16"), "16 frames, 40 are needed: choose fewer --frames"),
     ):
         done = hb("hb-distill", *elsewhere, *options)
         assert (done.returncode, message in done.stderr) == (2, True), done.stderr
         assert "Traceback" not in done.stderr
-    (tmp_path / "curated" / "kept.jsonl").write_text('{"file": "a", "captions": "abc"}')
+    (tmp_path / "curated" / "kept.jsonl").write_text(
+        '{"file": "a", "captions": "abc"}', encoding="utf-8"
+    )
     done = hb("hb-distill", *elsewhere)
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
     done = hb("hb-distill", "clips", tmp_path / "other", "--frames", 4)

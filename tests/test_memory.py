@@ -122,6 +122,7 @@ def test_more_than_the_machine_has_is_refused_before_work() -> None:
     assert pipeline.placements == {}
 
 
+@pytest.mark.slow
 def test_a_capped_video_is_the_same_and_stays_below(tmp_path: Path) -> None:
     _, _, free = _capped(16, 256, 0, tmp_path / "video.npy")
     _, peak, capped = _capped(16, 256, CAP, tmp_path / "video.npy")
@@ -129,6 +130,7 @@ def test_a_capped_video_is_the_same_and_stays_below(tmp_path: Path) -> None:
     assert peak < CAP
 
 
+@pytest.mark.slow
 def test_a_frame_decoded_by_tiles_is_45_db_from_the_whole(tmp_path: Path) -> None:
     cap = 520_000_000
     one, peak, free = _capped(1, 768, 0, tmp_path / "video.npy")

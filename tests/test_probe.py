@@ -30,10 +30,11 @@ SIZES = {
 
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("HUMMINGBIRD_CACHE", str(tmp_path / "cache"))
     return tmp_path / "cache"
 
 
+@pytest.mark.slow
 def test_every_device_has_a_line(hb: Command) -> None:
     done = hb("hb-run", "--list-devices", "--json")
     assert (done.returncode, done.stderr) == (0, "")
@@ -112,6 +113,7 @@ def test_wrong_numbers_and_shirkers_do_not_work(
     assert reason in verdict.reason
 
 
+@pytest.mark.slow
 def test_the_fastest_right_way_wins_and_is_used(own_cache: Path) -> None:
     bundle, heard = Bundle.open(BUILTIN), list[Measurement]()
     assert recall(bundle, SIZES) == {}
@@ -139,6 +141,7 @@ def test_the_fastest_right_way_wins_and_is_used(own_cache: Path) -> None:
     assert {p.reason for p in pipeline.placements.values()} == {Reason.REQUESTED}
 
 
+@pytest.mark.slow
 def test_tuning_as_a_command(hb: Command) -> None:
     done = hb("hb-run", "--tune", "--size", "32x32", "--frames", "2", "--json")
     assert done.returncode == 0, done.stderr
@@ -149,8 +152,8 @@ def test_tuning_as_a_command(hb: Command) -> None:
 def test_a_broken_record_is_no_record(own_cache: Path) -> None:
     bundle = Bundle.open(BUILTIN)
     tune(bundle, {"text_encoder": {"batch": 1}})
-    (record,) = (own_cache / "hummingbird-edge" / "tuning").iterdir()
-    record.write_text('{"text_encoder": {"stage": 1}}')
+    (record,) = (own_cache / "tuning").iterdir()
+    record.write_text('{"text_encoder": {"stage": 1}}', encoding="utf-8")
     assert recall(bundle, {"text_encoder": {"batch": 1}}) == {}
 
 

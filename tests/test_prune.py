@@ -18,6 +18,8 @@ from hummingbird_edge.export.models.config import PRESETS, UNetConfig
 from hummingbird_edge.export.models.unet import ResBlock, UNet
 from hummingbird_edge.runtime.errors import RequestError
 
+pytestmark = pytest.mark.slow
+
 TEACHER = UNetConfig(
     width=16,
     multipliers=(1, 2, 4, 4),

@@ -245,7 +245,7 @@ def test_a_stopped_calibration_goes_on(tmp_path: Path, monkeypatch: pytest.Monke
     contexts = encode(bundle, PROMPTS)
 
     def run(home: str, report: Callable[[str], None] = lambda _: None) -> Any:
-        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / home))
+        monkeypatch.setenv("HUMMINGBIRD_CACHE", str(tmp_path / home))
         return calibrate(bundle, folder, plan, contexts, ["unet", "vae_decoder"], report)
 
     def stop(note: str) -> None:
@@ -269,7 +269,7 @@ def test_a_stopped_calibration_goes_on(tmp_path: Path, monkeypatch: pytest.Monke
 
 def test_a_calibration_needs_no_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "home").write_text("no folder", encoding="utf-8")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("HUMMINGBIRD_CACHE", str(tmp_path / "home"))
     bundle, folder = Bundle.open(BUILTIN), tmp_path / "copy"
     shutil.copytree(BUILTIN, folder)
     plan = trajectories(bundle, PROMPTS[:1], 0, {})

@@ -148,6 +148,7 @@ def whole(vae: VAE, z: Floats) -> Floats:
 
 # The outer quarter of the overlap counts nothing: what a pixel hangs on lies within it. Networks of
 # fewer levels see as far in pixels, and so farther in latent pixels.
+@pytest.mark.slow
 @pytest.mark.parametrize(("multipliers", "overlap"), [((1, 1, 2, 2), 12), ((1, 2, 2), 24)])
 def test_tiles_are_exact_given_the_pictures_statistics(
     multipliers: tuple[int, ...], overlap: int

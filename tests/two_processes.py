@@ -16,7 +16,7 @@ from hummingbird_edge.distill.train.autoencoder import AutoencoderStage
 from hummingbird_edge.distill.train.processes import device
 from hummingbird_edge.distill.train.run import Run
 from hummingbird_edge.distill.train.training import Plan, fit
-from hummingbird_edge.distill.world.shapes import World
+from hummingbird_edge.distill.world.shapes.scene import World
 from hummingbird_edge.export.models.config import VAEConfig
 
 WORLD = World(resolution=16, frames=4)
@@ -43,7 +43,7 @@ def main(folder: Path) -> None:
     fit(Run(folder, "autoencoder"), stage, Plan(2, 2, 1e-3, log_every=1, save_every=2), seed=0)
     rank, count = int(os.environ["RANK"]), dist.get_world_size()
     weights = digest(*(p.detach().numpy().tobytes() for p in stage.trained.parameters()))
-    (folder / f"process-{rank}").write_text(f"{count} {weights} {stage.seeds[0]}")
+    (folder / f"process-{rank}").write_text(f"{count} {weights} {stage.seeds[0]}", encoding="utf-8")
 
 
 if __name__ == "__main__":

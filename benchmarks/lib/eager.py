@@ -32,7 +32,7 @@ def config_of(bundle: Bundle) -> ModelConfig:
 def random_module(config: ModelConfig, stage: str, float16_storage: bool = True) -> nn.Module:
     """Return a stage's module with the weights of seed 0, rounded as a bundle stores them."""
     known = STAGES[stage]
-    module = known.module(RandomWeights().load(known.network, config)).eval()
+    module = known.module(RandomWeights().load(known.network, config), config).eval()
     if float16_storage:
         round_to_float16(module)
     return module

@@ -14,11 +14,11 @@ from hummingbird_edge.benchmarks.lib.timing import Run
 from hummingbird_edge.export.graph import export_graph
 from hummingbird_edge.export.models.unet import CrossAttention
 from hummingbird_edge.export.stage import Stage
-from hummingbird_edge.export.variant import FUSIONS, VARIANTS
 from hummingbird_edge.kernels.attention import attention
 from hummingbird_edge.kernels.feed_forward import GEGLU
 from hummingbird_edge.kernels.group_norm import GroupNormSiLU
 from hummingbird_edge.kernels.temporal_conv import TemporalConv
+from hummingbird_edge.kernels.variant import FUSIONS, VARIANTS
 from hummingbird_edge.runtime.devices.backend import Backend
 from hummingbird_edge.runtime.engines.loading import open_session
 

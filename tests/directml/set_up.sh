@@ -14,9 +14,8 @@ python=$(command -v python || command -v python3)
 work=$(mktemp -d)
 trap 'kill "${xvfb:-}" 2>/dev/null || true; rm -rf "$work"' EXIT
 
+. "$here/../mesa.sh"
 say() { echo "== $*"; }
-as_root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi; }
-mesa() { dpkg-query -W -f '${Version}' mesa-vulkan-drivers 2>/dev/null || true; }
 
 say "Wine, a display without a screen, a compiler for Windows"
 missing=()
@@ -29,19 +28,7 @@ if [ ${#missing[@]} -gt 0 ]; then
 fi
 
 say "Mesa's software Vulkan, 24 or newer: older ones compute NaN"
-if ! dpkg --compare-versions "$(mesa)" ge 24; then
-    . /etc/os-release
-    from=()
-    if [ "${VERSION_CODENAME:-}" = bookworm ]; then
-        echo "deb http://deb.debian.org/debian bookworm-backports main" |
-            as_root tee /etc/apt/sources.list.d/hummingbird-backports.list >/dev/null
-        from=(-t bookworm-backports)
-    fi
-    as_root apt-get update -qq
-    as_root apt-get install -y -qq --no-install-recommends "${from[@]}" mesa-vulkan-drivers
-    dpkg --compare-versions "$(mesa)" ge 24 ||
-        { echo "mesa-vulkan-drivers is $(mesa), not 24 or newer: install one by hand"; exit 1; }
-fi
+install_mesa
 
 say "Python for Windows"
 if [ ! -e "$folder/python/python.exe" ]; then

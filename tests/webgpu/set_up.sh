@@ -13,24 +13,11 @@ mkdir -p "$folder"
 folder=$(cd "$folder" && pwd)
 python=$(command -v python || command -v python3)
 
+. "$here/../mesa.sh"
 say() { echo "== $*"; }
-as_root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi; }
-mesa() { dpkg-query -W -f '${Version}' mesa-vulkan-drivers 2>/dev/null || true; }
 
 say "Mesa's software Vulkan, 24 or newer"
-if ! dpkg --compare-versions "$(mesa)" ge 24; then
-    . /etc/os-release
-    from=()
-    if [ "${VERSION_CODENAME:-}" = bookworm ]; then
-        echo "deb http://deb.debian.org/debian bookworm-backports main" |
-            as_root tee /etc/apt/sources.list.d/hummingbird-backports.list >/dev/null
-        from=(-t bookworm-backports)
-    fi
-    as_root apt-get update -qq
-    as_root apt-get install -y -qq --no-install-recommends "${from[@]}" mesa-vulkan-drivers
-    dpkg --compare-versions "$(mesa)" ge 24 ||
-        { echo "mesa-vulkan-drivers is $(mesa), not 24 or newer: install one by hand"; exit 1; }
-fi
+install_mesa
 
 say "onnxruntime-webgpu and the runtime's dependencies"
 # An environment of its own: the package takes the place of onnxruntime.

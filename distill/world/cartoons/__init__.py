@@ -1,0 +1,1 @@
+"""The cartoons world: animated sprites on paths through drawn scenes."""

@@ -1,0 +1,90 @@
+"""Carry a run's weights away: halves in a few files of limited size, and back.
+
+What a GPU that is at hand for minutes has trained goes on elsewhere from here. Optimizers stay.
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from hummingbird_edge.distill.train.run import Run
+from hummingbird_edge.runtime.errors import CheckpointError, OutputError
+
+__all__ = ["CARRIED", "pack", "unpack"]
+
+CARRIED = ("vae", "judge", "critic", "teacher", "consistency", "decoder")
+"""Stages whose weights later ones or other machines go on from."""
+MAX_BYTES = 16 * 2**20 - 2**16
+"""Of one file, its header left out."""
+MAX_FILES = 8
+
+
+def pack(run: Path, folder: Path) -> list[Path]:
+    """Write the averaged weights of a run's stages; returns the files. Raises OutputError."""
+    tensors: dict[str, Tensor] = {}
+    facts = {}
+    for stage in CARRIED:
+        if (state := Run(run, stage).load()) is None:
+            continue
+        facts[stage] = {"step": state["step"], "config": state["config"]}
+        for name, tensor in state["average"].items():
+            half = tensor.half() if tensor.is_floating_point() else tensor
+            tensors[f"{stage}/{name}"] = half.contiguous()
+    parts = list(_parts(tensors))
+    if len(parts) > MAX_FILES:
+        raise OutputError(
+            f"the weights of {run} fill {len(parts)} files, {MAX_FILES} may be carried: train "
+            f"a smaller model"
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    files = []
+    for index, part in enumerate(parts):
+        files.append(folder / f"weights-{index}.safetensors")
+        save_file(part, files[-1], {"stages": json.dumps(facts)})
+    return files
+
+
+def _parts(tensors: Mapping[str, Tensor]) -> Iterator[dict[str, Tensor]]:
+    part: dict[str, Tensor] = {}
+    size = 0
+    for name, tensor in tensors.items():
+        weight = tensor.numel() * tensor.element_size()
+        if part and size + weight > MAX_BYTES:
+            yield part
+            part, size = {}, 0
+        part[name] = tensor
+        size += weight
+    if part:
+        yield part
+
+
+def unpack(folder: Path, run: Path) -> list[str]:
+    """Put carried weights into a run as checkpoints that no time was spent on; returns the stages.
+
+    Raises CheckpointError.
+    """
+    weights: dict[str, dict[str, Tensor]] = {}
+    facts: dict[str, dict[str, object]] = {}
+    try:
+        for path in sorted(folder.glob("weights-*.safetensors")):
+            with safe_open(path, "pt") as file:
+                facts = json.loads(file.metadata()["stages"])
+                for key in file.keys():  # noqa: SIM118 - not a mapping
+                    stage, name = key.split("/", 1)
+                    tensor = file.get_tensor(key)
+                    value = tensor.float() if tensor.is_floating_point() else tensor
+                    weights.setdefault(stage, {})[name] = value
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(
+            f"{folder} holds no carried weights ({type(error).__name__}): fetch all its files anew"
+        ) from error
+    if not facts or set(facts) != set(weights):
+        raise CheckpointError(f"{folder} lacks files of carried weights: fetch all of them")
+    for stage, own in weights.items():
+        state = {"model": own, "average": own, "spent_s": 0.0, **facts[stage]}
+        Run(run, stage).save(state)
+    return list(weights)

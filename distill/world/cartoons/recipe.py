@@ -1,0 +1,166 @@
+"""The cartoons' recipe: the networks' sizes, and what share of the time each stage gets."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from hummingbird_edge.distill.train.consistency import ConsistencyRecipe
+from hummingbird_edge.distill.train.matching import MatchingRecipe
+from hummingbird_edge.distill.world.cartoons.autoencoder import VAE_CONFIG
+from hummingbird_edge.distill.world.cartoons.budget import Schedule
+from hummingbird_edge.distill.world.cartoons.shots import World, words
+from hummingbird_edge.export.models.config import ModelConfig, TextConfig, UNetConfig
+from hummingbird_edge.export.vocabulary import Vocabulary
+from hummingbird_edge.runtime.bundle.manifest import Defaults
+from hummingbird_edge.runtime.tokenizer import Tokenizer
+
+__all__ = ["RECIPE", "RECIPES", "SMALL", "TINY", "Recipe", "StagePlan"]
+
+
+@dataclass(frozen=True, slots=True)
+class StagePlan:
+    """What one stage gets."""
+
+    share: float
+    """Of the budget's time; shares of the stages that are run are made to sum to 1."""
+    cpu_batch: int = 0
+    gpu_batch: int = 0
+    """Clips (frames for the VAE) a step and process."""
+    schedule: Schedule = field(default_factory=lambda: Schedule(peak_rate=5e-4))
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """Everything that a run is a function of, but its seed and its time."""
+
+    world: World
+    teacher: ModelConfig
+    """Sizes of the networks; vocabulary and scaling are filled in from words and latents."""
+    plans: Mapping[str, StagePlan]
+    clips: int
+    """Clips encoded at most."""
+    matching: MatchingRecipe
+    consistency: ConsistencyRecipe
+    reward_weight: float
+    """Of the critic, beside consistency."""
+    guidance: float
+    """The teacher's default w, and the student's."""
+
+    def tokenizer(self, folder: Path) -> Tokenizer:
+        """Return the tokenizer in `folder/tokenizer`; CLIP's, cut down to the world's words."""
+        length = self.teacher.text.context_length
+        if not (folder / "tokenizer" / "vocab.json").exists():
+            Vocabulary.clip().restricted_to(words()).write(folder / "tokenizer", length)
+        return Tokenizer(folder / "tokenizer", length)
+
+    def teacher_config(self, tokenizer: Tokenizer, scaling_factor: float) -> ModelConfig:
+        """Return the teacher's configuration with what data and words decide filled in."""
+        side, frames = self.world.resolution, self.world.frames
+        defaults = replace(self.teacher.defaults, frames=frames, width=side, height=side)
+        return replace(
+            self.teacher,
+            text=replace(self.teacher.text, vocab_size=tokenizer.vocabulary_size),
+            vae=replace(self.teacher.vae, scaling_factor=scaling_factor),
+            defaults=replace(defaults, guidance=self.guidance),
+        )
+
+    def student_unet(self) -> UNetConfig:
+        """Return the 0.7b shape of the teacher: one block a level, none in the middle."""
+        return replace(self.teacher.unet, res_blocks=1, middle_block=False, guidance_width=256)
+
+    def student_config(self, teacher: ModelConfig, unet: UNetConfig) -> ModelConfig:
+        """Return the few-step configuration around a student's U-Net."""
+        defaults = replace(teacher.defaults, steps=4, guidance=self.guidance)
+        return replace(teacher, unet=unet, method="lcm", defaults=defaults)
+
+
+RECIPE = Recipe(
+    world=World(),
+    teacher=ModelConfig(
+        # The longest caption has 22 tokens; every token costs in every frame.
+        text=TextConfig(width=256, layers=5, heads=4, context_length=32),
+        # 10 channels a group: with 2, normalization wipes out what the text adds.
+        unet=UNetConfig(
+            latent_channels=VAE_CONFIG.latent_channels,
+            width=80,
+            multipliers=(1, 2, 2),
+            res_blocks=2,
+            attention_levels=(0, 1),
+            head_width=40,
+            initial_heads=2,
+            context_width=256,
+            middle_block=True,
+            guidance_width=None,
+            groups=8,
+        ),
+        vae=VAE_CONFIG,
+        prediction_type="v_prediction",
+        method="ddim",
+        defaults=Defaults(frames=16, width=128, height=128, steps=50, guidance=2.0, fps=8),
+    ),
+    plans={
+        "vae": StagePlan(0.20, 8, 192, Schedule(peak_rate=1e-3, decay=0.998)),
+        "judge": StagePlan(0.08, 8, 64, Schedule(1.5e-3, decay=0.998, weight_decay=0.01)),
+        "critic": StagePlan(0.06, 8, 64, Schedule(1.5e-3, decay=0.998, weight_decay=0.01)),
+        "clips": StagePlan(0.05),
+        "teacher": StagePlan(0.36, 4, 48, Schedule(5e-4, decay=0.999, weight_decay=0.01)),
+        "matching": StagePlan(0.07, 4, 32, Schedule(3e-4, decay=0.99, weight_decay=0.01)),
+        "consistency": StagePlan(0.14, 4, 24, Schedule(2e-4, decay=0.99, weight_decay=0.01)),
+        "decoder": StagePlan(0.04, 4, 96, Schedule(5e-4, decay=0.99)),
+    },
+    clips=24_000,
+    matching=MatchingRecipe(guidance=2.0),
+    consistency=ConsistencyRecipe(
+        guidance=(1.5, 3.0), task_weight=0.5, first_share=0.35, simulated_share=0.5
+    ),
+    reward_weight=0.02,
+    guidance=2.0,
+)
+FORTY = (
+    *("cat", "dog", "rabbit", "horse", "cow", "pig", "elephant", "giraffe", "zebra", "lion"),
+    *("penguin", "owl", "parrot", "duck", "flamingo", "fish", "octopus", "whale", "dolphin"),
+    *("crab", "bee", "butterfly", "ladybug", "snail", "turtle", "frog", "panda", "fox", "dragon"),
+    *("tyrannosaurus", "rocket", "helicopter", "train", "bus", "car", "tractor"),
+    *("flying saucer", "ghost", "snowman", "pumpkin"),
+)
+SMALL = replace(
+    RECIPE,
+    world=World(nouns=FORTY, resolution=64),
+    teacher=replace(
+        RECIPE.teacher,
+        unet=replace(RECIPE.teacher.unet, width=64, head_width=32, latent_channels=4),
+        # Half of the reduction: the same 16 x 16 latents, at a quarter of the cost.
+        vae=replace(VAE_CONFIG, multipliers=(1, 2, 4), latent_channels=4),
+    ),
+    clips=6_000,
+)
+"""Forty nouns at 64 pixels, for processors alone."""
+_NANO = UNetConfig(
+    latent_channels=VAE_CONFIG.latent_channels,
+    width=16,
+    multipliers=(1, 2),
+    res_blocks=2,
+    attention_levels=(0,),
+    head_width=16,
+    initial_heads=1,
+    context_width=32,
+    middle_block=True,
+    guidance_width=None,
+    groups=2,
+)
+TINY = replace(
+    RECIPE,
+    world=World(nouns=("cat", "rocket", "penguin"), resolution=32, frames=4),
+    teacher=replace(
+        RECIPE.teacher,
+        text=TextConfig(width=32, layers=2, heads=2, context_length=32),
+        unet=_NANO,
+        vae=replace(VAE_CONFIG, width=8, multipliers=(1, 2, 2), groups=1),
+    ),
+    plans={
+        name: replace(plan, cpu_batch=min(plan.cpu_batch, 2)) for name, plan in RECIPE.plans.items()
+    },
+    clips=16,
+)
+"""Every stage in seconds: nothing it makes is worth looking at."""
+RECIPES: Mapping[str, Recipe] = {"full": RECIPE, "small": SMALL, "tiny": TINY}

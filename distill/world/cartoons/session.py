@@ -1,0 +1,95 @@
+"""One run of the cartoons' recipe: its folder, its device, its time, and what it left so far."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from hummingbird_edge.distill.data.clips import Clips
+from hummingbird_edge.distill.train.model import Model
+from hummingbird_edge.distill.train.run import Run
+from hummingbird_edge.distill.train.training import Stage
+from hummingbird_edge.distill.world.cartoons.budget import fit_budget, is_first, wait
+from hummingbird_edge.distill.world.cartoons.judge import Judge, JudgeConfig
+from hummingbird_edge.distill.world.cartoons.recipe import Recipe
+from hummingbird_edge.distill.world.cartoons.sprites import Sprites
+from hummingbird_edge.export.models.config import VAEConfig
+from hummingbird_edge.export.models.vae import VAE
+from hummingbird_edge.runtime.errors import RequestError
+
+__all__ = ["Session", "Weights"]
+
+Weights = Mapping[str, torch.Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """One run of the recipe on one device."""
+
+    run: Path
+    recipe: Recipe
+    sprites: Sprites
+    device: torch.device
+    seed: int
+    budgets: Mapping[str, float]
+    """Seconds of each stage that is run."""
+    scored: int = 100
+    """Held-out shots that the student is scored on."""
+
+    def batch(self, stage: str) -> int:
+        """Return how many clips a step of `stage` has on this device."""
+        plan = self.recipe.plans[stage]
+        return plan.gpu_batch if self.device.type == "cuda" else plan.cpu_batch
+
+    def fit(
+        self,
+        name: str,
+        stage: Stage[Any],
+        config: Mapping[str, object],
+        measure: Callable[[Weights], Mapping[str, float]] | None = None,
+    ) -> dict[str, torch.Tensor]:
+        """Train one stage for its share of the time; returns its averaged weights."""
+        schedule = self.recipe.plans[name].schedule
+        run = Run(self.run, name, is_first())
+        return fit_budget(run, stage, schedule, self.budgets[name], self.seed, measure, config)
+
+    def has(self, stage: str) -> bool:
+        """Tell whether a stage has left a checkpoint."""
+        return Run(self.run, stage).checkpoint_path.exists()
+
+    def state(self, stage: str) -> dict[str, Any]:
+        """Return the checkpoint of a stage; raises RequestError where there is none."""
+        state = Run(self.run, stage).load()
+        if state is None:
+            raise RequestError(f"{self.run} has no {stage} yet: run that stage first")
+        return state
+
+    def vae(self) -> VAE:
+        """Return the run's trained VAE, frozen."""
+        state = self.state("vae")
+        vae = VAE(VAEConfig(**state["config"])).to(self.device)
+        vae.load_state_dict(state["average"])
+        vae.eval().requires_grad_(False)
+        return vae.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def judge(self, stage: str = "judge") -> Judge:
+        """Return the run's trained judge, or its critic, frozen."""
+        state = self.state(stage)
+        judge = Judge(JudgeConfig(**state["config"])).to(self.device)
+        judge.load_state_dict(state["average"])
+        return judge.eval().requires_grad_(False)
+
+    def clips(self) -> Clips:
+        """Read the run's encoded clips; raises RequestError where there are none."""
+        path = self.run / "clips.safetensors"
+        if not path.exists():
+            raise RequestError(f"{self.run} has no encoded clips yet: run the stage clips first")
+        return Clips.read(path)
+
+    def write(self, model: Model, folder: str) -> None:
+        """Write a model folder once, and let every process wait for it."""
+        if is_first():
+            model.write(self.run / folder)
+        wait()

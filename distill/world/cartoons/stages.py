@@ -1,0 +1,251 @@
+"""The stages of the cartoons' recipe, in order: each reads what the ones before it left.
+
+vae           RUN/vae.pt               the autoencoder
+judge         RUN/judge.pt             reads clips, rendered and reconstructed
+critic        RUN/critic.pt            another judge: one rewards, the other scores
+clips         RUN/clips.safetensors    encoded clips, and RUN/shots.json: what each of them shows
+teacher       RUN/teacher/             reads, then paints frames, then moves them
+matching      RUN/matched/             the pruned U-Net does as the teacher does
+consistency   RUN/distilled/           four steps
+decoder       RUN/student/             the VAE's decoder, on latents that are a little off
+measure       RUN/measured.json        VAE and judge on held-out clips
+score         RUN/scores.json          what the judge says of student and teacher, with pictures
+"""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from hummingbird_edge.distill.data.batches import Batches
+from hummingbird_edge.distill.data.clips import Clips
+from hummingbird_edge.distill.train.consistency import ConsistencyStage
+from hummingbird_edge.distill.train.diffusion import Diffusion
+from hummingbird_edge.distill.train.matching import MatchingStage
+from hummingbird_edge.distill.train.model import Model
+from hummingbird_edge.distill.train.prune import Probe, importance, plan_pruning, prune
+from hummingbird_edge.distill.train.reward import Reward
+from hummingbird_edge.distill.train.run import Run
+from hummingbird_edge.distill.world.cartoons.autoencoder import (
+    DecoderStage,
+    FrameStage,
+    measure_vae,
+)
+from hummingbird_edge.distill.world.cartoons.budget import is_first, wait
+from hummingbird_edge.distill.world.cartoons.judge import Judge, JudgeConfig
+from hummingbird_edge.distill.world.cartoons.judging import JudgeStage, measure_judge
+from hummingbird_edge.distill.world.cartoons.pool import draw_clips, read_shots, write_shots
+from hummingbird_edge.distill.world.cartoons.reward import JudgeReward
+from hummingbird_edge.distill.world.cartoons.scoring import score_model
+from hummingbird_edge.distill.world.cartoons.session import Session, Weights
+from hummingbird_edge.distill.world.cartoons.teacher import TeacherStage
+from hummingbird_edge.export.models.config import ModelConfig
+from hummingbird_edge.export.models.text_encoder import TextEncoder
+from hummingbird_edge.export.models.unet import UNet
+from hummingbird_edge.export.models.vae import VAE
+
+__all__ = ["STAGES"]
+
+PROBED = 2
+"""Clips on which the teacher's blocks are measured."""
+
+
+def train_vae(session: Session) -> None:
+    """Train the VAE."""
+    config, world = session.recipe.teacher.vae, session.recipe.world
+
+    def watch(weights: Weights) -> Mapping[str, float]:
+        vae = VAE(config).to(session.device)
+        vae.load_state_dict(weights)
+        return measure_vae(vae, world, session.sprites, count=64)
+
+    stage = FrameStage(config, world, session.sprites, session.batch("vae"))
+    session.fit("vae", stage, asdict(config), watch)
+
+
+def train_judge(session: Session) -> None:
+    """Train the judge that scores, on reconstructions of the VAE too where the run has one."""
+    _train_judge(session, "judge", session.seed)
+
+
+def train_critic(session: Session) -> None:
+    """Train another judge, from another seed, to reward."""
+    _train_judge(session, "critic", session.seed + 1)
+
+
+def _train_judge(session: Session, name: str, seed: int) -> None:
+    world = session.recipe.world
+    config = JudgeConfig.of(world)
+
+    def watch(weights: Weights) -> Mapping[str, float]:
+        judge = Judge(config).to(session.device)
+        judge.load_state_dict(weights)
+        return measure_judge(judge.eval(), world, session.sprites, count=96)
+
+    vae = session.vae() if session.has("vae") else None
+    torch.manual_seed(seed)
+    stage = JudgeStage(Judge(config), world, session.sprites, session.batch(name), vae)
+    replace(session, seed=seed).fit(name, stage, asdict(config), watch)
+
+
+def make_clips(session: Session) -> None:
+    """Encode clips, once; latents keep the scale that a teacher was trained with."""
+    path = session.run / "clips.safetensors"
+    if is_first() and not path.exists():
+        teacher = Run(session.run, "teacher").load()
+        factor = teacher["config"]["vae"]["scaling_factor"] if teacher is not None else None
+        recipe, seconds = session.recipe, session.budgets["clips"]
+        args = (session.vae(), recipe.world, session.sprites, recipe.clips, seconds, session.seed)
+        clips, shots = draw_clips(*args, factor)
+        write_shots(shots, session.run / "shots.json")
+        clips.write(path)
+    wait()
+
+
+def train_teacher(session: Session) -> None:
+    """Train text encoder and U-Net; writes RUN/teacher."""
+    recipe, clips = session.recipe, session.clips()
+    if is_first():
+        recipe.tokenizer(session.run)
+    wait()
+    tokenizer = recipe.tokenizer(session.run)
+    config = recipe.teacher_config(tokenizer, clips.scaling_factor)
+    args = (config, recipe.world, clips, tokenizer, session.batch("teacher"), session.device)
+    weights = session.fit("teacher", TeacherStage(*args), config.to_dict())
+    text, unet = TextEncoder(config.text), UNet(config.unet)
+    text.load_state_dict(_part(weights, "text."))
+    unet.load_state_dict(_part(weights, "unet."))
+    session.write(Model(config, text, unet, session.vae(), tokenizer), "teacher")
+
+
+def _part(weights: Weights, prefix: str) -> dict[str, torch.Tensor]:
+    own = {name: tensor for name, tensor in weights.items() if name.startswith(prefix)}
+    return {name.removeprefix(prefix): tensor for name, tensor in own.items()}
+
+
+def train_matching(session: Session) -> None:
+    """Prune the teacher and let the student do as it does; writes RUN/matched."""
+    recipe, clips = session.recipe, session.clips()
+    teacher = Model.read(session.run / "teacher")
+    config = recipe.student_config(teacher.config, recipe.student_unet())
+    worth = importance(teacher.unet.to(session.device).eval(), _probes(session, teacher, clips))
+    pruning = plan_pruning(teacher.config.unet, config.unet, worth)
+    student = teacher.with_unet(config, prune(teacher.unet.state_dict(), pruning, config.unet))
+    args = (clips, recipe.matching, session.batch("matching"), session.device)
+    stage = MatchingStage(teacher, student.unet, *args)
+    weights = session.fit("matching", stage, config.to_dict())
+    session.write(student.with_unet(config, weights), "matched")
+
+
+def _probes(session: Session, teacher: Model, clips: Clips) -> list[Probe]:
+    """Draw what blocks are measured on: clips with their captions at three noise levels."""
+    diffusion, device = Diffusion(teacher.config.sampler()), session.device
+    generator = torch.Generator().manual_seed(session.seed)
+    batch = Batches(clips, teacher.tokenizer, device).draw(PROBED, generator)
+    noise = torch.randn(batch.x0.shape, generator=generator).to(device)
+    with torch.no_grad():
+        context = teacher.text.to(device)(batch.ids)
+    probes = []
+    for level in (999, 599, 279):
+        t = torch.full((PROBED,), level, device=device)
+        x_t = diffusion.noised(batch.x0, noise, t, torch.ones(1, device=device))
+        probes.append(Probe(x_t, t, context))
+    return probes
+
+
+def train_consistency(session: Session) -> None:
+    """Distil to a few steps; writes RUN/distilled."""
+    recipe, clips = session.recipe, session.clips()
+    teacher = Model.read(session.run / "teacher")
+    known = Run(session.run, "consistency").load()
+    student = Model.read(session.run / "matched") if known is None else _student(known, teacher)
+    batch = session.batch("consistency")
+    rewards: dict[str, tuple[float, Reward]] = {}
+    if session.has("critic"):
+        shots = read_shots(clips, session.run / "shots.json")
+        rewards["critic"] = (recipe.reward_weight, JudgeReward(session.judge("critic"), shots))
+    stage = ConsistencyStage(
+        teacher, student.unet, clips, rewards, recipe.consistency, batch, session.device
+    )
+    weights = session.fit("consistency", stage, student.config.to_dict())
+    session.write(student.with_unet(student.config, weights), "distilled")
+
+
+def _student(state: Mapping[str, Any], teacher: Model) -> Model:
+    """Return a student whose weights are those of its checkpoint."""
+    config = ModelConfig.from_dict(state["config"])
+    return teacher.with_unet(config, state["average"])
+
+
+def train_decoder(session: Session) -> None:
+    """Finetune the VAE's decoder for latents that are made; writes RUN/student."""
+    student, world = Model.read(session.run / "distilled"), session.recipe.world
+    vae, factor = session.vae(), student.config.vae.scaling_factor
+    stage = DecoderStage(vae, factor, world, session.sprites, session.batch("decoder"))
+    vae.load_state_dict(session.fit("decoder", stage, asdict(student.config.vae)))
+    session.write(replace(student, vae=vae), "student")
+
+
+def measure(session: Session) -> None:
+    """Measure VAE and judge on held-out clips; writes RUN/measured.json."""
+    if not is_first():
+        return
+    world, sprites = session.recipe.world, session.sprites
+    vae = session.vae() if session.has("vae") else None
+    figures: dict[str, Mapping[str, float]] = {}
+    if vae is not None:
+        figures["vae"] = measure_vae(vae, world, sprites)
+    if session.has("judge"):
+        judge = session.judge()
+        count = session.scored
+        figures["judge"] = measure_judge(judge, world, sprites, count)
+        if vae is not None:
+            figures["judge after the VAE"] = measure_judge(judge, world, sprites, count, vae=vae)
+    _report(figures, session.run / "measured.json")
+
+
+def _report(figures: Mapping[str, object], path: Path) -> None:
+    text = json.dumps(figures, indent=2)
+    path.write_text(text + "\n", encoding="utf-8", newline="\n")
+    print(text)
+
+
+def score(session: Session) -> None:
+    """Score the student and, on fewer shots, its teacher; writes RUN/scores.json and pictures."""
+    if not is_first():
+        return
+    judge, figures = session.judge(), {}
+    for name, count in (("student", session.scored), ("teacher", session.scored // 4)):
+        model = Model.read(session.run / name).frozen(session.device)
+        args = (model, judge, session.recipe.world, session.sprites, max(4, count))
+        scores = score_model(*args)
+        figures[name] = {
+            "clips": scores.clips,
+            **scores.accuracy,
+            **scores.quality,
+            "frechet": round(scores.frechet, 4),
+        }
+        rows = [np.concatenate(list(clip[:: max(1, len(clip) // 8)]), 1) for clip in scores.frames]
+        Image.fromarray(np.concatenate(rows)).save(session.run / f"{name}.png")
+        text = "\n".join(scores.captions) + "\n"
+        (session.run / f"{name}.txt").write_text(text, encoding="utf-8", newline="\n")
+    _report(figures, session.run / "scores.json")
+
+
+STAGES: Mapping[str, Callable[[Session], None]] = {
+    "vae": train_vae,
+    "judge": train_judge,
+    "critic": train_critic,
+    "clips": make_clips,
+    "teacher": train_teacher,
+    "matching": train_matching,
+    "consistency": train_consistency,
+    "decoder": train_decoder,
+    "measure": measure,
+    "score": score,
+}

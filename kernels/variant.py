@@ -1,0 +1,63 @@
+"""The variants of a stage: other graphs beside `model.onnx`, over its weights file."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import onnx
+import onnx_ir
+
+from hummingbird_edge.kernels.fused_attention import fuse_attention
+from hummingbird_edge.kernels.fused_gelu import fuse_gelu
+from hummingbird_edge.kernels.fused_group_norm import fuse_group_norm
+from hummingbird_edge.runtime.errors import RequestError
+
+__all__ = ["FUSIONS", "GRAPH", "VARIANTS", "Variant", "save_variant"]
+
+GRAPH = "model.onnx"
+"""The graph of a stage that the variants are made from."""
+FUSIONS: Mapping[str, Callable[[onnx_ir.Model], int]] = {
+    "attentions": fuse_attention,
+    "gelus": fuse_gelu,
+    "group norms": fuse_group_norm,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """A graph for some devices, with some kernels as single nodes."""
+
+    file: str
+    devices: tuple[str, ...]
+    """Devices that have these operators and were seen to be right; WebGPU's attention was not."""
+    kernels: tuple[str, ...]
+    """Keys of `FUSIONS`."""
+
+
+VARIANTS = (
+    Variant("fused.onnx", ("cpu",), ("attentions", "gelus")),
+    Variant("dml.onnx", ("dml",), ("attentions", "gelus", "group norms")),
+)
+
+
+def save_variant(
+    folder: Path, variant: Variant, expected: Mapping[str, int], graph: str = GRAPH
+) -> str:
+    """Write a variant of `folder / graph` beside it; returns the name of its file.
+
+    `expected` says how many of each kernel the model has. Raises RequestError where not all of them
+    have the form that is fused.
+    """
+    model = onnx_ir.load(folder / graph)
+    for kernel in variant.kernels:
+        found = FUSIONS[kernel](model)
+        if found != expected[kernel]:
+            raise RequestError(
+                f"{found} of {expected[kernel]} {kernel} in {folder.name} have the form that is "
+                f"fused: this PyTorch ({version('torch')}) writes another, use one of 2.6 to 2.13"
+            )
+    file = variant.file if graph == GRAPH else f"{Path(graph).stem}_{variant.file}"
+    onnx_ir.save(model, folder / file)
+    onnx.checker.check_model(str(folder / file), full_check=False)
+    return file

@@ -1,0 +1,418 @@
+"""Quantize a bundle: int8 with calibration, float16, or both, from one in float32."""
+
+import json
+import math
+import shutil
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import onnx
+import onnx_ir as ir
+
+from hummingbird_edge.kernels.variant import GRAPH, VARIANTS, save_variant
+from hummingbird_edge.quantize.bundle_folder import files_of, new_bundle, require_free
+from hummingbird_edge.quantize.calibration import PROMPTS, Calibration, calibrate, find_peaks
+from hummingbird_edge.quantize.evaluation import Evaluation, Frames
+from hummingbird_edge.quantize.half import to_float16
+from hummingbird_edge.quantize.layers import find_layers
+from hummingbird_edge.quantize.peaks import Peaks
+from hummingbird_edge.quantize.precision import graphs_for
+from hummingbird_edge.quantize.quality import Quality
+from hummingbird_edge.quantize.report import Accuracy, LayerRow, Report
+from hummingbird_edge.quantize.search import Choice, search
+from hummingbird_edge.quantize.static import quantize
+from hummingbird_edge.quantize.trajectory import encode, trajectories
+from hummingbird_edge.quantize.weight_only import quantize_weights
+from hummingbird_edge.quantize.weight_store import WeightStore
+from hummingbird_edge.runtime.bundle.bundle import Bundle
+from hummingbird_edge.runtime.bundle.external_data import external_files
+from hummingbird_edge.runtime.bundle.manifest import MANIFEST, Manifest
+from hummingbird_edge.runtime.errors import RequestError
+from hummingbird_edge.runtime.files import write_json
+from hummingbird_edge.runtime.prompts import read_prompts
+from hummingbird_edge.runtime.request import Request
+
+__all__ = ["Judge", "QuantizationPlan", "quantize_bundle"]
+
+INT8, HALF_DATA = "int8.onnx", "float16.onnx_data"
+_CALIBRATED = ("unet", "vae_decoder")
+_HALVES = ("vae_decoder_head", "vae_decoder_tail")
+_FUSED = {"MultiHeadAttention": "attentions", "Gelu": "gelus"}
+
+
+@dataclass(frozen=True, slots=True)
+class QuantizationPlan:
+    """What is to be done."""
+
+    precisions: Mapping[str, tuple[str, ...]]
+    """Of the graphs that `text_encoder`, `unet` and `vae_decoder` get: `float32`, `float16`,
+    `int8`."""
+    prompts: Sequence[str]
+    """For calibration first, then those held out."""
+    calibration: int = 4
+    """How many trajectories to calibrate on."""
+    held_out: int = 4
+    """How many videos to compare with float32; with none there is no search."""
+    min_psnr_db: float = 36.0
+    """Of these videos' median."""
+    size: Mapping[str, int | None] = field(default_factory=dict)
+    """`frames`, `width`, `height`; what is missing or None is the bundle's default."""
+    seed: int = 0
+
+    @property
+    def halved(self) -> list[str]:
+        """Stages that get float16 graphs."""
+        return [stage for stage, graphs in self.precisions.items() if "float16" in graphs]
+
+    def __post_init__(self) -> None:
+        if self.calibration < 1 or self.held_out < 0 or self.seed < 0:
+            raise RequestError(
+                f"{self.calibration} trajectories, {self.held_out} held out, seed {self.seed}: "
+                f"give 1 or more trajectories, 0 or more of the others"
+            )
+        if not math.isfinite(self.min_psnr_db):
+            raise RequestError(f"--min-psnr is {self.min_psnr_db}: give a number of decibels")
+
+    @property
+    def calibrated(self) -> list[str]:
+        """Stages whose activations are quantized."""
+        return [stage for stage in _CALIBRATED if "int8" in self.precisions[stage]]
+
+
+@dataclass(frozen=True, slots=True)
+class Judge:
+    """Who can tell from a video whether it shows what its prompt asked for."""
+
+    requests: Sequence[Request]
+    """A video to be made each."""
+    accuracy: Callable[[Sequence[Frames]], float]
+    """Of the requests' videos, (T, H, W, 3) uint8 each: the share that is right."""
+
+
+def quantize_bundle(
+    bundle: str | Path,
+    out: str | Path,
+    *,
+    precision: str = "int8",
+    prompts: Sequence[str] | None = None,
+    calibration: int = 4,
+    held_out: int = 4,
+    min_psnr: float = 36.0,
+    frames: int | None = None,
+    width: int | None = None,
+    height: int | None = None,
+    seed: int = 0,
+    judge: Judge | None = None,
+    notify: Callable[[str], None] = lambda _: None,
+    force: bool = False,
+) -> Path:
+    """Write the bundle `out` in other precisions from the one in float32 at `bundle`; returns it.
+
+    `precision` is `int8`, `fp16`, `fp32+int8` for both, or a list (`unet=int8,vae=fp16`). int8
+    calibrates on videos of the first `calibration` of `prompts` (else of a list of the project's
+    own), with `frames`, `width` and `height` as given or the bundle's defaults, and noise from
+    `seed` on; layers stay in float32 until the median PSNR of `held_out` other videos is
+    `min_psnr` dB. `judge` counts videos that are right before and after; `notify` hears what is
+    done. `force` replaces a bundle at `out`, which on any failure is as it was.
+    Raises BundleError, RequestError or OutputError.
+    """
+    texts = list(prompts) if prompts is not None else read_prompts(PROMPTS)
+    size = {"frames": frames, "width": width, "height": height}
+    plan = QuantizationPlan(
+        graphs_for(precision), texts, calibration, held_out, min_psnr, size, seed
+    )
+    opened, target = Bundle.open(bundle), Path(out)
+    _require_float32(opened, plan)
+    require_free(target, force)
+    trajectories(opened, plan.prompts[:1], plan.seed, plan.size)  # or sizes that no video has
+    with new_bundle(target) as folder:
+        _copy_listed(opened, folder)
+        found = _Quantization(opened, folder, plan, notify, judge).run()
+        entries = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        before = _megabytes(opened.folder, plan.precisions)
+        _list_variants(entries, folder, plan, found.quality)
+        after = _megabytes(folder, plan.precisions)
+        found.report(opened.manifest.name, before, after).write(folder)
+        entries["files"] = files_of(folder)
+        write_json(folder / MANIFEST, entries)
+        # What the runtime would refuse must not take the target's place.
+        Manifest.read(folder)
+    return target
+
+
+def _copy_listed(bundle: Bundle, folder: Path) -> None:
+    """Copy the bundle's own files; others that lie in its folder stay there."""
+    for name in (*bundle.manifest.files, MANIFEST):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(bundle.path(name), folder / name)
+
+
+def _require_float32(bundle: Bundle, plan: QuantizationPlan) -> None:
+    for stage in plan.precisions:
+        known = bundle.manifest.stage(stage).precisions
+        if known != ("float32",):
+            raise RequestError(
+                f"{bundle.folder} has {', '.join(known)} graphs of {stage}, not float32 alone: "
+                f"quantize the bundle that it was made from"
+            )
+
+
+@dataclass
+class _Found:
+    """What quantization came to."""
+
+    plan: QuantizationPlan
+    rows: tuple[LayerRow, ...] = ()
+    choice: Choice | None = None
+    quality: Quality | None = None
+    accuracy: Accuracy | None = None
+
+    def report(self, name: str, before: Mapping[str, float], after: Mapping[str, float]) -> Report:
+        plan = self.plan
+        return Report(
+            name,
+            plan.precisions,
+            {stage: {"before": before[stage], "after": after[stage]} for stage in before},
+            plan.calibration if self.rows else 0,
+            plan.held_out,
+            plan.min_psnr_db,
+            self.choice.tried if self.choice and plan.held_out else (),
+            self.quality,
+            self.accuracy,
+            self.rows,
+        )
+
+
+class _Quantization:
+    """The quantization of one bundle, in `folder`, which holds a copy of it."""
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        folder: Path,
+        plan: QuantizationPlan,
+        report: Callable[[str], None],
+        judge: Judge | None,
+    ) -> None:
+        self.bundle, self.folder, self.plan = bundle, folder, plan
+        self.report, self.judge = report, judge
+
+    def run(self) -> _Found:
+        found = _Found(self.plan)
+        if self.plan.halved:
+            self._float16()
+        if "int8" in self.plan.precisions["text_encoder"]:
+            self._text_encoder()
+        if self.plan.calibrated:
+            self._calibrated(found)
+        return found
+
+    def _float16(self) -> None:
+        """Write a float16 graph beside each float32 one that GPUs take."""
+        plan, stages = self.plan, [s for s in self.plan.halved if s in _CALIBRATED]
+        peaks: dict[str, Peaks] = {}
+        if stages:
+            walks = trajectories(self.bundle, plan.prompts[:1], plan.seed, plan.size)
+            contexts = encode(self.bundle, plan.prompts[:1])
+            peaks = find_peaks(self.bundle, self.folder, walks[0], contexts, stages)
+        for stage in plan.halved:
+            known, store = peaks.get(stage, Peaks()), WeightStore(self.folder / stage / HALF_DATA)
+            for graph in _graphs_for_gpus(self.bundle.manifest, stage, not known.far):
+                model = ir.load(self.folder / graph)
+                kept = to_float16(model, known.islands(model))
+                path = self.folder / _float16_of(graph)
+                store.save(model, path)
+                onnx.checker.check_model(str(path), full_check=False)
+            self.report(
+                f"{stage}: float16, {kept} nodes stay float32, {len(known.far)} make large numbers"
+            )
+
+    def _text_encoder(self) -> None:
+        model = ir.load(self.folder / "text_encoder" / GRAPH)
+        count = quantize_weights(model)
+        self._save(model, "text_encoder")
+        self.report(f"text_encoder: {count} weights in int8")
+
+    def _calibrated(self, found: _Found) -> None:
+        plan, prompts = self.plan, self._prompts()
+        walks = trajectories(self.bundle, prompts, plan.seed, plan.size)
+        contexts = encode(self.bundle, prompts)
+        seen, held_out = walks[: plan.calibration], walks[plan.calibration :]
+        calibration = calibrate(
+            self.bundle, self.folder, seen, contexts, plan.calibrated, self.report
+        )
+        rows = {f"{row.stage}/{row.name}": row for row in self._rows(calibration)}
+        evaluation = Evaluation(self.bundle, held_out, contexts) if held_out else None
+        qualities: dict[frozenset[str], Quality] = {}
+
+        graphs: dict[str, Path] = {}
+
+        def measure(keep: Collection[str]) -> float:
+            graphs.update(self._write(calibration, keep))
+            if evaluation is None:
+                return float("inf")
+            quality = evaluation.measure(graphs.get("unet"), graphs.get("vae_decoder"))
+            qualities[frozenset(keep)] = quality
+            self.report(f"{len(keep)} of {len(rows)} layers kept: {quality.median_db:.1f} dB")
+            return quality.median_db
+
+        choice = search(
+            {name: row.snr_db for name, row in rows.items()},
+            {name: row.work for name, row in rows.items()},
+            measure,
+            plan.min_psnr_db,
+        )
+        if choice.tried[-1][0] != len(choice.keep):
+            self._write(calibration, choice.keep)
+        if evaluation is not None:
+            self.report(_chosen(choice, len(rows)))
+        found.choice, found.quality = choice, qualities.get(frozenset(choice.keep))
+        if self.judge is not None:
+            found.accuracy = self._judged(self.judge, graphs)
+        found.rows = tuple(replace(row, kept=name in choice.keep) for name, row in rows.items())
+
+    def _judged(self, judge: Judge, graphs: Mapping[str, Path]) -> Accuracy:
+        """Count what is right before, and after by `graphs`."""
+        contexts = encode(self.bundle, [request.prompt for request in judge.requests])
+        evaluation = Evaluation(self.bundle, judge.requests, contexts)
+        videos = evaluation.videos(graphs.get("unet"), graphs.get("vae_decoder"))
+        before, after = judge.accuracy(evaluation.references), judge.accuracy(videos)
+        self.report(f"{100 * before:.1f} % of {len(videos)} videos are right, {100 * after:.1f} %")
+        return Accuracy(len(videos), before, after)
+
+    def _prompts(self) -> list[str]:
+        """Return a prompt a trajectory; held-out ones differ as far as there are enough."""
+        given, count = self.plan.prompts, self.plan.calibration + self.plan.held_out
+        return [given[index % len(given)] for index in range(count)]
+
+    def _rows(self, calibration: Calibration) -> list[LayerRow]:
+        rows = []
+        for stage, noise in calibration.noise.items():
+            snr, outputs = noise.snr_db(), noise.outputs()
+            for layer in find_layers(ir.load(self.folder / stage / GRAPH)):
+                weight = layer.weight()
+                work = outputs[layer.name] * weight.size / weight.shape[layer.out_axis]
+                rows.append(
+                    LayerRow(
+                        stage, layer.name, layer.kind, weight.shape, work, snr[layer.name], False
+                    )
+                )
+        return rows
+
+    def _write(self, calibration: Calibration, keep: Collection[str]) -> dict[str, Path]:
+        """Write the graphs with all layers but `keep` in int8; returns the CPU's by stage."""
+        graphs = {}
+        for stage, ranges in calibration.ranges.items():
+            model = ir.load(self.folder / stage / GRAPH)
+            prefix = f"{stage}/"
+            quantize(model, ranges, {n.removeprefix(prefix) for n in keep if n.startswith(prefix)})
+            graphs[stage] = self._save(model, stage)
+        return graphs
+
+    def _save(self, model: ir.Model, stage: str) -> Path:
+        """Write a graph with a file of weights of its own, and its variant for the CPU."""
+        folder = self.folder / stage
+        path = folder / INT8
+        ir.save(model, path, external_data=f"{INT8}_data", size_threshold_bytes=256)
+        onnx.checker.check_model(str(path), full_check=False)
+        cpu = next(variant for variant in VARIANTS if "cpu" in variant.devices)
+        if not (folder / cpu.file).is_file():
+            return path
+        nodes = Counter(node.op_type for node in ir.load(folder / cpu.file).graph)
+        kernels = {kernel: nodes[kind] for kind, kernel in _FUSED.items()}
+        return folder / save_variant(folder, cpu, kernels, INT8)
+
+
+def _graphs_for_gpus(manifest: Manifest, stage: str, with_halves: bool) -> list[str]:
+    """Return the float32 graphs of a stage, and of a decoder's halves, but those for the CPU.
+
+    Halves have other nodes: where large numbers were met in the whole, theirs are not known.
+    """
+    names = [stage, *(_HALVES if stage == "vae_decoder" and with_halves else ())]
+    return [
+        variant.graph
+        for name in names
+        if name in manifest.stages
+        for variant in manifest.stages[name].variants
+        if variant.precision == "float32" and variant.devices != ("cpu",)
+    ]
+
+
+def _float16_of(graph: str) -> str:
+    """Return the path of a graph's float16 form: `unet/dml_float16.onnx` for `unet/dml.onnx`."""
+    path = PurePosixPath(graph)
+    return str(path.with_name(f"{path.stem}_float16.onnx"))
+
+
+def _chosen(choice: Choice, layers: int) -> str:
+    """Say what was settled on, and what to do where that is most of the graph."""
+    kept = len(choice.keep)
+    found = f"chosen: {kept} of {layers} layers stay as they were, {choice.psnr_db:.1f} dB"
+    if 2 * kept <= layers:
+        return found
+    return f"{found}; a larger --calibration, or a lower --min-psnr, would leave fewer"
+
+
+def _list_variants(
+    entries: dict[str, Any], folder: Path, plan: QuantizationPlan, quality: Quality | None
+) -> None:
+    """List the new graphs in the manifest's `entries`, and drop those that nobody asked for."""
+    for stage, precisions in plan.precisions.items():
+        if "float16" in precisions:
+            _list_float16(entries["stages"], stage, folder)
+        variants = entries["stages"][stage]["variants"]
+        if "int8" in precisions:
+            new = {
+                **variants[0],
+                "graph": f"{stage}/{INT8}",
+                "precision": "int8",
+                "storage": "int8",
+            }
+            if quality is not None and stage in _CALIBRATED:
+                new["psnr_db"] = round(quality.median_db, 2)
+            fused = f"{stage}/{Path(INT8).stem}_fused.onnx"
+            own = (
+                [{**new, "graph": fused, "devices": ["cpu"]}] if (folder / fused).is_file() else []
+            )
+            variants += [new, *own]
+        if "float32" not in precisions:
+            _drop_float32(entries["stages"], stage, folder)
+
+
+def _list_float16(stages: dict[str, Any], stage: str, folder: Path) -> None:
+    for name in [stage, *(_HALVES if stage == "vae_decoder" else ())]:
+        variants = stages.get(name, {}).get("variants", [])
+        for variant in list(variants):
+            graph = _float16_of(variant["graph"])
+            if variant["precision"] == "float32" and (folder / graph).is_file():
+                variants.append({**variant, "graph": graph, "precision": "float16"})
+
+
+def _drop_float32(stages: dict[str, Any], stage: str, folder: Path) -> None:
+    """Remove the float32 graphs of a stage and of a decoder's halves, and weights nobody reads."""
+    for name in [stage, *(_HALVES if stage == "vae_decoder" else ())]:
+        if name not in stages:
+            continue
+        variants = stages[name]["variants"]
+        kept = [variant for variant in variants if variant["precision"] != "float32"]
+        for variant in variants:
+            if variant not in kept:
+                (folder / variant["graph"]).unlink(missing_ok=True)
+        stages[name]["variants"] = kept
+        if not kept:
+            del stages[name]
+    graphs = (folder / stage).glob("*.onnx")
+    read = {name for graph in graphs for name in external_files(graph)}
+    for path in (folder / stage).glob("*.onnx_data"):
+        if path.name not in read:
+            path.unlink()
+
+
+def _megabytes(folder: Path, stages: Collection[str]) -> dict[str, float]:
+    return {
+        stage: sum(f.stat().st_size for f in (folder / stage).iterdir() if f.is_file()) / 1e6
+        for stage in stages
+    }

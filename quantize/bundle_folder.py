@@ -1,0 +1,49 @@
+"""The folder of a bundle: made beside its target, listed with digests, renamed when all is well."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from hummingbird_edge.kernels.variant import GRAPH
+from hummingbird_edge.runtime.bundle.manifest import MANIFEST
+from hummingbird_edge.runtime.errors import OutputError
+from hummingbird_edge.runtime.files import atomic_folder, sha256_of
+
+__all__ = ["GRAPH", "WEIGHTS", "files_of", "new_bundle", "require_free"]
+
+
+WEIGHTS = "model.onnx_data"
+"""The file of a plain graph's weights."""
+
+
+@contextmanager
+def new_bundle(out: Path) -> Iterator[Path]:
+    """Yield a folder beside `out` that takes its place when all went well; raises OutputError."""
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_folder(out) as partial:
+            yield partial
+    except OSError as error:
+        raise OutputError(
+            f"{out} cannot be written ({error.strerror or error}): check the folder and its space"
+        ) from error
+
+
+def require_free(out: Path, force: bool) -> None:
+    """Raise OutputError where `out` is there already and is no bundle to be replaced."""
+    if out.exists() and not (force and (out / MANIFEST).is_file()):
+        advice = "choose another folder" + ("" if force else ", or replace a bundle with --force")
+        raise OutputError(f"{out} is there already: {advice}")
+
+
+def files_of(folder: Path) -> dict[str, dict[str, Any]]:
+    """Return size and digest of every file below `folder` but the manifest, as it lists them."""
+    return {
+        path.relative_to(folder).as_posix(): {
+            "bytes": path.stat().st_size,
+            "sha256": sha256_of(path),
+        }
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path != folder / MANIFEST
+    }

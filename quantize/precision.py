@@ -1,0 +1,34 @@
+"""Which graphs a bundle gets: `int8`, `fp16+int8`, `unet=int8,vae=fp16`."""
+
+from hummingbird_edge.runtime.devices.backend import parse_by_stage
+from hummingbird_edge.runtime.errors import RequestError
+
+__all__ = ["graphs_for"]
+
+_GRAPHS = {
+    "fp32": ("float32",),
+    "bf16": ("float32",),
+    "fp16": ("float16",),
+    "int8": ("int8",),
+    "auto": ("float32", "float16", "int8"),
+}
+"""bfloat16 is how an engine runs a float32 graph."""
+
+
+def graphs_for(precision: str) -> dict[str, tuple[str, ...]]:
+    """Return the precisions of each stage's graphs; stages that a list leaves out stay float32.
+
+    Raises RequestError for what does not parse.
+    """
+    found = {}
+    for stage, names in parse_by_stage("precision", precision, "fp32").items():
+        graphs: list[str] = []
+        for name in names.split("+"):
+            if name.strip() not in _GRAPHS:
+                raise RequestError(
+                    f"--precision has {name.strip()!r}: choose from {', '.join(_GRAPHS)}, several "
+                    f"with + between"
+                )
+            graphs += _GRAPHS[name.strip()]
+        found[stage] = tuple(dict.fromkeys(graphs))
+    return found
