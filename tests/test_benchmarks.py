@@ -20,15 +20,23 @@ from hummingbird_edge.benchmarks.compare import SAME, SLOWER, UNKNOWN, differenc
 from hummingbird_edge.benchmarks.lib.eager import config_of, random_module
 from hummingbird_edge.benchmarks.lib.flops import graph_cost
 from hummingbird_edge.benchmarks.lib.record import SCHEMA, Record, Row, Spread
+from hummingbird_edge.benchmarks.lib.recording import Inputs, record_inputs
 from hummingbird_edge.benchmarks.lib.results_writer import ResultsWriter
 from hummingbird_edge.benchmarks.lib.subprocess_runner import run_in_subprocess
+from hummingbird_edge.benchmarks.lib.video import empty_cache
 from hummingbird_edge.benchmarks.scaling import exponent
 from hummingbird_edge.export.stage import STAGES
 from hummingbird_edge.runtime.bundle.bundle import BUILTIN, Bundle
 from hummingbird_edge.runtime.errors import RequestError
+from hummingbird_edge.runtime.files import CACHE_VARIABLE, cache_directory
 
 FOLDER = Path(__file__).parents[1] / "benchmarks"
 """A path in the clone: scripts are run from there."""
+RESULTS = sorted(
+    path.name
+    for path in (FOLDER / "results").glob("*.json")
+    if path.name != "distillation.json"  # written before there was a schema
+)
 
 
 def script(name: str, *arguments: object, cwd: Path) -> "subprocess.CompletedProcess[str]":
@@ -86,6 +94,13 @@ def test_other_files_are_refused(tmp_path: Path, change: dict[str, object], mess
     path.write_text(json.dumps(entries), encoding="utf-8")
     with pytest.raises(RequestError, match=re.escape(message)):
         Record.read(path)
+
+
+@pytest.mark.parametrize("name", RESULTS)
+def test_published_results_can_be_compared(name: str) -> None:
+    result = Record.read(FOLDER / "results" / name)
+    assert any(row.metadata for row in result.rows)
+    assert {found.verdict for found in differences(result, result)} <= {SAME, UNKNOWN}
 
 
 @pytest.mark.parametrize(
@@ -177,6 +192,36 @@ def test_nan_is_a_row_that_says_so() -> None:
     measures = {"video_s": (1.0,), "agreement_db": (float("nan"),)}
     row = run_in_subprocess(partial(Row, "cpu fp32"), measures, "cpu fp32")
     assert (row.failure, row.measures) == ("its agreement_db came out as NaN or infinite", {})
+
+
+def test_a_row_holds_the_measurements_of_all_its_processes() -> None:
+    measures = {"video_s": (1.0, 2.0)}
+    row = run_in_subprocess(partial(Row, "cpu fp32"), measures, "cpu fp32", processes=2)
+    assert row.measures == {"video_s": (1.0, 2.0, 1.0, 2.0)}
+    assert row.metadata["processes"] == 2
+
+
+def test_a_killed_process_is_a_row_that_says_so() -> None:
+    row = run_in_subprocess(os._exit, 3, "cpu fp32", processes=2)
+    assert "killed or crashed" in row.failure
+
+
+def test_recorded_inputs_are_copies() -> None:
+    recorded = list[Inputs]()
+    network = record_inputs(lambda inputs: np.float32(2) * inputs["x"], recorded)
+    x = np.ones(3, np.float32)
+    assert network({"x": x}).tolist() == [2, 2, 2]
+    x[:] = 0
+    assert [inputs["x"].tolist() for inputs in recorded] == [[1, 1, 1]]
+
+
+def test_a_cold_video_has_a_cache_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "usual"))
+    with empty_cache(tmp_path):
+        assert cache_directory().parent == tmp_path
+        assert cache_directory() != tmp_path / "usual"
 
 
 def test_an_exponent_is_the_slope_of_logarithms() -> None:

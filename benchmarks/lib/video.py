@@ -29,7 +29,7 @@ from hummingbird_edge.runtime.pipeline import TextToVideo
 from hummingbird_edge.runtime.request import Request
 from hummingbird_edge.runtime.result import Video
 
-__all__ = ["COLD", "PARTS", "measure_video"]
+__all__ = ["COLD", "PARTS", "empty_cache", "measure_video"]
 
 PARTS = ("load_s", "text_encoder_s", "unet_s", "decoder_s", "post_s", "encode_s")
 COLD = ("open", "load", "video")
@@ -41,7 +41,7 @@ def measure_video(case: VideoCase) -> Row:
     """Measure one row, in a process that does nothing else."""
     if case.threads is not None:
         _bind_to_cores(case.threads)
-    with _empty_cache(case.folder):
+    with empty_cache(case.folder):
         memory_before = device_memory_mib()
         started = time.perf_counter()
         pipeline = TextToVideo.from_bundle(
@@ -116,8 +116,8 @@ def _bind_to_cores(count: int) -> None:
 
 
 @contextmanager
-def _empty_cache(folder: Path) -> Iterator[None]:
-    """Give this process an empty cache in `folder`, so that nothing is found compiled."""
+def empty_cache(folder: Path) -> Iterator[None]:
+    """Give this process an empty cache in `folder`, so that every model is compiled."""
     # Windows keeps files that a session has open.
     with tempfile.TemporaryDirectory(dir=folder, ignore_cleanup_errors=True) as cache:
         os.environ[CACHE_VARIABLE] = cache
