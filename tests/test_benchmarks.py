@@ -253,6 +253,7 @@ def test_each_runs_whole(
             assert row["agreement_db"].least > 80
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "arguments", "code", "message"),
     [
