@@ -11,19 +11,20 @@ from typing import Any
 import torch
 
 from hummingbird_edge.export.agreement import Agreement, compare, reference_outputs
-from hummingbird_edge.export.bundle_folder import beside, files_of, require_free, write_json
-from hummingbird_edge.export.graph import GRAPH, export_graph, save_graph
+from hummingbird_edge.export.graph import export_graph, save_graph
 from hummingbird_edge.export.models.config import ModelConfig
 from hummingbird_edge.export.models.vae import VAE
 from hummingbird_edge.export.preview import latent_to_rgb
 from hummingbird_edge.export.stage import STAGES, Stage, count_kernels, live_values
 from hummingbird_edge.export.tiled import TiledGraphs, save_tiled
-from hummingbird_edge.export.variant import VARIANTS, Variant, save_variant
 from hummingbird_edge.export.vocabulary import Vocabulary
 from hummingbird_edge.export.weights import Weights
+from hummingbird_edge.kernels.variant import VARIANTS, Variant, save_variant
+from hummingbird_edge.quantize.bundle_folder import GRAPH, files_of, new_bundle, require_free
 from hummingbird_edge.quantize.storage import round_to_float16, store_as_float16
 from hummingbird_edge.runtime.bundle.manifest import FORMAT, FORMAT_VERSION, MANIFEST, Manifest
 from hummingbird_edge.runtime.errors import RequestError
+from hummingbird_edge.runtime.files import write_json
 from hummingbird_edge.runtime.tokenizer import Tokenizer
 
 __all__ = ["BundlePlan", "write_bundle"]
@@ -69,7 +70,7 @@ def write_bundle(
             f"{len(Vocabulary.clip().tokens)}: give the model's own with --tokenizer"
         )
     require_free(out, force)
-    with beside(out) as folder:
+    with new_bundle(out) as folder:
         _write_tokenizer(plan, folder)
         _write_scheduler(plan, folder)
         stages: dict[str, Any] = {}
@@ -87,7 +88,7 @@ def _write_stage(
     """Export one stage; returns its entries in the manifest, by their names."""
     started = time.monotonic()
     network = weights.load(stage.network, plan.config)
-    module = stage.module(network).eval()
+    module = stage.module(network, plan.config).eval()
     parameters = sum(p.numel() for p in module.parameters())
     rounding = round_to_float16(module) if plan.storage == "float16" else 0.0
     # The published form's outputs, before the export swaps layers for their forms in graphs.
@@ -136,6 +137,7 @@ def _tiled_entries(plan: BundlePlan, whole: dict[str, Any], tiled: TiledGraphs) 
             for file, devices in files.items()
         ]
         return {
+            "kind": name.removeprefix("vae_"),
             "parameters": parameters,
             "live_values": live_values(plan.config, name),
             "agreement_with_pytorch": asdict(tiled.agreement),
@@ -167,6 +169,7 @@ def _stage_entry(
     }
     own = [{"graph": f"{stage.name}/{v.file}", "devices": list(v.devices)} for v in variants]
     return {
+        "kind": stage.kind.value,
         "parameters": parameters,
         "live_values": live_values(plan.config, stage.name),
         "agreement_with_pytorch": asdict(agreement),

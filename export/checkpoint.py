@@ -3,15 +3,15 @@
 import hashlib
 import json
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 import torch
 
 from hummingbird_edge.export.hub import HubSnapshot
-from hummingbird_edge.export.mapped_tensors import MappedTensors, TensorPlace
-from hummingbird_edge.export.safetensors_file import read_safetensors
+from hummingbird_edge.export.mapped_tensors import MappedTensors
+from hummingbird_edge.export.safetensors_file import SafetensorsFile
 from hummingbird_edge.export.torch_archive import Fact, read_torch_archive
 from hummingbird_edge.runtime.errors import CheckpointError
 from hummingbird_edge.runtime.files import sha256_of
@@ -123,7 +123,7 @@ def _read(name: str, locate: Callable[[str], Path], *, label: str) -> Checkpoint
         folder = PurePosixPath(name).parent
         shards = [str(folder / shard) for shard in _shards(path)]
     files = tuple(locate(shard) for shard in shards)
-    places: dict[str, TensorPlace] = {}
+    sources: dict[str, Mapping[str, torch.Tensor]] = {}
     facts: dict[str, Fact] = {}
     for file in files:
         try:
@@ -133,26 +133,46 @@ def _read(name: str, locate: Callable[[str], Path], *, label: str) -> Checkpoint
                 f"{file.name}: cannot be read ({error.strerror or error});"
                 " check that it is there and may be read."
             ) from error
-        places |= found
+        sources |= dict.fromkeys(found, found)
         facts |= numbers
-    if not places:
+    if not sources:
         raise CheckpointError(
             f"{label}: it holds no tensors under names;"
             " name a file of a whole module or of a state_dict."
         )
-    return Checkpoint(label, files, MappedTensors(places), facts)
+    return Checkpoint(label, files, _Tensors(sources), facts)
 
 
-def _read_file(path: Path) -> tuple[dict[str, TensorPlace], dict[str, Fact]]:
+class _Tensors(Mapping[str, torch.Tensor]):
+    """The tensors of several files as one mapping, each made when it is used."""
+
+    def __init__(self, sources: Mapping[str, Mapping[str, torch.Tensor]]) -> None:
+        self._sources = sources
+
+    def __getitem__(self, name: str) -> torch.Tensor:
+        return self._sources[name][name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._sources)
+
+    def __len__(self) -> int:
+        return len(self._sources)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._sources  # Mapping's own would make the tensor to find out
+
+
+def _read_file(path: Path) -> tuple[Mapping[str, torch.Tensor], dict[str, Fact]]:
     """Read one file by what it begins with, as the suffix is only what someone called it."""
     with path.open("rb") as stream:
         head = stream.read(9)
     if not head:
         raise CheckpointError(f"{path.name}: the file is empty; download it again.")
     if head.startswith(b"PK\x03\x04"):
-        return read_torch_archive(path)
+        places, facts = read_torch_archive(path)
+        return MappedTensors(places), facts
     if path.suffix == ".safetensors" or head[8:] == b"{":
-        return read_safetensors(path), {}
+        return SafetensorsFile(path), {}
     if head[0] == 0x80:
         raise CheckpointError(
             f"{path.name}: a bare pickle, as PyTorch wrote before 1.6, found where a zip archive"

@@ -3,8 +3,7 @@
 import json
 import math
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -15,12 +14,6 @@ if TYPE_CHECKING:
     from hummingbird_edge.runtime.bundle.manifest import Manifest
 
 __all__ = ["main"]
-
-LICENCE = (
-    "The weights carry the terms of whoever published them; AMD's model card and licence file "
-    "state AMD's. This bundle adds no rights to them."
-)
-RANDOM_LICENCE = "Random weights, made by hummingbird-edge: no terms."
 
 _QUANTIZING = ("onnx", "onnx_ir", "skimage", "matplotlib")
 
@@ -85,69 +78,33 @@ def build(
 ) -> None:
     """Turn a checkpoint into a bundle that hb-run can use."""
     require_modules("export", "torch", "onnx", "onnxscript")
-    from hummingbird_edge.export.bundle_folder import require_free
-    from hummingbird_edge.export.bundle_writer import BundlePlan, write_bundle
-    from hummingbird_edge.export.graph import OPSETS
-    from hummingbird_edge.export.models.config import ModelConfig
-    from hummingbird_edge.export.precision import graphs_for
-    from hummingbird_edge.export.weights import CheckpointWeights, RandomWeights, Weights
-
     source, out = _source_and_out(paths, random_weights)
-    graphs = graphs_for(precision)
-    quantization = None
-    if any(kinds != ("float32",) for kinds in graphs.values()):
+    if precision != "fp32":
         require_modules("quantize", *_QUANTIZING)
-        from hummingbird_edge.export.quantized import QuantizationPlan, quantize_bundle
-        from hummingbird_edge.quantize.calibration import PROMPTS
-        from hummingbird_edge.runtime.prompts import read_prompts
+    from hummingbird_edge.export import build_bundle
+    from hummingbird_edge.runtime.prompts import read_prompts
 
-        quantization = QuantizationPlan(graphs, read_prompts(prompts or PROMPTS))
-    elif prompts is not None:
-        raise RequestError("--prompts is for --precision with int8 or fp16: leave it out")
-    require_free(out, force)
-    if opset not in OPSETS:
-        raise RequestError(f"opset {opset} is not supported: choose {OPSETS[0]} to {OPSETS[-1]}")
-    if storage not in ("float32", "float16"):
-        raise RequestError(f"--storage is {storage!r}: choose float32 or float16")
-    given: ModelConfig | None = _given_config(preset, config)
-    weights: Weights
-    if source is None:
-        if given is None:
-            raise RequestError("--random-weights needs --preset or --config")
-        weights = RandomWeights(seed)
-    else:
-        from hummingbird_edge.export.architecture import preset_of, read_config
-        from hummingbird_edge.export.checkpoint import read_checkpoint
-
-        if (folder := Path(source)).is_dir():
-            given = given or _config_beside(folder)
-            beside = folder / "tokenizer"
-            tokenizer = tokenizer or (beside if beside.is_dir() else None)
-        checkpoint = read_checkpoint(source, revision=revision, filename=filename)
-        weights = CheckpointWeights(checkpoint)
-        given = given or read_config(checkpoint)
-        preset = preset or preset_of(given)
-    if lora is not None:
-        from hummingbird_edge.export.lora import Adapter, MergedWeights
-
-        weights = MergedWeights(weights, Adapter.read(lora))
-    if tiny_decoder is not None:
-        from hummingbird_edge.export.checkpoint import read_checkpoint
-        from hummingbird_edge.export.weights import WithTinyDecoder
-
-        weights = WithTinyDecoder(weights, read_checkpoint(tiny_decoder))
-    fallback = preset or (Path(source).stem if source is not None else out.name)
-    terms = RANDOM_LICENCE if source is None else LICENCE
-    stages = ["text_encoder", "unet", "vae_decoder", *(["vae_encoder"] if vae_encoder else [])]
-    stages += ["tiny_decoder"] if tiny_decoder is not None else []
-    plan = BundlePlan(name or fallback, given, stages, opset, storage, tokenizer, licence or terms)
-    if quantization is None:
-        write_bundle(plan, weights, out, typer.echo, force)
-    else:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.float32-") as scratch:
-            write_bundle(plan, weights, Path(scratch, "bundle"), typer.echo, force)
-            quantize_bundle(Path(scratch, "bundle"), out, quantization, typer.echo, force)
+    build_bundle(
+        source,
+        out,
+        preset=preset,
+        config=config,
+        storage=storage,
+        precision=precision,
+        prompts=None if prompts is None else read_prompts(prompts),
+        opset=opset,
+        vae_encoder=vae_encoder,
+        tiny_decoder=tiny_decoder,
+        lora=lora,
+        tokenizer=tokenizer,
+        name=name,
+        licence=licence,
+        revision=revision,
+        filename=filename,
+        seed=seed,
+        notify=typer.echo,
+        force=force,
+    )
     typer.echo(out)
 
 
@@ -157,39 +114,6 @@ def _source_and_out(paths: list[str], random_weights: bool) -> tuple[str | None,
         form = "--random-weights --preset NAME OUT" if random_weights else "SOURCE OUT"
         raise RequestError(f"{len(paths)} paths were given: write hb-export build {form}")
     return (None if random_weights else paths[0]), Path(paths[-1])
-
-
-def _given_config(preset: str | None, config: Path | None) -> Any:
-    """Return the configuration that the user named, or None to read it off the checkpoint."""
-    from hummingbird_edge.export.models.config import PRESETS
-
-    if preset is not None and config is not None:
-        raise RequestError("--preset and --config exclude each other: give one")
-    if preset is not None:
-        if preset not in PRESETS:
-            raise RequestError(f"there is no preset {preset!r}: choose from {', '.join(PRESETS)}")
-        return PRESETS[preset]
-    return None if config is None else _read_config_file(config)
-
-
-def _config_beside(folder: Path) -> Any:
-    """Return the configuration that hb-distill wrote into a model's folder, or None."""
-    path = folder / "config.json"
-    if not path.is_file() or '"unet"' not in path.read_text(encoding="utf-8", errors="replace"):
-        return None
-    return _read_config_file(path)
-
-
-def _read_config_file(config: Path) -> Any:
-    from hummingbird_edge.export.models.config import ModelConfig
-
-    try:
-        entries = json.loads(config.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise RequestError(f"the configuration {config} cannot be read: {error}") from error
-    if not isinstance(entries, dict):
-        raise RequestError(f"the configuration {config} is not a JSON object: see the README")
-    return ModelConfig.from_dict(entries)
 
 
 @app.command(name="quantize")
@@ -218,25 +142,28 @@ def quantize_(
     seed: Annotated[int, typer.Option(help="Of the first trajectory's noise.")] = 0,
     force: Annotated[bool, typer.Option("--force", help="Replace a bundle at OUT.")] = False,
 ) -> None:
-    """Write a bundle in smaller numbers: calibrate, measure every layer, keep what is sensitive."""
+    """Quantize a bundle: calibrate, measure every layer, keep what is sensitive in float32."""
     require_modules("quantize", *_QUANTIZING)
-    from hummingbird_edge.export.precision import graphs_for
-    from hummingbird_edge.export.quantized import QuantizationPlan, quantize_bundle
-    from hummingbird_edge.quantize.calibration import PROMPTS
+    from hummingbird_edge.quantize import quantize_bundle
     from hummingbird_edge.runtime.prompts import read_prompts
     from hummingbird_edge.runtime.request import parse_size
 
     width, height = parse_size(size)
-    plan = QuantizationPlan(
-        graphs_for(precision),
-        read_prompts(prompts or PROMPTS),
-        calibration,
-        held_out,
-        min_psnr,
-        {"frames": frames, "width": width, "height": height},
-        seed,
+    quantize_bundle(
+        bundle,
+        out,
+        precision=precision,
+        prompts=None if prompts is None else read_prompts(prompts),
+        calibration=calibration,
+        held_out=held_out,
+        min_psnr=min_psnr,
+        frames=frames,
+        width=width,
+        height=height,
+        seed=seed,
+        notify=typer.echo,
+        force=force,
     )
-    quantize_bundle(bundle, out, plan, typer.echo, force)
     typer.echo(out)
 
 

@@ -14,13 +14,13 @@ import torch
 from torch import nn
 
 from hummingbird_edge.export.stage import Stage
+from hummingbird_edge.quantize.bundle_folder import GRAPH, WEIGHTS
 from hummingbird_edge.runtime.errors import RequestError
 
-__all__ = ["GRAPH", "OPSETS", "export_graph", "for_export", "save_graph"]
+__all__ = ["OPSETS", "export_graph", "for_export", "save_graph"]
 
 OPSETS = range(18, 22)
 """DirectML registers no operator above 21; PyTorch's exporter begins at 18."""
-GRAPH, WEIGHTS = "model.onnx", "model.onnx_data"
 
 
 class Exportable(Protocol):

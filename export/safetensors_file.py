@@ -1,68 +1,47 @@
-"""The safetensors format: a JSON table of contents, then the tensors' bytes."""
+"""A safetensors file, read tensor by tensor through the format's own library."""
 
-import json
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError, safe_open
 
-from hummingbird_edge.export.mapped_tensors import MappedFile, TensorPlace
 from hummingbird_edge.runtime.errors import CheckpointError
 
-__all__ = ["read_safetensors"]
-
-_DTYPES = {
-    "F64": torch.float64,
-    "F32": torch.float32,
-    "F16": torch.float16,
-    "BF16": torch.bfloat16,
-    "F8_E4M3": torch.float8_e4m3fn,
-    "F8_E5M2": torch.float8_e5m2,
-    "I64": torch.int64,
-    "I32": torch.int32,
-    "I16": torch.int16,
-    "I8": torch.int8,
-    "U8": torch.uint8,
-    "BOOL": torch.bool,
-}
+__all__ = ["SafetensorsFile"]
 
 
-def read_safetensors(path: Path) -> dict[str, TensorPlace]:
-    """Return where each tensor of a safetensors file lies.
+class SafetensorsFile(Mapping[str, torch.Tensor]):
+    """The tensors of a file by their names, each read when it is used."""
 
-    Raises `CheckpointError` where the table of contents is damaged or the file is cut short.
-    Source: the format's description, https://github.com/huggingface/safetensors#format.
-    """
-    file = MappedFile(path)
-    with path.open("rb") as stream:
-        length = int.from_bytes(stream.read(8), "little")
-        if file.size < 8 or length > file.size - 8:
+    def __init__(self, path: Path) -> None:
+        """Open `path`; raises CheckpointError where it is damaged or cut short."""
+        self._name = path.name
+        try:
+            self._file = safe_open(path, framework="pt")
+            self._names = dict.fromkeys(self._file.keys())  # type: ignore[no-untyped-call]
+        except (SafetensorError, ValueError) as error:
             raise CheckpointError(
-                f"{path.name}: not a safetensors file, or one cut short ({file.size} bytes);"
-                " download it again."
-            )
-        header = stream.read(length)
-    try:
-        table = json.loads(header)
-        table.pop("__metadata__", None)
-        return {name: _place(entry, file, 8 + length) for name, entry in table.items()}
-    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-        raise CheckpointError(
-            f"{path.name}: its safetensors header is damaged ({type(error).__name__}: {error});"
-            " download the file again."
-        ) from error
+                f"{path.name}: not a safetensors file, or one that is damaged or cut short "
+                f"({error}): download it again"
+            ) from error
 
+    def __getitem__(self, name: str) -> torch.Tensor:
+        if name not in self._names:
+            raise KeyError(name)
+        try:
+            tensor: torch.Tensor = self._file.get_tensor(name)  # type: ignore[no-untyped-call]
+        except (SafetensorError, RuntimeError, AttributeError) as error:  # a type PyTorch lacks
+            raise CheckpointError(
+                f"{self._name}: tensor {name!r} cannot be read ({error}): download the file again"
+            ) from error
+        return tensor
 
-def _place(entry: dict[str, list[int]], file: MappedFile, base: int) -> TensorPlace:
-    dtype = _DTYPES[str(entry["dtype"])]
-    shape = tuple(entry["shape"])
-    begin, end = entry["data_offsets"]
-    return TensorPlace(file, base + begin, end - begin, dtype, shape, _contiguous(shape))
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
 
+    def __len__(self) -> int:
+        return len(self._names)
 
-def _contiguous(shape: tuple[int, ...]) -> tuple[int, ...]:
-    strides: list[int] = []
-    step = 1
-    for size in reversed(shape):
-        strides.insert(0, step)
-        step *= max(size, 1)
-    return tuple(strides)
+    def __contains__(self, name: object) -> bool:
+        return name in self._names  # Mapping's own would read the tensor to find out

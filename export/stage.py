@@ -13,6 +13,7 @@ from hummingbird_edge.export.models.tiny_decoder import TinyDecoder, TinyVideoDe
 from hummingbird_edge.export.models.unet import CrossAttention, UNet
 from hummingbird_edge.export.models.vae import VAE, AttnBlock, VAEDecoder, VAEEncoder
 from hummingbird_edge.kernels.feed_forward import GEGLU, SplitGEGLU
+from hummingbird_edge.runtime.bundle.manifest import StageKind
 
 __all__ = ["PREFIXES", "STAGES", "Stage", "count_kernels", "live_values", "network"]
 
@@ -38,10 +39,15 @@ class Stage:
     more_outputs: Mapping[str, Mapping[int, str]] = field(default_factory=dict)
     """Outputs behind the first, with their free axes."""
 
-    def module(self, network: nn.Module) -> nn.Module:
+    @property
+    def kind(self) -> StageKind:
+        """What the stage takes and returns."""
+        return _KINDS[self.name]
+
+    def module(self, network: nn.Module, config: ModelConfig) -> nn.Module:
         """Return the part of `network` that this stage runs."""
         if isinstance(network, TinyDecoder):
-            return TinyVideoDecoder(network)
+            return TinyVideoDecoder(network, config.vae.scaling_factor)
         if isinstance(network, VAE):
             return VAEDecoder(network) if self.name == "vae_decoder" else VAEEncoder(network)
         return network
@@ -120,6 +126,13 @@ def live_values(config: ModelConfig, stage: str) -> int | None:
     return known.get(stage)
 
 
+_KINDS = {
+    "text_encoder": StageKind.TEXT_ENCODER,
+    "unet": StageKind.UNET,
+    "vae_decoder": StageKind.DECODER,
+    "vae_encoder": StageKind.ENCODER,
+    "tiny_decoder": StageKind.DECODER,
+}
 _FRAMES = {0: "frames", 2: "height", 3: "width"}
 _CLIP = {2: "frames", 3: "height", 4: "width"}
 STAGES: Mapping[str, Stage] = {

@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from torch import nn
 
 from hummingbird_edge.export.agreement import Agreement, assert_close
-from hummingbird_edge.export.graph import GRAPH, export_graph
+from hummingbird_edge.export.graph import export_graph
 from hummingbird_edge.export.models.config import ModelConfig
 from hummingbird_edge.export.models.vae import VAE, VAEDecoderHead, VAEDecoderTail
 from hummingbird_edge.export.stage import STAGES, Stage
-from hummingbird_edge.export.variant import VARIANTS, save_variant
+from hummingbird_edge.kernels.variant import GRAPH, VARIANTS, save_variant
 from hummingbird_edge.quantize.storage import store_as_float16
 from hummingbird_edge.runtime.devices.backend import Backend
 from hummingbird_edge.runtime.engines.loading import open_session

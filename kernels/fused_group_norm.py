@@ -16,7 +16,7 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
-from hummingbird_edge.kernels.pattern import DOMAIN, only_consumer, producer, replace, weight
+from hummingbird_edge.kernels.pattern import DOMAIN, only_consumer, producer, replace, stored_weight
 
 __all__ = ["fuse_group_norm"]
 
@@ -70,7 +70,7 @@ def _find(node: ir.Node) -> GroupNorm | None:
         groups, last = int(target.const_value.numpy()[1]), shifted
     else:
         return None
-    stored = weight(scale)
+    stored = stored_weight(scale)
     if x is None or scale is None or bias is None or stored is None:
         return None
     epsilon = node.attributes["epsilon"].as_float()

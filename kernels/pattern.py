@@ -1,11 +1,11 @@
-"""What surrounds a node in a graph: how the fusions recognise the forms that they replace."""
+"""What surrounds a node in a graph: how fusions and quantization recognise what they replace."""
 
 import math
 
 import numpy as np
 import onnx_ir as ir
 
-__all__ = ["DOMAIN", "only_consumer", "producer", "replace", "scalar", "weight"]
+__all__ = ["DOMAIN", "only_consumer", "producer", "replace", "scalar", "stored_weight"]
 
 DOMAIN = "com.microsoft"
 """The operators that ONNX Runtime adds to ONNX."""
@@ -39,7 +39,7 @@ def replace(old: ir.Value, new: ir.Value) -> None:
     old.replace_all_uses_with(new, replace_graph_outputs=True)
 
 
-def weight(value: ir.Value | None) -> ir.TensorProtocol | None:
+def stored_weight(value: ir.Value | None) -> ir.TensorProtocol | None:
     """Return the weight that `value` is; stored as float16 it is cast before use."""
     cast = producer(value, "Cast")
     stored = value if cast is None else cast.inputs[0]

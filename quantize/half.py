@@ -21,7 +21,8 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
-from hummingbird_edge.quantize.node import add_constant, add_node, node_behind
+from hummingbird_edge.kernels.pattern import producer
+from hummingbird_edge.quantize.node import add_constant, add_node
 
 __all__ = ["LARGEST", "leading_to_angles", "to_float16"]
 
@@ -118,7 +119,7 @@ class _Rewrite:
         return self.casts[value, kind]
 
     def _converted(self, value: ir.Value, kind: ir.DataType, reader: ir.Node) -> ir.Value:
-        widening = node_behind(value, "Cast")
+        widening = producer(value, "Cast")
         if widening is not None and self._kind(widening.inputs[0]) == kind:
             assert widening.inputs[0] is not None
             return widening.inputs[0]

@@ -11,7 +11,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from hummingbird_edge.quantize.node import node_behind, stored_weight
+from hummingbird_edge.kernels.pattern import producer, stored_weight
 
 __all__ = ["Layer", "find_layers"]
 
@@ -63,7 +63,7 @@ class Layer:
     @property
     def sides(self) -> tuple[ir.Value, ...]:
         """The activations whose ranges it needs: both sides where it reads a skip concatenation."""
-        concat = node_behind(self.activation, "Concat")
+        concat = producer(self.activation, "Concat")
         if self.kind != "Conv" or concat is None or len(concat.inputs) != 2:
             return (self.activation,)
         return tuple(value for value in concat.inputs if value is not None)

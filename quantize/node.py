@@ -1,4 +1,4 @@
-"""Nodes and constants of a graph: those that quantization reads, and those that it adds."""
+"""Nodes and constants that quantization adds to a graph."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -6,20 +6,7 @@ from typing import Any
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-__all__ = ["add_constant", "add_node", "node_behind", "stored_weight"]
-
-
-def node_behind(value: ir.Value | None, kind: str) -> ir.Node | None:
-    """Return the node that makes `value`, if it is of this kind."""
-    node = value.producer() if value is not None else None
-    return node if node is not None and node.op_type == kind else None
-
-
-def stored_weight(value: ir.Value | None) -> ir.TensorProtocol | None:
-    """Return the constant that `value` is, also where a Cast widens it."""
-    widening = node_behind(value, "Cast")
-    stored = widening.inputs[0] if widening is not None else value
-    return stored.const_value if stored is not None else None
+__all__ = ["add_constant", "add_node"]
 
 
 def add_node(

@@ -52,7 +52,7 @@ class Report:
     """By stage, before and after."""
     trajectories: int
     held_out: int
-    least_psnr_db: float
+    min_psnr_db: float
     tried: tuple[tuple[int, float], ...]
     """Layers kept and the PSNR, in the order of the search."""
     quality: Quality | None
@@ -87,7 +87,7 @@ class Report:
                 f"Frames against float32, {self.held_out} videos that calibration did not see: "
                 f"median PSNR {self.quality.median_db:.1f} dB (lowest "
                 f"{min(self.quality.psnr_db):.1f}), median SSIM {self.quality.median_ssim:.4f}. "
-                f"Asked for: {self.least_psnr_db:g} dB.",
+                f"Asked for: {self.min_psnr_db:g} dB.",
             ]
         if (counted := self.accuracy) is not None:
             lines += [

@@ -30,9 +30,9 @@ def search(
     snr_db: Mapping[str, float],
     work: Mapping[str, float],
     measure: Callable[[Collection[str]], float],
-    least_psnr_db: float,
+    min_psnr_db: float,
 ) -> Choice:
-    """Return the fewest layers to keep such that `measure` of them is at least `least_psnr_db`.
+    """Return the fewest layers to keep such that `measure` of them is at least `min_psnr_db`.
 
     `snr_db` and `work` (multiplications) are by layer. Where no number does, all are kept.
     """
@@ -43,7 +43,7 @@ def search(
     def reached(count: int) -> bool:
         if count not in tried:
             tried[count] = measure(ranked[:count])
-        return tried[count] >= least_psnr_db
+        return tried[count] >= min_psnr_db
 
     low, high = len(gated), len(ranked)
     if reached(low):

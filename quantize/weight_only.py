@@ -14,8 +14,9 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
+from hummingbird_edge.kernels.pattern import stored_weight
 from hummingbird_edge.quantize.layers import find_layers
-from hummingbird_edge.quantize.node import add_constant, add_node, stored_weight
+from hummingbird_edge.quantize.node import add_constant, add_node
 from hummingbird_edge.quantize.static import add_weight, quantize_weight
 
 __all__ = ["quantize_weights"]

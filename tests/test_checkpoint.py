@@ -117,13 +117,15 @@ def test_safetensors(weights: dict[str, torch.Tensor], tmp_path: Path) -> None:
     _assert_same(read_checkpoint(tmp_path), weights)
 
 
-def test_misaligned_tensors_are_read(tmp_path: Path) -> None:
+def test_tensors_with_a_hole_between_are_refused(tmp_path: Path) -> None:
+    """The format allows none; the library that reads it says so."""
     entry = {"dtype": "F32", "shape": [2], "data_offsets": [1, 9]}
     header = json.dumps({"a": entry}).encode()
     header += b" " * (-len(header) % 8)
     data = len(header).to_bytes(8, "little") + header + b"\0" + np.array([1, 2], "<f4").tobytes()
     (tmp_path / "w.safetensors").write_bytes(data)
-    assert read_checkpoint(tmp_path).tensors["a"].tolist() == [1, 2]
+    with pytest.raises(CheckpointError, match="damaged or cut short"):
+        read_checkpoint(tmp_path)
 
 
 def test_sharded_folder(tmp_path: Path) -> None:
@@ -190,7 +192,7 @@ def test_attack_in_an_archive_is_refused(tmp_path: Path) -> None:
         ("w.pt", b"\x80\x02}q\x00.", "bare pickle"),
         ("w.pt", b"PK\x03\x04" + bytes(100), "damaged or cut short"),
         ("w.safetensors", b"1234", "cut short"),
-        ("w.safetensors", b"\x08" + bytes(7) + b"{not js}", "header is damaged"),
+        ("w.safetensors", b"\x08" + bytes(7) + b"{not js}", "damaged or cut short"),
         ("readme.txt", b"hello", "is there"),
     ],
 )
@@ -214,7 +216,7 @@ def test_truncated_files(tmp_path: Path) -> None:
     save_file({"a": torch.ones(1000)}, tmp_path / "w.safetensors")
     whole = (tmp_path / "w.safetensors").read_bytes()
     (tmp_path / "w.safetensors").write_bytes(whole[:-1])
-    with pytest.raises(CheckpointError, match="'a' ends at byte"):
+    with pytest.raises(CheckpointError, match="damaged or cut short"):
         read_checkpoint(tmp_path / "w.safetensors")
 
 

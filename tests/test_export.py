@@ -20,8 +20,8 @@ from hummingbird_edge.export.bundle_writer import BundlePlan, write_bundle
 from hummingbird_edge.export.checkpoint import Checkpoint, read_checkpoint
 from hummingbird_edge.export.models.config import ModelConfig
 from hummingbird_edge.export.stage import STAGES as EXPORTED
-from hummingbird_edge.export.variant import VARIANTS, save_variant
 from hummingbird_edge.export.weights import CheckpointWeights, RandomWeights, Weights
+from hummingbird_edge.kernels.variant import VARIANTS, save_variant
 from hummingbird_edge.runtime.bundle.bundle import Bundle
 from hummingbird_edge.runtime.bundle.manifest import Variant
 from hummingbird_edge.runtime.devices.backend import Backend

@@ -16,7 +16,7 @@ PACKAGE = "hummingbird_edge."
 FORBIDDEN = {
     "runtime": {"export", "quantize", "kernels", "distill", "benchmarks"},
     "kernels": {"export", "quantize", "distill", "benchmarks"},
-    "quantize": {"export", "kernels", "distill", "benchmarks"},
+    "quantize": {"export", "distill", "benchmarks"},
     "export": {"distill", "benchmarks"},
 }
 FLOORS = (

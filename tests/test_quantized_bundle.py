@@ -1,10 +1,12 @@
-"""Bundles in smaller numbers, by the commands: what they hold and make, what is refused."""
+"""Quantized bundles, by the commands: what they hold and make, what is refused."""
 
 import json
+import os
 import re
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,14 +15,14 @@ import onnx
 import pytest
 from onnx import TensorProto
 
-from hummingbird_edge.distill.quantized import judged_captions
+from hummingbird_edge.distill.quantized import captions_and_judge
 from hummingbird_edge.distill.recipe import BUILTIN_RECIPE
 from hummingbird_edge.quantize.quality import compare
 from hummingbird_edge.runtime.bundle.bundle import BUILTIN, Bundle
 from hummingbird_edge.runtime.devices.backend import backends
 from hummingbird_edge.runtime.errors import DeviceError
 from hummingbird_edge.runtime.pipeline import TextToVideo
-from tests.conftest import export
+from tests.conftest import DATA, command_line, export
 
 pytestmark = pytest.mark.slow
 
@@ -44,7 +46,7 @@ def prompts(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def int8_bundle(tmp_path_factory: pytest.TempPathFactory, prompts: Path) -> Path:
-    """The built-in model in 8 bits, with float32 beside it."""
+    """The built-in model in int8 and float32."""
     out = tmp_path_factory.mktemp("int8") / "int8"
     asked = ["--prompts", prompts, "--precision", "fp32+int8", "--calibration", 4, "--held-out", 2]
     assert _quantize(BUILTIN, out, *asked) == 0
@@ -162,7 +164,7 @@ def test_what_is_right_is_counted_before_and_after(hb: Command, tmp_path: Path) 
     assert done.returncode == 0, done.stderr
     found = json.loads((out / "quantization.json").read_text(encoding="utf-8"))["accuracy"]
     manifest, world = Bundle.open(BUILTIN).manifest, BUILTIN_RECIPE.world
-    _, jury = judged_captions(manifest, world, count, 1, 0)
+    _, jury = captions_and_judge(manifest, world, count, 1, 0)
     counted = {}
     for name, bundle, precision in (("before", BUILTIN, "fp32"), ("after", out, "vae=int8")):
         pipeline = TextToVideo.from_bundle(bundle, device="cpu", precision=precision)
@@ -174,7 +176,7 @@ def test_what_is_right_is_counted_before_and_after(hb: Command, tmp_path: Path) 
 
 def test_a_float16_bundle_shares_its_weights(prompts: Path, tmp_path: Path) -> None:
     out = tmp_path / "half"
-    assert _quantize(BUILTIN, out, "--prompts", prompts, "--precision", "fp16") == 0
+    assert _quantize(BUILTIN, out, "--prompts", prompts, "--precision", "fp32+fp16") == 0
     bundle = Bundle.open(out)
     assert bundle.manifest.stage("unet").precisions == ("float32", "float16")
     assert bundle.graph("unet", "dml", "float16").name == "dml_float16.onnx"
@@ -196,6 +198,59 @@ def test_a_float16_bundle_shares_its_weights(prompts: Path, tmp_path: Path) -> N
     assert backends("unet", "cpu", "auto", graphs)[0].precision == "fp32"
 
 
+def test_float16_alone_is_one_store_of_weights(
+    nano_bundle: Path, prompts: Path, tmp_path: Path
+) -> None:
+    """Of a bundle stored in float32: no float32 is left, and no weight is there twice."""
+    out = tmp_path / "half"
+    asked = ("--prompts", prompts, "--precision", "fp16", "--size", "32x32", "--frames", 2)
+    assert _quantize(nano_bundle, out, *asked) == 0
+    bundle = Bundle.open(out, verify=True)
+    for stage in ("text_encoder", "unet", "vae_decoder"):
+        assert bundle.manifest.stage(stage).precisions == ("float16",)
+        weights = sum(path.stat().st_size for path in (out / stage).glob("*.onnx_data"))
+        stored = (nano_bundle / stage / "model.onnx_data").stat().st_size
+        assert 0.4 * stored < weights < 0.56 * stored
+    truth, found = (
+        TextToVideo.from_bundle(folder, device="cpu", precision=precision)(
+            "a red cat", frames=2, width=32, height=32, steps=2
+        ).frames
+        for folder, precision in ((nano_bundle, "fp32"), (out, "fp16"))
+    )
+    assert compare([found], [truth]).median_db > 40
+
+
+def test_only_the_bundles_own_files_are_copied(prompts: Path, tmp_path: Path) -> None:
+    source, out = tmp_path / "source", tmp_path / "out"
+    shutil.copytree(BUILTIN, source)
+    (source / ".git").mkdir()
+    (source / ".git" / "config").write_text("not ours", encoding="utf-8")
+    asked = ("--prompts", prompts, "--precision", "text=int8")
+    assert _quantize(source, out, *asked) == 0
+    assert not (out / ".git").exists()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows ends a process without a signal")
+@pytest.mark.parametrize("command", ["build", "quantize"])
+def test_sigterm_leaves_nothing(
+    nano_bundle: Path, prompts: Path, tmp_path: Path, command: str
+) -> None:
+    arguments = {
+        "build": ("build", DATA / "nano_07b_merged_all.pt", tmp_path / "out"),
+        "quantize": ("quantize", nano_bundle, tmp_path / "out", "--prompts", prompts),
+    }
+    started = subprocess.Popen(
+        command_line("hb-export", *arguments[command]), stderr=subprocess.PIPE, text=True
+    )
+    while started.poll() is None and not list(tmp_path.glob(".out.partial-*")):
+        time.sleep(0.05)
+    started.terminate()
+    _, errors = started.communicate(timeout=120)
+    assert started.returncode == 143, errors
+    assert "hb-export: terminated" in errors
+    assert [path.name for path in tmp_path.iterdir() if "out" in path.name] == []
+
+
 def test_build_takes_precisions(hb: Command, tmp_path: Path, tiny_config: Path) -> None:
     tokenizer = tiny_config.parent / "tokenizer"
     made = ["--random-weights", "--config", tiny_config, "--tokenizer", tokenizer]
@@ -207,7 +262,7 @@ def test_build_takes_precisions(hb: Command, tmp_path: Path, tiny_config: Path) 
     )
     assert done.returncode == 0, done.stderr
     manifest = Bundle.open(tmp_path / "out").manifest
-    assert manifest.stage("unet").precisions == ("float32", "float16", "int8")
+    assert manifest.stage("unet").precisions == ("float16", "int8")
     assert manifest.stage("vae_decoder").precisions == ("float32",)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["out", "prompts.txt"]
 

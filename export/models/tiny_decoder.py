@@ -55,12 +55,16 @@ class TinyDecoder(nn.Sequential):
 
 
 class TinyVideoDecoder(nn.Module):
-    """The same as a graph of its own, `latent_sample` -> `sample`, in [-1, 1] as the VAE's is."""
+    """The same as a graph of its own, which takes and returns what the VAE's decoder does.
 
-    def __init__(self, decoder: TinyDecoder) -> None:
+    `latent_sample` are latents divided by the VAE's `scaling_factor`, which is undone here;
+    `sample` is in about [-1, 1].
+    """
+
+    def __init__(self, decoder: TinyDecoder, scaling_factor: float) -> None:
         super().__init__()
-        self.decoder = decoder
+        self.decoder, self.scaling_factor = decoder, scaling_factor
 
     def forward(self, latent_sample: torch.Tensor) -> torch.Tensor:
-        out: torch.Tensor = self.decoder(latent_sample)
+        out: torch.Tensor = self.decoder(latent_sample * self.scaling_factor)
         return 2 * out - 1

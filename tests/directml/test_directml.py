@@ -17,8 +17,7 @@ from onnx import helper, numpy_helper
 from PIL import Image
 
 import hummingbird_edge.runtime
-from hummingbird_edge.export.precision import graphs_for
-from hummingbird_edge.export.quantized import QuantizationPlan, quantize_bundle
+from hummingbird_edge.quantize import quantize_bundle
 from hummingbird_edge.runtime.bundle.bundle import BUILTIN, Bundle
 from hummingbird_edge.runtime.bundle.manifest import MANIFEST
 from hummingbird_edge.runtime.devices.backend import Backend
@@ -129,8 +128,7 @@ def windows(path: Path) -> str:
 def half_bundle(wine: Wine, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Write the built-in bundle with float16 graphs, as hb-export does."""
     folder = tmp_path_factory.mktemp("half") / "bundle"
-    plan = QuantizationPlan(graphs_for("fp16"), [PROMPT])
-    quantize_bundle(BUILTIN, folder, plan, lambda _: None, force=False)
+    quantize_bundle(BUILTIN, folder, precision="fp32+fp16", prompts=[PROMPT])
     entries = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
     graph = Bundle.open(folder).graph("unet", "dml", "float16")
     without_wide_integers(graph)

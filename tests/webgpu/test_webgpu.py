@@ -14,8 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import hummingbird_edge.runtime
-from hummingbird_edge.export.precision import graphs_for
-from hummingbird_edge.export.quantized import QuantizationPlan, quantize_bundle
+from hummingbird_edge.quantize import quantize_bundle
 from hummingbird_edge.runtime.bundle.bundle import BUILTIN, Bundle
 from hummingbird_edge.runtime.devices.backend import Backend
 from hummingbird_edge.runtime.pipeline import TextToVideo
@@ -88,8 +87,7 @@ def staged_runtime(folder: Path) -> Path:
 def bundles(webgpu: Run, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Return the built-in bundle in float32, and one with float16 graphs, as hb-export does."""
     folder = tmp_path_factory.mktemp("half") / "bundle"
-    plan = QuantizationPlan(graphs_for("fp16"), [PROMPT])
-    quantize_bundle(BUILTIN, folder, plan, lambda _: None, force=False)
+    quantize_bundle(BUILTIN, folder, precision="fp32+fp16", prompts=[PROMPT])
     return {"fp32": BUILTIN, "fp16": folder}
 
 

@@ -1,4 +1,4 @@
-"""A bundle in smaller numbers, made from one in float32."""
+"""Quantize a bundle: int8 with calibration, float16, or both, from one in float32."""
 
 import json
 import math
@@ -12,30 +12,32 @@ from typing import Any
 import onnx
 import onnx_ir as ir
 
-from hummingbird_edge.export.bundle_folder import beside, files_of, require_free, write_json
-from hummingbird_edge.export.graph import GRAPH
-from hummingbird_edge.export.variant import VARIANTS, save_variant
-from hummingbird_edge.quantize.calibration import Calibration, calibrate, find_peaks
+from hummingbird_edge.kernels.variant import GRAPH, VARIANTS, save_variant
+from hummingbird_edge.quantize.bundle_folder import files_of, new_bundle, require_free
+from hummingbird_edge.quantize.calibration import PROMPTS, Calibration, calibrate, find_peaks
 from hummingbird_edge.quantize.evaluation import Evaluation, Frames
 from hummingbird_edge.quantize.half import to_float16
 from hummingbird_edge.quantize.layers import find_layers
 from hummingbird_edge.quantize.peaks import Peaks
+from hummingbird_edge.quantize.precision import graphs_for
 from hummingbird_edge.quantize.quality import Quality
 from hummingbird_edge.quantize.report import Accuracy, LayerRow, Report
 from hummingbird_edge.quantize.search import Choice, search
 from hummingbird_edge.quantize.static import quantize
 from hummingbird_edge.quantize.trajectory import encode, trajectories
 from hummingbird_edge.quantize.weight_only import quantize_weights
+from hummingbird_edge.quantize.weight_store import WeightStore
 from hummingbird_edge.runtime.bundle.bundle import Bundle
+from hummingbird_edge.runtime.bundle.external_data import external_files
 from hummingbird_edge.runtime.bundle.manifest import MANIFEST, Manifest
 from hummingbird_edge.runtime.errors import RequestError
+from hummingbird_edge.runtime.files import write_json
+from hummingbird_edge.runtime.prompts import read_prompts
 from hummingbird_edge.runtime.request import Request
 
 __all__ = ["Judge", "QuantizationPlan", "quantize_bundle"]
 
-INT8 = "int8.onnx"
-_INLINE_BYTES = 1 << 16
-"""Up to this size new constants lie in the graph itself."""
+INT8, HALF_DATA = "int8.onnx", "float16.onnx_data"
 _CALIBRATED = ("unet", "vae_decoder")
 _HALVES = ("vae_decoder_head", "vae_decoder_tail")
 _FUSED = {"MultiHeadAttention": "attentions", "Gelu": "gelus"}
@@ -46,15 +48,15 @@ class QuantizationPlan:
     """What is to be done."""
 
     precisions: Mapping[str, tuple[str, ...]]
-    """Of the graphs that `text_encoder`, `unet` and `vae_decoder` shall have: `float32`, `float16`,
-    `int8`. A float16 graph has a float32 one beside it, whose stored weights it shares."""
+    """Of the graphs that `text_encoder`, `unet` and `vae_decoder` get: `float32`, `float16`,
+    `int8`."""
     prompts: Sequence[str]
     """For calibration first, then those held out."""
     calibration: int = 4
     """How many trajectories to calibrate on."""
     held_out: int = 4
     """How many videos to compare with float32; with none there is no search."""
-    least_psnr_db: float = 36.0
+    min_psnr_db: float = 36.0
     """Of these videos' median."""
     size: Mapping[str, int | None] = field(default_factory=dict)
     """`frames`, `width`, `height`; what is missing or None is the bundle's default."""
@@ -71,8 +73,8 @@ class QuantizationPlan:
                 f"{self.calibration} trajectories, {self.held_out} held out, seed {self.seed}: "
                 f"give 1 or more trajectories, 0 or more of the others"
             )
-        if not math.isfinite(self.least_psnr_db):
-            raise RequestError(f"--min-psnr is {self.least_psnr_db}: give a number of decibels")
+        if not math.isfinite(self.min_psnr_db):
+            raise RequestError(f"--min-psnr is {self.min_psnr_db}: give a number of decibels")
 
     @property
     def calibrated(self) -> list[str]:
@@ -91,35 +93,61 @@ class Judge:
 
 
 def quantize_bundle(
-    source: Path,
-    out: Path,
-    plan: QuantizationPlan,
-    report: Callable[[str], None],
-    force: bool,
+    bundle: str | Path,
+    out: str | Path,
+    *,
+    precision: str = "int8",
+    prompts: Sequence[str] | None = None,
+    calibration: int = 4,
+    held_out: int = 4,
+    min_psnr: float = 36.0,
+    frames: int | None = None,
+    width: int | None = None,
+    height: int | None = None,
+    seed: int = 0,
     judge: Judge | None = None,
-) -> None:
-    """Write the bundle `out` from the one at `source`, which stays as it is.
+    notify: Callable[[str], None] = lambda _: None,
+    force: bool = False,
+) -> Path:
+    """Write the bundle `out` in other precisions from the one in float32 at `bundle`; returns it.
 
-    `report` hears what is done; a `judge` counts what is right before and after U-Net or VAE go
-    into 8 bits. Raises BundleError, RequestError or OutputError; `out` then is as it was.
+    `precision` is `int8`, `fp16`, `fp32+int8` for both, or a list (`unet=int8,vae=fp16`). int8
+    calibrates on videos of the first `calibration` of `prompts` (else of a list of the project's
+    own), with `frames`, `width` and `height` as given or the bundle's defaults, and noise from
+    `seed` on; layers stay in float32 until the median PSNR of `held_out` other videos is
+    `min_psnr` dB. `judge` counts videos that are right before and after; `notify` hears what is
+    done. `force` replaces a bundle at `out`, which on any failure is as it was.
+    Raises BundleError, RequestError or OutputError.
     """
-    bundle = Bundle.open(source)
-    _require_float32(bundle, plan)
-    require_free(out, force)
-    trajectories(bundle, plan.prompts[:1], plan.seed, plan.size)  # or sizes that no video has
-    with beside(out) as folder:
-        shutil.copytree(source, folder, dirs_exist_ok=True)
-        found = _Quantization(bundle, folder, plan, report, judge).run()
+    texts = list(prompts) if prompts is not None else read_prompts(PROMPTS)
+    size = {"frames": frames, "width": width, "height": height}
+    plan = QuantizationPlan(
+        graphs_for(precision), texts, calibration, held_out, min_psnr, size, seed
+    )
+    opened, target = Bundle.open(bundle), Path(out)
+    _require_float32(opened, plan)
+    require_free(target, force)
+    trajectories(opened, plan.prompts[:1], plan.seed, plan.size)  # or sizes that no video has
+    with new_bundle(target) as folder:
+        _copy_listed(opened, folder)
+        found = _Quantization(opened, folder, plan, notify, judge).run()
         entries = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-        before = _megabytes(bundle.folder, plan.precisions)
+        before = _megabytes(opened.folder, plan.precisions)
         _list_variants(entries, folder, plan, found.quality)
-        found.report(bundle.manifest.name, before, _megabytes(folder, plan.precisions)).write(
-            folder
-        )
+        after = _megabytes(folder, plan.precisions)
+        found.report(opened.manifest.name, before, after).write(folder)
         entries["files"] = files_of(folder)
         write_json(folder / MANIFEST, entries)
         # What the runtime would refuse must not take the target's place.
         Manifest.read(folder)
+    return target
+
+
+def _copy_listed(bundle: Bundle, folder: Path) -> None:
+    """Copy the bundle's own files; others that lie in its folder stay there."""
+    for name in (*bundle.manifest.files, MANIFEST):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(bundle.path(name), folder / name)
 
 
 def _require_float32(bundle: Bundle, plan: QuantizationPlan) -> None:
@@ -150,7 +178,7 @@ class _Found:
             {stage: {"before": before[stage], "after": after[stage]} for stage in before},
             plan.calibration if self.rows else 0,
             plan.held_out,
-            plan.least_psnr_db,
+            plan.min_psnr_db,
             self.choice.tried if self.choice and plan.held_out else (),
             self.quality,
             self.accuracy,
@@ -159,7 +187,7 @@ class _Found:
 
 
 class _Quantization:
-    """One bundle's way into 8 bits, in `folder`, which holds a copy of it."""
+    """The quantization of one bundle, in `folder`, which holds a copy of it."""
 
     def __init__(
         self,
@@ -191,11 +219,13 @@ class _Quantization:
             contexts = encode(self.bundle, plan.prompts[:1])
             peaks = find_peaks(self.bundle, self.folder, walks[0], contexts, stages)
         for stage in plan.halved:
-            known = peaks.get(stage, Peaks())
+            known, store = peaks.get(stage, Peaks()), WeightStore(self.folder / stage / HALF_DATA)
             for graph in _graphs_for_gpus(self.bundle.manifest, stage, not known.far):
                 model = ir.load(self.folder / graph)
                 kept = to_float16(model, known.islands(model))
-                _save_beside(model, self.folder / _float16_of(graph))
+                path = self.folder / _float16_of(graph)
+                store.save(model, path)
+                onnx.checker.check_model(str(path), full_check=False)
             self.report(
                 f"{stage}: float16, {kept} nodes stay float32, {len(known.far)} make large numbers"
             )
@@ -204,7 +234,7 @@ class _Quantization:
         model = ir.load(self.folder / "text_encoder" / GRAPH)
         count = quantize_weights(model)
         self._save(model, "text_encoder")
-        self.report(f"text_encoder: {count} weights in 8 bits")
+        self.report(f"text_encoder: {count} weights in int8")
 
     def _calibrated(self, found: _Found) -> None:
         plan, prompts = self.plan, self._prompts()
@@ -233,7 +263,7 @@ class _Quantization:
             {name: row.snr_db for name, row in rows.items()},
             {name: row.work for name, row in rows.items()},
             measure,
-            plan.least_psnr_db,
+            plan.min_psnr_db,
         )
         if choice.tried[-1][0] != len(choice.keep):
             self._write(calibration, choice.keep)
@@ -273,7 +303,7 @@ class _Quantization:
         return rows
 
     def _write(self, calibration: Calibration, keep: Collection[str]) -> dict[str, Path]:
-        """Write the graphs with all but `keep` in 8 bits; returns those of the CPU by stage."""
+        """Write the graphs with all layers but `keep` in int8; returns the CPU's by stage."""
         graphs = {}
         for stage, ranges in calibration.ranges.items():
             model = ir.load(self.folder / stage / GRAPH)
@@ -326,15 +356,6 @@ def _chosen(choice: Choice, layers: int) -> str:
     return f"{found}; a larger --calibration, or a lower --min-psnr, would leave fewer"
 
 
-def _save_beside(model: ir.Model, path: Path) -> None:
-    """Write a graph, with a file of its own for weights that no other graph has stored."""
-    new = [v.const_value for v in model.graph.initializers.values()]
-    size = sum(t.nbytes for t in new if t is not None and not isinstance(t, ir.ExternalTensor))
-    external = f"{path.name}_data" if size > _INLINE_BYTES else None
-    ir.save(model, path, external_data=external, size_threshold_bytes=256)
-    onnx.checker.check_model(str(path), full_check=False)
-
-
 def _list_variants(
     entries: dict[str, Any], folder: Path, plan: QuantizationPlan, quality: Quality | None
 ) -> None:
@@ -371,16 +392,23 @@ def _list_float16(stages: dict[str, Any], stage: str, folder: Path) -> None:
 
 
 def _drop_float32(stages: dict[str, Any], stage: str, folder: Path) -> None:
-    """Remove the float32 graphs of a stage with their weights, and halves that share these."""
+    """Remove the float32 graphs of a stage and of a decoder's halves, and weights nobody reads."""
     for name in [stage, *(_HALVES if stage == "vae_decoder" else ())]:
-        for variant in stages.get(name, {}).get("variants", ()):
-            if variant["precision"] == "float32":
+        if name not in stages:
+            continue
+        variants = stages[name]["variants"]
+        kept = [variant for variant in variants if variant["precision"] != "float32"]
+        for variant in variants:
+            if variant not in kept:
                 (folder / variant["graph"]).unlink(missing_ok=True)
-        if name in _HALVES:
-            stages.pop(name, None)
-    kept = [v for v in stages[stage]["variants"] if v["precision"] != "float32"]
-    stages[stage]["variants"] = kept
-    (folder / stage / f"{GRAPH}_data").unlink(missing_ok=True)
+        stages[name]["variants"] = kept
+        if not kept:
+            del stages[name]
+    graphs = (folder / stage).glob("*.onnx")
+    read = {name for graph in graphs for name in external_files(graph)}
+    for path in (folder / stage).glob("*.onnx_data"):
+        if path.name not in read:
+            path.unlink()
 
 
 def _megabytes(folder: Path, stages: Collection[str]) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""Which graphs a bundle gets, as a user asks: `int8`, `fp16+int8`, `unet=int8,vae=fp16`."""
+"""Which graphs a bundle gets: `int8`, `fp16+int8`, `unet=int8,vae=fp16`."""
 
 from hummingbird_edge.runtime.devices.backend import parse_by_stage
 from hummingbird_edge.runtime.errors import RequestError
@@ -8,11 +8,11 @@ __all__ = ["graphs_for"]
 _GRAPHS = {
     "fp32": ("float32",),
     "bf16": ("float32",),
-    "fp16": ("float32", "float16"),
+    "fp16": ("float16",),
     "int8": ("int8",),
     "auto": ("float32", "float16", "int8"),
 }
-"""bfloat16 is how an engine runs a float32 graph; a float16 one shares the weights of that."""
+"""bfloat16 is how an engine runs a float32 graph."""
 
 
 def graphs_for(precision: str) -> dict[str, tuple[str, ...]]:

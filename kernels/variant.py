@@ -2,20 +2,21 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 
 import onnx
 import onnx_ir
-import torch
 
-from hummingbird_edge.export.graph import GRAPH
 from hummingbird_edge.kernels.fused_attention import fuse_attention
 from hummingbird_edge.kernels.fused_gelu import fuse_gelu
 from hummingbird_edge.kernels.fused_group_norm import fuse_group_norm
 from hummingbird_edge.runtime.errors import RequestError
 
-__all__ = ["VARIANTS", "Variant", "save_variant"]
+__all__ = ["FUSIONS", "GRAPH", "VARIANTS", "Variant", "save_variant"]
 
+GRAPH = "model.onnx"
+"""The graph of a stage that the variants are made from."""
 FUSIONS: Mapping[str, Callable[[onnx_ir.Model], int]] = {
     "attentions": fuse_attention,
     "gelus": fuse_gelu,
@@ -54,7 +55,7 @@ def save_variant(
         if found != expected[kernel]:
             raise RequestError(
                 f"{found} of {expected[kernel]} {kernel} in {folder.name} have the form that is "
-                f"fused: this PyTorch ({torch.__version__}) writes another, use one of 2.6 to 2.13"
+                f"fused: this PyTorch ({version('torch')}) writes another, use one of 2.6 to 2.13"
             )
     file = variant.file if graph == GRAPH else f"{Path(graph).stem}_{variant.file}"
     onnx_ir.save(model, folder / file)

@@ -1,49 +1,33 @@
 """The folder of a bundle: made beside its target, listed with digests, renamed when all is well."""
 
-import json
-import shutil
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from hummingbird_edge.kernels.variant import GRAPH
 from hummingbird_edge.runtime.bundle.manifest import MANIFEST
 from hummingbird_edge.runtime.errors import OutputError
-from hummingbird_edge.runtime.files import sha256_of
+from hummingbird_edge.runtime.files import atomic_folder, sha256_of
 
-__all__ = ["beside", "files_of", "require_free", "write_json"]
+__all__ = ["GRAPH", "WEIGHTS", "files_of", "new_bundle", "require_free"]
+
+
+WEIGHTS = "model.onnx_data"
+"""The file of a plain graph's weights."""
 
 
 @contextmanager
-def beside(out: Path) -> Iterator[Path]:
-    """Yield a folder beside `out` that takes its place when all went well."""
-    partial = out.parent / f".{out.name}.partial-{uuid.uuid4().hex[:8]}"
+def new_bundle(out: Path) -> Iterator[Path]:
+    """Yield a folder beside `out` that takes its place when all went well; raises OutputError."""
     try:
-        partial.mkdir(parents=True)
-        yield partial
-        if out.exists():
-            _replace(out, partial)
-        else:
-            partial.rename(out)
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_folder(out) as partial:
+            yield partial
     except OSError as error:
         raise OutputError(
             f"{out} cannot be written ({error.strerror or error}): check the folder and its space"
         ) from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-
-
-def _replace(out: Path, partial: Path) -> None:
-    """Put `partial` in the place of `out`, which comes back where that fails."""
-    old = out.parent / f".{out.name}.old-{uuid.uuid4().hex[:8]}"
-    out.rename(old)
-    try:
-        partial.rename(out)
-    except BaseException:
-        old.rename(out)
-        raise
-    shutil.rmtree(old, ignore_errors=True)
 
 
 def require_free(out: Path, force: bool) -> None:
@@ -63,8 +47,3 @@ def files_of(folder: Path) -> dict[str, dict[str, Any]]:
         for path in sorted(folder.rglob("*"))
         if path.is_file() and path != folder / MANIFEST
     }
-
-
-def write_json(path: Path, entries: dict[str, Any]) -> None:
-    """Write `entries` to `path`, the same bytes on every system."""
-    path.write_text(json.dumps(entries, indent=2) + "\n", encoding="utf-8", newline="\n")

@@ -1,0 +1,56 @@
+"""One file of weights for several graphs of a stage."""
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+
+__all__ = ["WeightStore"]
+
+_MIN_BYTES = 256
+"""Smaller constants lie in the graph itself."""
+_ALIGNMENT = 64
+
+
+class WeightStore:
+    """Writes the tensors of graphs to one file, each content once.
+
+    Tensors that already lie in a file stay there.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._offsets: dict[bytes, int] = {}
+
+    def save(self, model: ir.Model, graph: Path) -> None:
+        """Write `model` as the file `graph`, which is in the folder of the store."""
+        for value in model.graph.initializers.values():
+            tensor = value.const_value
+            if tensor is None or isinstance(tensor, ir.ExternalTensor):
+                continue
+            if tensor.nbytes >= _MIN_BYTES:
+                value.const_value = self._stored(tensor)
+        ir.save(model, graph)
+
+    def _stored(self, tensor: ir.TensorProtocol) -> ir.ExternalTensor:
+        content = np.ascontiguousarray(tensor.numpy()).tobytes()
+        key = hashlib.sha256(content).digest()
+        if key not in self._offsets:
+            self._offsets[key] = self._append(content)
+        return ir.ExternalTensor(
+            self._path.name,
+            self._offsets[key],
+            len(content),
+            tensor.dtype,
+            shape=ir.Shape(tuple(tensor.numpy().shape)),
+            name=str(tensor.name),
+            base_dir=self._path.parent,
+        )
+
+    def _append(self, content: bytes) -> int:
+        with self._path.open("ab") as file:
+            start = file.tell()
+            offset = -(-start // _ALIGNMENT) * _ALIGNMENT
+            file.write(bytes(offset - start) + content)
+        return offset
