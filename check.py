@@ -39,7 +39,9 @@ def main() -> None:
         text=True,
     )
     try:
-        run("tests", "-c", PYTEST, "--numprocesses=2", *(["-m", "not slow"] if fast else []))
+        # By file: what a module's tests share is made once.
+        workers = ("--numprocesses=2", "--dist=loadfile")
+        run("tests", "-c", PYTEST, *workers, *(["-m", "not slow"] if fast else []))
     finally:
         print("== types", flush=True)
         print(types.communicate()[0], end="")

@@ -33,6 +33,7 @@ from hummingbird_edge.runtime.devices.backend import Backend
 from hummingbird_edge.runtime.devices.packages import import_onnxruntime
 from hummingbird_edge.runtime.engines.loading import open_session
 from hummingbird_edge.runtime.errors import device_error
+from hummingbird_edge.runtime.files import cache_directory
 from hummingbird_edge.runtime.request import Request
 
 __all__ = ["PROMPTS", "Calibration", "calibrate", "find_peaks"]
@@ -262,8 +263,6 @@ def _keep(found: Calibration, record: Path) -> None:
 
 
 def _record(bundle: Bundle, plan: Sequence[Request], stages: Sequence[str]) -> Path:
-    from platformdirs import user_cache_path
-
     facts = [_FORM, bundle.digest, [asdict(trajectory) for trajectory in plan], list(stages)]
     key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:24]
-    return user_cache_path("hummingbird-edge") / "calibration" / f"{key}.npz"
+    return cache_directory("calibration") / f"{key}.npz"

@@ -298,6 +298,7 @@ def test_each_runs_whole(
             assert row["agreement_db"].min > 80
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "arguments", "code", "message"),
     [

@@ -176,6 +176,8 @@ def test_every_command_is_known(page: Path) -> None:
         try:
             assert_known(line)
         except Exception as error:  # of Click, or what is asserted above
+            if not number and "requires an argument" in str(error):
+                continue  # a sentence may name an option without its value
             faults.append(f"{page.name}:{number or ''}: {line}: {error}")
     assert faults == []
 

@@ -217,6 +217,7 @@ def psnr(found: Floats, expected: Floats) -> float:
     return float(10 * np.log10(255**2 / np.square(one - other).mean()))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("side", [16, 24])
 def test_tiles_of_half_the_side_are_45_db_from_the_whole(side: int) -> None:
     """On trained weights, on a video that the built-in model makes."""
