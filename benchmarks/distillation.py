@@ -1,10 +1,10 @@
-"""What distillation gains: the 4-step student against its own teacher of 50 guided steps.
+"""Compare the 4-step student with its own teacher of 50 guided steps.
 
     python benchmarks/distillation.py RUN               after hb-distill all RUN
 
-Both make the same captions through PyTorch on the same machine, one after the other in turns: text
-encoder, U-Net steps and VAE of one clip at a time; then as many of `--captions` clips as show all
-that was asked are counted.
+Both make clips of the same captions in PyTorch, in turns: text encoder, U-Net steps and VAE of one
+clip at a time. Then both are judged: the share of `--captions` clips that show everything their
+caption says.
 """
 
 import time
@@ -13,10 +13,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hummingbird_edge.benchmarks.lib.ledger import KEPT, Ledger, require_output
+from hummingbird_edge.benchmarks.lib.chart import stacked_bars
 from hummingbird_edge.benchmarks.lib.options import Output
 from hummingbird_edge.benchmarks.lib.record import Row
-from hummingbird_edge.benchmarks.lib.table import bars, by_row
+from hummingbird_edge.benchmarks.lib.results_writer import (
+    PARTIAL_RESULTS,
+    ResultsWriter,
+    require_output,
+)
+from hummingbird_edge.benchmarks.lib.table import row_table
 from hummingbird_edge.runtime.command import require_modules, run_command
 from hummingbird_edge.runtime.errors import RequestError
 
@@ -31,8 +36,8 @@ MODELS = ("teacher", "student")
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
-def seconds_a_clip(models: dict[str, "Model"], prompts: list[str]) -> dict[str, list[float]]:
-    """Time one clip a prompt by each model in turns; the first prompt only warms up."""
+def time_clips(models: dict[str, "Model"], prompts: list[str]) -> dict[str, list[float]]:
+    """Time one clip a prompt by each model in turns; the first prompt is a warm-up."""
     from hummingbird_edge.distill.score import FIRST_SEED
     from hummingbird_edge.distill.train.sampling import generate
 
@@ -46,8 +51,8 @@ def seconds_a_clip(models: dict[str, "Model"], prompts: list[str]) -> dict[str, 
     return seconds
 
 
-def scored(model: "Model", captions: int, seed: int) -> "Scores":
-    """Judge one clip a held-out caption."""
+def score(model: "Model", captions: int, seed: int) -> "Scores":
+    """Judge one clip of each held-out caption."""
     from hummingbird_edge.distill.recipe import BUILTIN_RECIPE
     from hummingbird_edge.distill.score import FIRST_SEED, score_clips, unseen_captions
     from hummingbird_edge.distill.train.sampling import generate
@@ -58,55 +63,64 @@ def scored(model: "Model", captions: int, seed: int) -> "Scores":
 
 
 def row_of(name: str, model: "Model", seconds: list[float], scores: "Scores", captions: int) -> Row:
-    """Return what was found of one model."""
+    """Return the row of one model."""
     guided = "" if model.config.unet.guidance_width else ", guided"
     measures = {"clip_s": tuple(seconds), "all_right": (scores.accuracy["all"],)}
     steps = f"{model.config.defaults.steps}{guided}"
-    facts = {"steps": steps, "captions": captions, "accuracy": scores.accuracy}
-    return Row(name, measures, facts)
+    metadata = {"steps": steps, "captions": captions, "accuracy": scores.accuracy}
+    return Row(name, measures, metadata)
 
 
 def table(rows: list[Row], captions: int) -> str:
-    """Return the rows as Markdown, and the ratio."""
+    """Return the rows as Markdown, and the speedup."""
 
     def cells(row: Row) -> list[str]:
         clip, right = row["clip_s"], f"{100 * row.median('all_right'):.1f} %"
-        return [str(row.facts["steps"]), f"{clip.median:.3f}", f"{clip.range:.3f}", right]
+        return [str(row.metadata["steps"]), f"{clip.median:.3f}", f"{clip.range:.3f}", right]
 
-    header = ["steps", "seconds a clip", "spread", f"all right, of {captions}"]
+    header = ["steps", "seconds a clip", "spread", f"all correct, of {captions}"]
     teacher, student = (row.median("clip_s") for row in rows)
-    return f"{by_row(header, rows, cells)}\n\nThe student is {teacher / student:.1f} times faster."
+    speedup = f"The student is {teacher / student:.1f} times faster."
+    return f"{row_table(header, rows, cells)}\n\n{speedup}"
 
 
-@app.command()
-def main(
-    run: Annotated[Path, typer.Argument(help="A finished run's folder.")],
-    captions: Annotated[int, typer.Option(min=1, help="Captions to judge.")] = 100,
-    clips: Annotated[int, typer.Option(min=2, help="Clips to time; the first warms up.")] = 6,
-    output: Output = Path("distillation.json"),
-) -> None:
-    """Measure, print, write."""
-    require_modules("benchmark,distill", "matplotlib", "torch", "accelerate")
+def measure(run: Path, captions: int, clips: int, output: Path) -> ResultsWriter:
+    """Time both models, then judge them."""
     from hummingbird_edge.distill.recipe import BUILTIN_RECIPE
     from hummingbird_edge.distill.score import unseen_captions
     from hummingbird_edge.distill.train.model import Model
 
+    models = {name: Model.read(run / name).frozen() for name in MODELS}
+    prompts = [text for _, text in unseen_captions(BUILTIN_RECIPE.world, clips, 5)]
+    writer, seconds = ResultsWriter("distillation", None, output), time_clips(models, prompts)
+    for name, model in models.items():
+        scores = score(model, captions, 0)
+        writer.add(row_of(name, model, seconds[name], scores, captions))
+    return writer
+
+
+def draw_times(axes: "Axes", rows: list[Row]) -> None:
+    """Draw a bar a model."""
+    stacked_bars(axes, rows, ["clip_s"], [""], "seconds a clip, medians")
+
+
+@app.command()
+def main(
+    run: Annotated[Path, typer.Argument(help="The folder of a finished run.")],
+    captions: Annotated[int, typer.Option(min=1, help="Captions to judge.")] = 100,
+    clips: Annotated[int, typer.Option(min=2, help="Clips to time, a warm-up included.")] = 6,
+    output: Output = Path("distillation.json"),
+) -> None:
+    """Compare the student with its own teacher."""
+    require_modules("benchmark,distill", "matplotlib", "torch", "accelerate")
     for folder in MODELS:
         if not (run / folder).is_dir():
             raise RequestError(f"{run} has no {folder}: run hb-distill all {run} first")
     require_output(output)
-    models = {name: Model.read(run / name).frozen() for name in MODELS}
-    prompts = [text for _, text in unseen_captions(BUILTIN_RECIPE.world, clips, 5)]
-    ledger, seconds = Ledger("distillation", None, output), seconds_a_clip(models, prompts)
-    for name, model in models.items():
-        scores = scored(model, captions, 0)
-        ledger.add(row_of(name, model, seconds[name], scores, captions))
-
-    def draw(axes: "Axes") -> None:
-        bars(axes, ledger.rows, ["clip_s"], [""], "seconds a clip, medians")
-
-    ledger.publish(ledger.rows, table(ledger.rows, captions), draw)
+    writer = measure(run, captions, clips, output)
+    rows = writer.rows
+    writer.publish(rows, table(rows, captions), lambda axes: draw_times(axes, rows))
 
 
 if __name__ == "__main__":
-    run_command(app, "distillation.py", KEPT)
+    run_command(app, "distillation.py", PARTIAL_RESULTS)

@@ -1,13 +1,13 @@
-"""What a newcomer waits for and what it costs in memory: whole commands, each a process of its own.
+"""Measure whole commands as a new user runs them: seconds and peak memory.
 
     python benchmarks/first_use.py                      help and a built-in video
-    python benchmarks/first_use.py --full-size FOLDER   and a full-size export, 3 minutes a run
-    python benchmarks/first_use.py --prune FOLDER       and VideoCrafter2's layout pruned to 0.7b, 5
+    python benchmarks/first_use.py --full-size FOLDER   also a full-size export, 3 minutes a run
+    python benchmarks/first_use.py --prune FOLDER       also VideoCrafter2 pruned to 0.7b, 5 minutes
 
-A command's time is that of its process, from start to end; nothing that was compiled before is
-found by it. Peak memory is the largest resident set,
-mapped weights included: Windows keeps it, elsewhere the largest of samples every 20 ms stands for
-it. A command that fails is a row with the last line that it said.
+A command runs in a process of its own with an empty cache; its time is that of the process from
+start to end. Peak memory is the largest resident set, mapped weights included: as Windows reports
+it, elsewhere the largest of samples every 20 ms. A command that fails is a row with the last line
+of its output.
 """
 
 import contextlib
@@ -24,14 +24,19 @@ from typing import Annotated
 import psutil
 import typer
 
-from hummingbird_edge.benchmarks.lib.ledger import KEPT, Ledger, require_output
+from hummingbird_edge.benchmarks.lib.chart import stacked_bars
 from hummingbird_edge.benchmarks.lib.options import Output
 from hummingbird_edge.benchmarks.lib.record import Row
-from hummingbird_edge.benchmarks.lib.table import bars, by_row
-from hummingbird_edge.benchmarks.lib.video import CACHES
+from hummingbird_edge.benchmarks.lib.results_writer import (
+    PARTIAL_RESULTS,
+    ResultsWriter,
+    require_output,
+)
+from hummingbird_edge.benchmarks.lib.table import row_table
 from hummingbird_edge.runtime.bundle.bundle import BUILTIN, Bundle
 from hummingbird_edge.runtime.command import require_modules, run_command
 from hummingbird_edge.runtime.errors import HummingbirdError
+from hummingbird_edge.runtime.files import CACHE_VARIABLE, atomic_path
 
 RUN = "from hummingbird_edge.runtime.cli import main; main()"
 EXPORT = "from hummingbird_edge.export.cli import main; main()"
@@ -47,10 +52,9 @@ for name, prefix in PREFIXES.items():
         tensors[prefix + key] = tensor.contiguous()
 save_file(tensors, sys.argv[1])
 """
-"""A checkpoint of VideoCrafter2's names and shapes with random weights, 7.4 GB."""
+"""Writes a checkpoint with VideoCrafter2's names and shapes and random weights, 7.4 GB."""
 
-
-_SAMPLED_S = 0.02
+_SAMPLE_INTERVAL_S = 0.02
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -65,28 +69,37 @@ class Command:
 
 
 def measure(command: Command, runs: int) -> Row:
-    """Run a command `runs` times."""
+    """Run a command `runs` times; the first failure ends the row."""
     seconds, peak = list[float](), 0
-    line = [sys.executable, "-c", command.program, *command.arguments]
     for _ in range(runs):
-        with tempfile.TemporaryFile() as said, tempfile.TemporaryDirectory() as caches:
-            found = os.environ | dict.fromkeys(CACHES, caches)
-            started = time.perf_counter()
-            process = subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=said, env=found)
-            while process.poll() is None:
-                peak = max(peak, resident_bytes(process.pid))
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    process.wait(_SAMPLED_S)
-            seconds.append(time.perf_counter() - started)
-            if process.returncode:
-                said.seek(0)
-                last = said.read().decode(errors="replace").strip().splitlines()[-1:]
-                return Row(command.name, failure="".join(last) or f"exit {process.returncode}")
+        run_s, peak_bytes, failure = run(command)
+        if failure:
+            return Row(command.name, failure=failure)
+        seconds.append(run_s)
+        peak = max(peak, peak_bytes)
     return Row(command.name, {"run_s": tuple(seconds), "peak_mib": (peak / 2**20,)})
 
 
+def run(command: Command) -> tuple[float, int, str]:
+    """Run a command with an empty cache; return its seconds, peak bytes and reason of failure."""
+    line, peak = [sys.executable, "-c", command.program, *command.arguments], 0
+    with tempfile.TemporaryFile() as errors, tempfile.TemporaryDirectory() as cache:
+        environment = os.environ | {CACHE_VARIABLE: cache}
+        started = time.perf_counter()
+        process = subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=errors, env=environment)
+        while process.poll() is None:
+            peak = max(peak, resident_bytes(process.pid))
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(_SAMPLE_INTERVAL_S)
+        seconds = time.perf_counter() - started
+        errors.seek(0)
+        last = errors.read().decode(errors="replace").strip().splitlines()[-1:]
+    failure = ("".join(last) or f"exit {process.returncode}") if process.returncode else ""
+    return seconds, peak, failure
+
+
 def resident_bytes(pid: int) -> int:
-    """Return the largest resident set so far of a process that may have just ended."""
+    """Return the peak resident set of a process; 0 where it has ended."""
     try:
         memory = psutil.Process(pid).memory_info()
     except psutil.Error:
@@ -94,8 +107,8 @@ def resident_bytes(pid: int) -> int:
     return int(getattr(memory, "peak_wset", memory.rss))
 
 
-def newcomer(folder: Path) -> Iterator[Command]:
-    """Yield the README's first command, and the one before it."""
+def first_commands(folder: Path) -> Iterator[Command]:
+    """Yield the help and the README's first video."""
     video = str(folder / "out.mp4")
     yield Command("hb-run --help", RUN, ("--help",))
     yield Command("built-in video, cold", RUN, ("a red circle moving right", "-o", video))
@@ -104,21 +117,20 @@ def newcomer(folder: Path) -> Iterator[Command]:
 def export(folder: Path) -> Command:
     """Return the export of the published size with random weights."""
     folder.mkdir(parents=True, exist_ok=True)
-    asked = ("build", "--random-weights", "--preset", "hummingbird-0.7b", "--force")
-    return Command("export hummingbird-0.7b", EXPORT, (*asked, str(folder / "first-use")))
+    arguments = ("build", "--random-weights", "--preset", "hummingbird-0.7b", "--force")
+    return Command("export hummingbird-0.7b", EXPORT, (*arguments, str(folder / "first-use")))
 
 
 def pruning(folder: Path) -> Command:
-    """Return the pruning of VideoCrafter2's layout; writes the random teacher it needs."""
+    """Return the pruning of VideoCrafter2; write the random teacher that it reads."""
     folder.mkdir(parents=True, exist_ok=True)
     teacher = folder / "videocrafter2-random.safetensors"
     if not teacher.exists():
-        partial = teacher.with_suffix(".partial")
-        if subprocess.run([sys.executable, "-c", RANDOM_TEACHER, str(partial)]).returncode:
-            raise HummingbirdError(f"{partial} could not be written, see above: mend that")
-        partial.replace(teacher)
-    asked = ("prune", str(folder), "--teacher", str(teacher), "--preset", "hummingbird-0.7b")
-    return Command("prune VideoCrafter2 to hummingbird-0.7b", DISTILL, asked)
+        with atomic_path(teacher) as partial:
+            if subprocess.run([sys.executable, "-c", RANDOM_TEACHER, str(partial)]).returncode:
+                raise HummingbirdError(f"{teacher} could not be written, see above: fix that")
+    arguments = ("prune", str(folder), "--teacher", str(teacher), "--preset", "hummingbird-0.7b")
+    return Command("prune VideoCrafter2 to hummingbird-0.7b", DISTILL, arguments)
 
 
 def table(rows: list[Row]) -> str:
@@ -129,7 +141,20 @@ def table(rows: list[Row]) -> str:
         spread = f"{run.range:.2f}" if run.count > 1 else "one run"
         return [f"{run.median:.2f}", spread, str(run.count), f"{row.median('peak_mib'):,.0f}"]
 
-    return by_row(["median, s", "spread, s", "runs", "peak MiB"], rows, cells)
+    return row_table(["median, s", "spread, s", "runs", "peak MiB"], rows, cells)
+
+
+def measure_commands(
+    writer: ResultsWriter, full_size: Path | None, prune: Path | None, runs: int
+) -> None:
+    """Measure the first commands, and those of the folders that are given."""
+    with tempfile.TemporaryDirectory() as folder:
+        for command in first_commands(Path(folder)):
+            writer.add(measure(command, runs))
+    if full_size is not None:
+        writer.add(measure(export(full_size), runs))
+    if prune is not None:
+        writer.add(measure(pruning(prune), runs))
 
 
 @app.command()
@@ -140,27 +165,23 @@ def main(
     prune: Annotated[
         Path | None, typer.Option(help="A folder for a teacher to prune, 11 GB.")
     ] = None,
-    runs: Annotated[int, typer.Option(min=1, help="Of every command.")] = 3,
+    runs: Annotated[int, typer.Option(min=1, help="Runs of every command.")] = 3,
     output: Output = Path("first_use.json"),
 ) -> None:
-    """Measure, print, write."""
+    """Measure whole commands as a new user runs them."""
     require_modules("benchmark", "matplotlib")
     if full_size is not None:
         require_modules("export", "torch", "onnx", "onnxscript")
     if prune is not None:
         require_modules("distill", "torch", "safetensors", "accelerate")
     require_output(output)
-    ledger = Ledger("first_use", Bundle.open(BUILTIN), output)
-    with tempfile.TemporaryDirectory() as folder:
-        for command in newcomer(Path(folder)):
-            ledger.add(measure(command, runs))
-    if full_size is not None:
-        ledger.add(measure(export(full_size), runs))
-    if prune is not None:
-        ledger.add(measure(pruning(prune), runs))
-    rows = ledger.rows
-    ledger.publish(rows, table(rows), lambda axes: bars(axes, rows, ["run_s"], [""], "seconds"))
+    writer = ResultsWriter("first_use", Bundle.open(BUILTIN), output)
+    measure_commands(writer, full_size, prune, runs)
+    rows = writer.rows
+    writer.publish(
+        rows, table(rows), lambda axes: stacked_bars(axes, rows, ["run_s"], [""], "seconds")
+    )
 
 
 if __name__ == "__main__":
-    run_command(app, "first_use.py", KEPT)
+    run_command(app, "first_use.py", PARTIAL_RESULTS)

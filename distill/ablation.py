@@ -1,8 +1,8 @@
-"""Does each ingredient earn its place? The recipe without one of them, at the same budget.
+"""Ablation: the recipe without each of its ingredients in turn, at the same budget.
 
 Every variant has the same teacher and trains stage 2 for the same number of steps; those with
-stage 1 start from the run's own, so the one without it has trained less in all. What comes out is
-judged on the same captions.
+stage 1 start from the run's own, so the one without it has trained less in all. All are judged on
+the same captions.
 """
 
 import json
@@ -14,12 +14,13 @@ import torch
 
 from hummingbird_edge.distill.recipe import Recipe
 from hummingbird_edge.distill.score import FIRST_SEED, score_clips, unseen_captions
-from hummingbird_edge.distill.stages import Sources, train_consistency
+from hummingbird_edge.distill.stages.sources import Sources
+from hummingbird_edge.distill.stages.students import train_consistency
 from hummingbird_edge.distill.train.model import Model
 from hummingbird_edge.distill.train.run import Run
 from hummingbird_edge.distill.train.sampling import embed_guidance, generate
 from hummingbird_edge.export.models.unet import UNet
-from hummingbird_edge.runtime.files import sha256_of
+from hummingbird_edge.runtime.files import atomic_path, sha256_of, write_json
 
 __all__ = ["VARIANTS", "ablate", "ablation_table"]
 
@@ -32,16 +33,22 @@ VARIANTS = (
 )
 
 
-def ablate(sources: Sources, recipe: Recipe, steps: int, captions: int, seed: int) -> None:
-    """Train and judge every variant that is not finished; writes RUN/ablation.json as it goes."""
+def ablate(
+    sources: Sources, recipe: Recipe, steps: int = 150, captions: int = 200, seed: int = 0
+) -> str:
+    """Train and judge every variant that is not finished; returns a Markdown table.
+
+    `steps` are those of stage 2, `captions` the held-out ones that are judged. Each result is
+    written to RUN/ablation.json at once.
+    """
     path = sources.run / "ablation.json"
     found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     for name in VARIANTS:
         if found.get(name, {}).get("steps") != steps or found[name].get("captions") != captions:
             found[name] = _train_and_judge(name, sources, recipe, steps, captions, seed)
-            partial = path.with_suffix(".partial")
-            partial.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
-            partial.replace(path)
+            with atomic_path(path) as partial:
+                write_json(partial, found)
+    return ablation_table(path)
 
 
 def _train_and_judge(
@@ -53,15 +60,14 @@ def _train_and_judge(
     if weights.exists():
         before = sha256_of(weights)
     start.write(folder / "start")
-    if before not in (None, sha256_of(weights)):  # its training went on from something else
+    if before not in (None, sha256_of(weights)):  # the checkpoint continues another start
         Run(folder, "consistency").checkpoint_path.unlink(missing_ok=True)
     plan = replace(recipe.plans["consistency"], steps=steps, save_every=steps)
     changed = replace(recipe, plans={**recipe.plans, "consistency": plan})
     if name == "without reward feedback":
         changed = replace(changed, rewards={})
     teacher = sources.teacher or sources.run / "teacher"
-    clips = sources.clips or sources.run / "clips.safetensors"
-    own = Sources(folder, teacher, folder / "start", clips, scorer=sources.run)
+    own = Sources(folder, teacher, folder / "start", sources.clips_path, scorer=sources.run)
     train_consistency(own, changed, seed)
     model = Model.read(folder / "distilled").frozen()
     pairs = unseen_captions(recipe.world, captions, seed=3)
@@ -95,12 +101,12 @@ def _starting_point(name: str, sources: Sources, recipe: Recipe) -> Model:
     if name != "without the guidance embedding":
         return matched
     unet = recipe.student_unet(has_guidance=False)
-    defaults = replace(matched.config.defaults, guidance=1.0)  # one pass, whatever it was taught
+    defaults = replace(matched.config.defaults, guidance=1.0)  # one pass a step
     config = replace(matched.config, unet=unet, defaults=defaults)
     weights = dict(matched.unet.state_dict())
-    # Stage 1 always told the same w: what that adds to the time embedding goes into its bias.
-    told = embed_guidance([recipe.matching.guidance], matched.unet.config.guidance_width or 0)
-    offset = weights["time_cond_proj.weight"] @ told[0]
+    # Stage 1 embeds one w throughout: what it adds to the time embedding goes into its bias.
+    embedded = embed_guidance([recipe.matching.guidance], matched.unet.config.guidance_width or 0)
+    offset = weights["time_cond_proj.weight"] @ embedded[0]
     weights["time_embed.0.bias"] = (
         weights["time_embed.0.bias"] + weights["time_embed.0.weight"] @ offset
     )

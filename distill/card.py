@@ -1,13 +1,13 @@
-"""The model card of a run: data, stages, losses, scores and pictures, from what the run left."""
+"""The model card of a run: data, stages, losses, scores and pictures, from the run's files."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from hummingbird_edge.distill.ablation import ablation_table
 from hummingbird_edge.distill.recipe import Recipe
-from hummingbird_edge.distill.score import Scores
+from hummingbird_edge.distill.score import Scores, score_pipeline
 from hummingbird_edge.distill.strip import write_strips
 from hummingbird_edge.distill.train.prune import Pruning
 from hummingbird_edge.distill.train.run import Run
@@ -15,7 +15,7 @@ from hummingbird_edge.runtime.bundle.bundle import Bundle
 from hummingbird_edge.runtime.errors import RequestError
 from hummingbird_edge.runtime.pipeline import TextToVideo
 
-__all__ = ["read_logs", "write_card"]
+__all__ = ["make_card", "write_card"]
 
 TRAINED = ("autoencoder", "teacher", "matching", "scorer", "consistency", "decoder")
 PROMPTS = (
@@ -29,6 +29,25 @@ PROMPTS = (
     "a cyan cross spinning in place on a black background",
 )
 """One of each motion; every colour and shape is among them."""
+
+
+def make_card(
+    run: Path,
+    recipe: Recipe,
+    bundle: Path,
+    output: Path,
+    captions: int = 400,
+    report: Callable[[int, int], None] = lambda done, count: None,
+) -> Path:
+    """Score the bundle made of a run's student and write its card; returns the page.
+
+    Raises RequestError where a stage has not run.
+    """
+    read_logs(run)  # before minutes of scoring
+    pipeline = TextToVideo.from_bundle(bundle, device="cpu")
+    scores = score_pipeline(pipeline, recipe.world, captions, 0, report)
+    write_card(run, recipe, pipeline, scores, output)
+    return output / "README.md"
 
 
 def write_card(
@@ -68,12 +87,13 @@ def card_text(
         f"# {bundle.manifest.name}",
         f"A text-to-video model of moving shapes: {defaults.frames} frames of {defaults.width} x "
         f"{defaults.height} pixels in {defaults.steps} steps, {bundle.bytes / 1e6:.1f} MB. Its "
-        f"purpose is to try, test and measure the runtime; it knows nothing but these shapes.",
+        f"purpose is to try, test and measure the runtime; it knows only these shapes.",
         "![samples](samples.png)",
         "\n".join(f"{index}. {prompt}" for index, prompt in enumerate(PROMPTS, 1)),
         "## Data",
-        f"{recipe.clips} clips, drawn by `distill/render.py`: {len(world.colours)} colours "
-        f"({', '.join(world.colours)}), {len(world.shapes)} shapes ({', '.join(world.shapes)}), "
+        f"{recipe.clips} clips, drawn by `distill/world/shapes/render.py`: "
+        f"{len(world.colours)} colours ({', '.join(world.colours)}), "
+        f"{len(world.shapes)} shapes ({', '.join(world.shapes)}), "
         f"{len(world.sizes)} sizes, {len(world.motions)} motions ({', '.join(world.motions)}), "
         f"{len(world.backgrounds)} backgrounds ({', '.join(world.backgrounds)}), one object a "
         f"clip. One caption text in ten, by a hash, is never trained on.",
@@ -86,8 +106,8 @@ def card_text(
         "## Scores",
         f"`hb-distill score`: {scores.captions} held-out captions that were neither trained on nor "
         f"watched in training, one video each with a seed of its own, through the runtime, read "
-        f"from the decoded pixels by `distill/judge.py`. Quality is the mean of "
-        f"`distill/quality.py` over that of rendered clips of the same scenes.",
+        f"from the decoded pixels by `distill/world/shapes/judge.py`. Quality is the mean of "
+        f"`distill/world/shapes/quality.py` over that of rendered clips of the same scenes.",
         scores.table(),
     ]
     if (run / "notes.md").exists():
@@ -99,7 +119,7 @@ def card_text(
         parts += [
             "## What each ingredient brings",
             f"`hb-distill ablate`: stage 2 for {steps:.0f} steps from the same teacher each time "
-            f"(the model that ships trained longer), judged on held-out captions drawn apart.",
+            f"(the model that ships trained longer), judged on other held-out captions.",
             ablation_table(run / "ablation.json"),
         ]
     return "\n\n".join(parts) + "\n"
@@ -126,7 +146,7 @@ def _planned(entries: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
 
 
 def _minutes(entries: Sequence[Mapping[str, Any]]) -> float:
-    """Return the time trained; the clock starts anew whenever a run is resumed."""
+    """Return the time trained; the log's clock restarts whenever a run is resumed."""
     seconds = [float(entry["seconds"]) for entry in entries]
     ends = [a for a, b in zip(seconds, [*seconds[1:], 0.0], strict=True) if b < a]
     return sum(ends) / 60

@@ -1,23 +1,61 @@
-"""A bundle in smaller numbers, judged by what its videos show of captions of the world."""
+"""Quantize a model of moving shapes, and judge what its videos show before and after."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hummingbird_edge.distill.score import FIRST_SEED, score_clips, unseen_captions
-from hummingbird_edge.distill.world.shapes import World
-from hummingbird_edge.quantize.bundle import Judge
+from hummingbird_edge.distill.world.shapes.scene import World
+from hummingbird_edge.quantize.bundle import Judge, quantize_bundle
+from hummingbird_edge.runtime.bundle.bundle import Bundle
 from hummingbird_edge.runtime.bundle.manifest import Manifest
 from hummingbird_edge.runtime.request import Request
 
-__all__ = ["judged_captions"]
+__all__ = ["captions_and_judge", "quantize_judged"]
 
 
-def judged_captions(
+def quantize_judged(
+    source: Path,
+    output: Path,
+    world: World,
+    *,
+    precision: str = "fp32+int8",
+    calibration: int = 16,
+    held_out: int = 16,
+    min_psnr_db: float = 36.0,
+    captions: int = 400,
+    seed: int = 0,
+    force: bool = False,
+    report: Callable[[str], None] = lambda line: None,
+) -> None:
+    """Quantize the float32 bundle at `source` on captions of the world; writes `output`.
+
+    The options are those of `hb-export quantize`; `captions` is the number of videos that are
+    judged before and after. Raises BundleError, RequestError or OutputError.
+    """
+    manifest = Bundle.open(source).manifest
+    prompts, judge = captions_and_judge(manifest, world, captions, calibration + held_out, seed)
+    quantize_bundle(
+        source,
+        output,
+        precision=precision,
+        prompts=prompts,
+        calibration=calibration,
+        held_out=held_out,
+        min_psnr=min_psnr_db,
+        seed=seed,
+        judge=judge,
+        notify=report,
+        force=force,
+    )
+
+
+def captions_and_judge(
     manifest: Manifest, world: World, captions: int, others: int, seed: int
 ) -> tuple[list[str], Judge]:
-    """Return as many `others` to calibrate on, and who judges a model by `captions`, all unseen."""
+    """Return `others` unseen captions to quantize on, and a judge by `captions` more of them."""
     pairs = unseen_captions(world, others + captions, seed)
     judged = pairs[others:]
     requests = [

@@ -1,4 +1,7 @@
-"""The built-in model's recipe: its world, its sizes, how long each stage trains and on what."""
+"""Recipes: the world, the sizes of the networks, how long each stage trains and on what.
+
+`BUILTIN_RECIPE` is the built-in model's, of the shapes world.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -7,10 +10,12 @@ from pathlib import Path
 from hummingbird_edge.distill.train.consistency import ConsistencyRecipe
 from hummingbird_edge.distill.train.matching import MatchingRecipe
 from hummingbird_edge.distill.train.training import Plan
-from hummingbird_edge.distill.world.shapes import FULL, World, words
+from hummingbird_edge.distill.world.shapes.captions import words
+from hummingbird_edge.distill.world.shapes.scene import FULL, World
 from hummingbird_edge.export.models.config import ModelConfig, TextConfig, UNetConfig, VAEConfig
 from hummingbird_edge.export.vocabulary import Vocabulary
 from hummingbird_edge.runtime.bundle.manifest import Defaults
+from hummingbird_edge.runtime.files import atomic_folder
 from hummingbird_edge.runtime.tokenizer import Tokenizer
 
 __all__ = ["BUILTIN_RECIPE", "Recipe"]
@@ -18,10 +23,10 @@ __all__ = ["BUILTIN_RECIPE", "Recipe"]
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """Everything that a training run is a function of, but its seed."""
+    """Everything that determines a training run, except its seed."""
 
     world: World
-    """What the captions of the clips may say."""
+    """Scenes and captions that clips are drawn from."""
     teacher: ModelConfig
     """Sizes of the teacher's networks; the vocabulary's size is filled in from the words."""
     clips: int
@@ -33,9 +38,17 @@ class Recipe:
     rewards: Mapping[str, float] = field(default_factory=lambda: {"shapes": 1.0, "scorer": 0.1})
     """Weight of each reward of stage 2."""
     guidance: float = 7.5
-    """The student's default w, and the teacher's. Here captions leave so little open that the
-    unconditional prediction is far away: at 7.5 half of the teacher's clips burn out, at 1 to 2 all
-    is well, so the built-in recipe stays there."""
+    """The student's default w, and the teacher's. Published models use 7.5. In the shapes world a
+    caption determines nearly the whole clip, so that the unconditional prediction is far away: at
+    7.5 half of the teacher's clips burn out, at 1 to 2 none does."""
+
+    def with_plan(self, stage: str, steps: int | None = None, batch: int | None = None) -> "Recipe":
+        """Return the recipe with another length or batch of one stage, where they are given."""
+        if stage not in self.plans:
+            return self
+        plan = self.plans[stage]
+        plan = replace(plan, steps=steps or plan.steps, batch=batch or plan.batch)
+        return replace(self, plans={**self.plans, stage: plan})
 
     def tokenizer(self, folder: Path) -> Tokenizer:
         """Return the tokenizer in `folder/tokenizer`; CLIP's, cut down to the world's words.
@@ -45,7 +58,8 @@ class Recipe:
         length = self.teacher.text.context_length
         if not (folder / "tokenizer" / "vocab.json").exists():
             vocabulary = Vocabulary.clip().restricted_to(words(self.world.pairs > 0))
-            vocabulary.write(folder / "tokenizer", length)
+            with atomic_folder(folder / "tokenizer") as partial:
+                vocabulary.write(partial, length)
         return Tokenizer(folder / "tokenizer", length)
 
     def teacher_config(self, tokenizer: Tokenizer, scaling_factor: float) -> ModelConfig:
@@ -72,8 +86,8 @@ class Recipe:
 
 
 BUILTIN_RECIPE = Recipe(
-    # Eight frames: the temporal convolutions of one block then reach a border from every frame,
-    # and nothing else tells a frame its place.
+    # Eight frames: the temporal convolutions of one block then reach a border from every frame, and
+    # a frame's distance to the border is all that shows its place.
     world=replace(FULL, frames=8),
     teacher=ModelConfig(
         text=TextConfig(width=128, layers=4, heads=4),
@@ -97,7 +111,7 @@ BUILTIN_RECIPE = Recipe(
     ),
     guidance=1.5,
     matching=MatchingRecipe(guidance=1.5),
-    # Captions all but determine the clip here, so the clip itself is a good teacher as well.
+    # A caption nearly determines its clip, so the clip itself is a good target too.
     consistency=ConsistencyRecipe(
         guidance=(1.0, 2.0), task_weight=1.0, first_share=0.35, simulated_share=0.8, reward_clips=6
     ),

@@ -1,37 +1,50 @@
-"""Score a bundle: captions it never saw, through the runtime, judged from the decoded pixels."""
+"""Score a bundle: videos of captions it never saw, made by the runtime, judged from their pixels.
+
+Renderer and judge are those of the shapes world.
+"""
 
 import random
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from hummingbird_edge.distill.stages import WATCHED, WATCHED_SEED
-from hummingbird_edge.distill.world.judge import judge, score
-from hummingbird_edge.distill.world.quality import Quality, assess
-from hummingbird_edge.distill.world.render import render
-from hummingbird_edge.distill.world.shapes import Scene, World, sample_held_out
+from hummingbird_edge.distill.stages.watch import watched_captions
+from hummingbird_edge.distill.world.shapes.captions import sample_held_out
+from hummingbird_edge.distill.world.shapes.judge import judge, score
+from hummingbird_edge.distill.world.shapes.quality import Quality, assess
+from hummingbird_edge.distill.world.shapes.render import render
+from hummingbird_edge.distill.world.shapes.scene import Scene, World
 from hummingbird_edge.runtime.bundle.bundle import Bundle
 from hummingbird_edge.runtime.devices.backend import Backend
 from hummingbird_edge.runtime.engines.loading import open_session
 from hummingbird_edge.runtime.engines.session import Session
 from hummingbird_edge.runtime.pipeline import TextToVideo
 
-__all__ = ["Scores", "judge_the_judge", "score_clips", "score_pipeline", "unseen_captions"]
+__all__ = [
+    "Scores",
+    "measure_judge",
+    "score_bundle",
+    "score_clips",
+    "score_pipeline",
+    "unseen_captions",
+]
 
 FIRST_SEED = 1_000_000
-"""Of the scored videos; no training or watching uses seeds so high."""
+"""Of the scored videos; training uses no seeds so high."""
 
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """How often the video shows what the caption asked for, and how good it looks."""
+    """How often videos show what their captions say, and how good they look."""
 
     captions: int
     accuracy: dict[str, float]
-    """Attribute to its share right, in [0, 1]; `all` asks for every attribute at once."""
+    """Attribute to the share of videos that have it right, in [0, 1]; `all` counts those with no
+    attribute wrong."""
     quality: dict[str, float]
     """Mean of each quality score over that of rendered clips of the same scenes."""
 
@@ -49,8 +62,23 @@ class Scores:
 
 def unseen_captions(world: World, count: int, seed: int) -> list[tuple[Scene, str]]:
     """Draw captions that were neither trained on nor watched while training."""
-    watched = frozenset(text for _, text in sample_held_out(world, WATCHED, WATCHED_SEED))
+    watched = frozenset(text for _, text in watched_captions(world))
     return sample_held_out(world, count, seed, exclude=watched)
+
+
+def score_bundle(
+    path: Path,
+    world: World,
+    captions: int = 400,
+    seed: int = 0,
+    report: Callable[[int, int], None] = lambda done, count: None,
+) -> Scores:
+    """Make a video of each of many captions never trained on, and judge their pixels.
+
+    `seed` chooses the captions; `report` is called with how many videos are made, of how many.
+    """
+    pipeline = TextToVideo.from_bundle(path, device="cpu")
+    return score_pipeline(pipeline, world, captions, seed, report)
 
 
 def score_pipeline(
@@ -69,7 +97,7 @@ def score_pipeline(
 
 
 def score_clips(clips: NDArray[np.uint8], scenes: list[Scene], world: World) -> Scores:
-    """Judge clips (B, T, H, W, 3) against the scenes they were to show."""
+    """Judge clips (B, T, H, W, 3) uint8 against the scenes of their captions."""
     rows = [
         score(judge(clip), scene.background, [asdict(actor) for actor in scene.actors])
         for clip, scene in zip(clips, scenes, strict=True)
@@ -96,8 +124,10 @@ def mean_quality(clips: NDArray[np.uint8]) -> dict[str, float]:
     return {name: float(np.mean([row[name] for row in rows])) for name in asdict(Quality())}
 
 
-def judge_the_judge(bundle: Bundle, world: World, count: int, seed: int) -> dict[str, Scores]:
-    """Score rendered clips, and the same through the bundle's VAE: what the judge itself misses.
+def measure_judge(
+    bundle: Bundle, world: World, count: int = 400, seed: int = 0
+) -> dict[str, Scores]:
+    """Score `count` rendered clips as drawn and after the bundle's VAE: the judge's own errors.
 
     Raises BundleError for a bundle without the VAE's encoder.
     """

@@ -6,7 +6,15 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["write_strips"]
+from hummingbird_edge.runtime.pipeline import TextToVideo
+
+__all__ = ["picture_prompts", "write_strips"]
+
+
+def picture_prompts(path: Path, bundle: Path, prompts: Sequence[str], seed: int = 7) -> None:
+    """Make a video of each prompt by a bundle and write their frames as one PNG."""
+    pipeline = TextToVideo.from_bundle(bundle, device="cpu")
+    write_strips(path, [pipeline(prompt, seed=seed).frames for prompt in prompts])
 
 
 def write_strips(

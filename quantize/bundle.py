@@ -115,8 +115,8 @@ def quantize_bundle(
     calibrates on videos of the first `calibration` of `prompts` (else of a list of the project's
     own), with `frames`, `width` and `height` as given or the bundle's defaults, and noise from
     `seed` on; layers stay in float32 until the median PSNR of `held_out` other videos is
-    `min_psnr` dB. `judge` counts videos that are right before and after; `notify` hears what is done. `force`
-    replaces a bundle at `out`, which on any failure is as it was.
+    `min_psnr` dB. `judge` counts videos that are right before and after; `notify` hears what is
+    done. `force` replaces a bundle at `out`, which on any failure is as it was.
     Raises BundleError, RequestError or OutputError.
     """
     texts = list(prompts) if prompts is not None else read_prompts(PROMPTS)

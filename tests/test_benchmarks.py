@@ -17,11 +17,11 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from hummingbird_edge.benchmarks.compare import SAME, SLOWER, UNKNOWN, differences, missing
-from hummingbird_edge.benchmarks.lib.apart import measure_apart
 from hummingbird_edge.benchmarks.lib.eager import config_of, random_module
-from hummingbird_edge.benchmarks.lib.ledger import Ledger
+from hummingbird_edge.benchmarks.lib.flops import graph_cost
 from hummingbird_edge.benchmarks.lib.record import SCHEMA, Record, Row, Spread
-from hummingbird_edge.benchmarks.lib.work import work_of
+from hummingbird_edge.benchmarks.lib.results_writer import ResultsWriter
+from hummingbird_edge.benchmarks.lib.subprocess_runner import run_in_subprocess
 from hummingbird_edge.benchmarks.scaling import exponent
 from hummingbird_edge.export.stage import STAGES
 from hummingbird_edge.runtime.bundle.bundle import BUILTIN, Bundle
@@ -72,7 +72,7 @@ def test_a_record_is_read_as_it_was_written(tmp_path: Path) -> None:
         ({"rows": [{"name": "a", "measures": {"video_s": ["fast"]}}]}, "is not a whole result"),
         ({"rows": [{"name": "a", "measures": []}]}, "is not a whole result"),
         (
-            {"rows": [{"name": "a", "measures": {"a": [10**400]}, "facts": {}, "failure": ""}]},
+            {"rows": [{"name": "a", "measures": {"a": [10**400]}, "metadata": {}, "failure": ""}]},
             "too large",
         ),
         ({"bundle": []}, "is not a whole result"),
@@ -132,13 +132,13 @@ def test_operations_are_those_that_pytorch_counts(stage: str) -> None:
     # The counter knows products; attention as one node is none on every build.
     with sdpa_kernel(SDPBackend.MATH), counter, torch.inference_mode():
         module(**inputs)
-    work = work_of(bundle.graph(stage), sizes)
-    assert work.operations + work.attention == pytest.approx(counter.get_total_flops(), rel=0.02)
-    assert work.weights == pytest.approx(sum(w.numel() for w in module.parameters()), rel=0.1)
-    assert work.activations > 0
+    cost = graph_cost(bundle.graph(stage), sizes)
+    assert cost.flops == pytest.approx(counter.get_total_flops(), rel=0.02)
+    assert cost.weights == pytest.approx(sum(w.numel() for w in module.parameters()), rel=0.1)
+    assert cost.activations > 0
 
 
-def test_work_is_that_of_the_rows_that_are_read(tmp_path: Path) -> None:
+def test_only_the_rows_that_are_looked_up_count_as_read(tmp_path: Path) -> None:
     floats, helper = onnx.TensorProto.FLOAT, onnx.helper
     graph = helper.make_graph(
         [
@@ -159,24 +159,24 @@ def test_work_is_that_of_the_rows_that_are_read(tmp_path: Path) -> None:
     )
     path = tmp_path / "model.onnx"
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)]), path)
-    work = work_of(path, {"n": 3})
-    assert (work.operations, work.attention) == (2 * 3 * 4 * 5, 2 * 3 * 5 * 7)
-    assert (work.weights, work.activations) == (4 * 5 + 3 * 4, 3 * 4 + 3 * 5)
+    cost = graph_cost(path, {"n": 3})
+    assert (cost.layer_flops, cost.attention_flops) == (2 * 3 * 4 * 5, 2 * 3 * 5 * 7)
+    assert (cost.weights, cost.activations) == (4 * 5 + 3 * 4, 3 * 4 + 3 * 5)
 
 
 def test_rows_are_on_disk_as_they_come(tmp_path: Path) -> None:
-    ledger = Ledger("latency", None, tmp_path / "a.json")
-    ledger.add(Row("cpu fp32", {"video_s": (1.0,)}))
-    assert Record.read(ledger.partial).rows == tuple(ledger.rows)
-    ledger.publish(ledger.rows, "a table", lambda axes: None)
+    writer = ResultsWriter("latency", None, tmp_path / "a.json")
+    writer.add(Row("cpu fp32", {"video_s": (1.0,)}))
+    assert Record.read(writer.partial).rows == tuple(writer.rows)
+    writer.publish(writer.rows, "a table", lambda axes: None)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.json", "a.md", "a.png"]
-    assert Record.read(tmp_path / "a.json").rows == tuple(ledger.rows)
+    assert Record.read(tmp_path / "a.json").rows == tuple(writer.rows)
 
 
 def test_nan_is_a_row_that_says_so() -> None:
     measures = {"video_s": (1.0,), "agreement_db": (float("nan"),)}
-    row = measure_apart(partial(Row, "cpu fp32"), measures, "cpu fp32")
-    assert (row.failure, row.measures) == ("its agreement_db came out as NaN or without end", {})
+    row = run_in_subprocess(partial(Row, "cpu fp32"), measures, "cpu fp32")
+    assert (row.failure, row.measures) == ("its agreement_db came out as NaN or infinite", {})
 
 
 def test_an_exponent_is_the_slope_of_logarithms() -> None:
@@ -198,7 +198,7 @@ def test_latency_measures_every_device_and_adds_up(tmp_path: Path) -> None:
         assert not row.failure
         assert len(row.measures["video_s"]) == 5 * 3
         assert len(row.measures["unet_step_s"]) == 20 * 3
-        assert row.facts["processes"] == 3
+        assert row.metadata["processes"] == 3
         # Of the whole; the parts have clocks of their own.
         assert row.median("elsewhere_s") < 0.03 * row.median("video_s")
         assert row.median("peak_mib") > 100
@@ -207,7 +207,7 @@ def test_latency_measures_every_device_and_adds_up(tmp_path: Path) -> None:
     assert min(near) > 30
     half = script("latency", "--quick", "--threads", 1, "--output", "half.json", cwd=tmp_path)
     assert half.returncode == 0, half.stderr
-    assert {row.facts["threads"] for row in Record.read(tmp_path / "half.json").rows} == {1}
+    assert {row.metadata["threads"] for row in Record.read(tmp_path / "half.json").rows} == {1}
     both = ("latency.json", "half.json", "--measure", "video_s", "--output", "both.md")
     compared = script("compare", *both, cwd=tmp_path)
     assert compared.returncode == 0, compared.stderr
@@ -250,7 +250,7 @@ def test_each_runs_whole(
         assert row.name.partition(",")[0] in done.stdout
         # The same weights and inputs: float32 agrees with PyTorch, whoever runs it.
         if "fp32" in row.name and "agreement_db" in row.measures and name != "headline":
-            assert row["agreement_db"].least > 80
+            assert row["agreement_db"].min > 80
 
 
 @pytest.mark.parametrize(

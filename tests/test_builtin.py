@@ -8,7 +8,7 @@ import av
 import numpy as np
 import pytest
 
-from hummingbird_edge.distill.world.judge import judge
+from hummingbird_edge.distill.world.shapes.judge import judge
 from hummingbird_edge.runtime.bundle.bundle import BUILTIN, Bundle
 from hummingbird_edge.runtime.devices.device import Device
 from hummingbird_edge.runtime.pipeline import TextToVideo

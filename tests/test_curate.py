@@ -1,8 +1,10 @@
 """From a folder of videos to clips: what is kept, what is dropped, and why."""
 
 import json
+import struct
 import subprocess
 import threading
+import tracemalloc
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -16,9 +18,10 @@ from numpy.typing import NDArray
 from hummingbird_edge.distill.data.curate import Report, Thresholds, curate_folder
 from hummingbird_edge.distill.data.enrich import KEY, ChatEnricher, TemplateEnricher
 from hummingbird_edge.distill.data.filters import measure_video
-from hummingbird_edge.distill.data.videos import find_videos, read_frames
-from hummingbird_edge.distill.world.render import render
-from hummingbird_edge.distill.world.shapes import FULL, Scene
+from hummingbird_edge.distill.data.frames import MAX_PIXELS, read_frames
+from hummingbird_edge.distill.data.videos import find_videos
+from hummingbird_edge.distill.world.shapes.render import render
+from hummingbird_edge.distill.world.shapes.scene import FULL, Scene
 from hummingbird_edge.runtime.errors import DeviceError, OutputError, RequestError
 from hummingbird_edge.runtime.media.video import write_video
 
@@ -188,6 +191,95 @@ def test_frames_are_spread_and_cut_to_the_middle(folder: Path) -> None:
         read_frames(folder / "b.gif", 17, 64, 64)
 
 
+def numbered(path: Path, count: int, **options: str) -> None:
+    """Write frames (32, 48) that grow brighter, in groups of 12 with B-frames."""
+    import av
+    from av.video.stream import VideoStream
+
+    codec = "libvpx-vp9" if path.suffix == ".webm" else "libx264"
+    settings = {"g": "12"} | ({"bf": "2"} if codec == "libx264" else {}) | options
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=24, options=settings)
+        assert isinstance(stream, VideoStream)
+        stream.height, stream.width, stream.pix_fmt = 32, 48, "yuv420p"
+        for index in range(count):
+            picture = np.full((32, 48, 3), 40 + 2 * (index % 90), np.uint8)
+            frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+            frame.pts = index
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+
+
+def all_frames(path: Path) -> Frames:
+    import av
+
+    with av.open(str(path)) as container:
+        return np.stack([f.to_ndarray(format="rgb24") for f in container.decode(video=0)])
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.mov", "a.mkv", "a.webm", "a.avi"])
+def test_the_frames_that_are_needed_are_found_in_every_container(tmp_path: Path, name: str) -> None:
+    numbered(tmp_path / name, 89)
+    every = all_frames(tmp_path / name)
+    assert len(every) == 89
+    for count in (1, 3, 7, 89):
+        found = read_frames(tmp_path / name, count, 48, 32)
+        assert np.array_equal(found, every[np.linspace(0, 88, count).round().astype(int)]), count
+
+
+def test_a_variable_frame_rate_changes_no_frame(tmp_path: Path) -> None:
+    import av
+
+    numbered(tmp_path / "even.mp4", 60)
+    path = tmp_path / "uneven.mp4"
+    with av.open(str(tmp_path / "even.mp4")) as source, av.open(str(path), "w") as container:
+        stream = container.add_stream_from_template(source.streams.video[0])
+        for packet in source.demux(video=0):
+            if packet.pts is not None and packet.dts is not None:
+                packet.pts += 4 * max(0, packet.pts - 20 * 512)
+                packet.dts += 4 * max(0, packet.dts - 20 * 512)
+                packet.stream = stream
+                container.mux(packet)
+    found, every = read_frames(path, 7, 48, 32), all_frames(tmp_path / "even.mp4")
+    assert np.array_equal(found, every[np.linspace(0, 59, 7).round().astype(int)])
+
+
+def test_a_long_video_takes_no_more_memory_than_a_short_one(tmp_path: Path) -> None:
+    numbered(tmp_path / "long.mp4", 2000)
+    tracemalloc.start()
+    try:
+        frames = read_frames(tmp_path / "long.mp4", 4, 192, 192)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert frames.shape == (4, 192, 192, 3)
+    assert peak < 8 * frames.nbytes
+
+
+def gif_header(width: int, height: int) -> bytes:
+    """Return a GIF of one pixel whose header claims a screen of any size."""
+    screen = struct.pack("<HHBBB", width, height, 0x80, 0, 0) + bytes(6)
+    image = b"," + struct.pack("<HHHHB", 0, 0, 1, 1, 0) + b"\x02\x02\x44\x01\x00"
+    return b"GIF89a" + screen + image + b";"
+
+
+def test_files_that_are_traps_are_dropped_as_unreadable(folder: Path, tmp_path: Path) -> None:
+    traps = {
+        "huge.gif": gif_header(60_000, 60_000),
+        "large.gif": gif_header(MAX_PIXELS // 8192, 8193),
+        "list.mp4": b"ffconcat version 1.0\nfile 'a.mp4'\n",
+        "script.gif": b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\nshowpage\n",
+    }
+    for name, content in traps.items():
+        (folder / name).write_bytes(content)
+        (folder / name).with_suffix(".txt").write_text("a trap")
+    curate_folder(folder, tmp_path / "out", TemplateEnricher(), Thresholds())
+    dropped = json.loads((tmp_path / "out" / "dropped.json").read_text())
+    reasons = {entry["file"]: (entry["reason"], entry["detail"]) for entry in dropped}
+    assert {reasons[name][0] for name in traps} == {"unreadable"}
+    assert "8192x8193 pixels" in reasons["large.gif"][1]
+
+
 def test_bad_folders_are_refused(folder: Path, tmp_path: Path) -> None:
     empty = tmp_path / "empty"
     empty.mkdir()
@@ -197,7 +289,7 @@ def test_bad_folders_are_refused(folder: Path, tmp_path: Path) -> None:
         find_videos(tmp_path / "nowhere")
     write(empty / "silent.mp4", clip_of("left"))
     with pytest.raises(
-        RequestError, match=r"is left to train on \(1 no caption; silent.mp4: no NAME.txt"
+        RequestError, match=r"is fit to train on \(1 no caption; silent.mp4: no NAME.txt"
     ):
         curate_folder(empty, tmp_path / "out", TemplateEnricher(), Thresholds())
     assert not (tmp_path / "out").exists()

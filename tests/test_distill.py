@@ -21,7 +21,8 @@ from hummingbird_edge.distill.card import write_card
 from hummingbird_edge.distill.data.clips import Clips
 from hummingbird_edge.distill.recipe import BUILTIN_RECIPE, Recipe
 from hummingbird_edge.distill.score import Scores
-from hummingbird_edge.distill.stages import STAGES, Sources, with_plan
+from hummingbird_edge.distill.stages.order import STAGES, train_all
+from hummingbird_edge.distill.stages.sources import Sources
 from hummingbird_edge.distill.strip import write_strips
 from hummingbird_edge.distill.train.consistency import ConsistencyRecipe, ConsistencyStage
 from hummingbird_edge.distill.train.diffusion import Diffusion
@@ -30,7 +31,7 @@ from hummingbird_edge.distill.train.model import Model
 from hummingbird_edge.distill.train.run import Run
 from hummingbird_edge.distill.train.sampling import generate
 from hummingbird_edge.distill.train.training import Plan, Stage, cosine_rate, fit, generator_of
-from hummingbird_edge.distill.world.shapes import World
+from hummingbird_edge.distill.world.shapes.scene import World
 from hummingbird_edge.export.checkpoint import read_checkpoint
 from hummingbird_edge.export.models.config import ModelConfig, TextConfig, UNetConfig, VAEConfig
 from hummingbird_edge.export.weights import CheckpointWeights
@@ -43,8 +44,6 @@ from hummingbird_edge.runtime.errors import (
     RequestError,
 )
 from hummingbird_edge.runtime.pipeline import TextToVideo
-
-pytestmark = pytest.mark.slow
 
 WORLD = World(
     colours=("red", "blue"),
@@ -89,7 +88,7 @@ RECIPE = Recipe(
 def few_lessons(monkeypatch: pytest.MonkeyPatch) -> None:
     """Learning to read, and watching, are functions of the full recipe's size."""
     monkeypatch.setattr("hummingbird_edge.distill.train.reader.STEPS", 3)
-    monkeypatch.setattr("hummingbird_edge.distill.stages.WATCHED", 4)
+    monkeypatch.setattr("hummingbird_edge.distill.stages.watch.CAPTIONS", 4)
 
 
 @pytest.fixture(scope="module")
@@ -98,9 +97,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("run")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("hummingbird_edge.distill.train.reader.STEPS", 3)
-        patch.setattr("hummingbird_edge.distill.stages.WATCHED", 4)
-        for stage in STAGES.values():
-            stage(Sources(folder), RECIPE, 0)
+        patch.setattr("hummingbird_edge.distill.stages.watch.CAPTIONS", 4)
+        train_all(Sources(folder), RECIPE, 0)
     return folder
 
 
@@ -112,7 +110,7 @@ def steps_of(folder: Path, stage: str) -> list[int]:
     "stage", ["autoencoder", "teacher", "matching", "consistency", "scorer", "decoder"]
 )
 def test_every_stage_logs_saves_and_goes_on(run: Path, stage: str) -> None:
-    STAGES[stage](Sources(run), with_plan(RECIPE, stage, 3), 0)
+    STAGES[stage](Sources(run), RECIPE.with_plan(stage, 3), 0)
     assert steps_of(run, stage) == [1, 2, 3]
     state = Run(run, stage).load()
     assert state is not None
@@ -125,7 +123,7 @@ def test_every_stage_logs_saves_and_goes_on(run: Path, stage: str) -> None:
 
 def test_a_run_in_two_parts_is_the_run_in_one(tmp_path: Path) -> None:
     whole, parts = tmp_path / "whole", tmp_path / "parts"
-    STAGES["autoencoder"](Sources(whole), with_plan(RECIPE, "autoencoder", 4), 0)
+    STAGES["autoencoder"](Sources(whole), RECIPE.with_plan("autoencoder", 4), 0)
     # The rate depends on the planned length: only a run that was cut short can be compared.
     plan = replace(TINY, steps=4, save_every=2)
     recipe = replace(RECIPE, plans={**RECIPE.plans, "autoencoder": plan})
@@ -154,7 +152,7 @@ def test_a_run_in_two_parts_is_the_run_in_one(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["teacher", "pruned", "matched", "distilled", "student"])
 def test_models_are_checkpoints_that_export_reads(run: Path, name: str) -> None:
     folder = run / name
-    config = ModelConfig.from_dict(json.loads((folder / "config.json").read_text(encoding="utf-8")))
+    config = ModelConfig.from_dict(json.loads((folder / "config.json").read_text()))
     checkpoint = read_checkpoint(folder / "model.safetensors")
     for network in ("text_encoder", "unet", "vae"):
         CheckpointWeights(checkpoint).load(network, config)
@@ -163,6 +161,27 @@ def test_models_are_checkpoints_that_export_reads(run: Path, name: str) -> None:
     assert (config.unet.guidance_width, config.unet.middle_block) == (
         (None, True) if is_teacher else (256, False)
     )
+
+
+def test_a_model_that_cannot_be_moved_into_place_leaves_the_old_one(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, model = tmp_path / "model", Model.read(run / "student")
+    model.write(folder)
+    before = {p.relative_to(folder): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+    real, failures = Path.replace, [OSError(13, "Permission denied")]
+
+    def fail_once(self: Path, target: Path) -> Path:
+        if target == folder and failures:
+            raise failures.pop()
+        return real(self, target)
+
+    monkeypatch.setattr(Path, "replace", fail_once)
+    with pytest.raises(OutputError, match="Permission denied"):
+        model.write(folder)
+    after = {p.relative_to(folder): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+    assert after == before
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
 
 def test_models_make_clips(run: Path) -> None:
@@ -182,7 +201,7 @@ def test_students_are_timed_against_their_teachers(run: Path, tmp_path: Path) ->
     assert done.returncode == 0, done.stderr
     found = Record.read(tmp_path / "distillation.json")
     assert [row.name for row in found.rows] == ["teacher", "student"]
-    assert [row.facts["steps"] for row in found.rows] == ["50, guided", "4"]
+    assert [row.metadata["steps"] for row in found.rows] == ["50, guided", "4"]
     assert found.rows[0].median("clip_s") > found.rows[1].median("clip_s")
 
 
@@ -273,8 +292,8 @@ def test_stage_1_has_no_loss_against_itself(run: Path) -> None:
 
 def test_ablation_trains_each_variant_once(run: Path) -> None:
     sources = Sources(run)
-    ablate(sources, RECIPE, 2, 4, 0)
-    found = json.loads((run / "ablation.json").read_text(encoding="utf-8"))
+    table = ablate(sources, RECIPE, 2, 4, 0)
+    found = json.loads((run / "ablation.json").read_text())
     assert tuple(found) == VARIANTS
     sizes = {name: row["unet_parameters"] for name, row in found.items()}
     assert sizes["without pruning"] > 1.2 * sizes["all ingredients"]
@@ -284,7 +303,8 @@ def test_ablation_trains_each_variant_once(run: Path) -> None:
     assert before == [[1, 2]] * len(VARIANTS)
     ablate(sources, RECIPE, 2, 4, 0)
     assert [steps_of(folder, "consistency") for folder in logs] == before
-    rows = ablation_table(run / "ablation.json").splitlines()
+    assert table == ablation_table(run / "ablation.json")
+    rows = table.splitlines()
     assert [row.split(" | ")[0].strip("| ") for row in rows[2:]] == list(VARIANTS)
     # From another start, the old checkpoint is of no use.
     model = Model.read(run / "matched")
@@ -301,7 +321,7 @@ def test_a_card_is_made_of_what_the_run_left(run: Path, tmp_path: Path) -> None:
     pipeline = TextToVideo.from_bundle(BUILTIN, device="cpu")
     scores = Scores(4, {"all": 0.75}, {"flicker": 0.9})
     write_card(run, RECIPE, pipeline, scores, tmp_path / "card")
-    text = (tmp_path / "card" / "README.md").read_text(encoding="utf-8")
+    text = (tmp_path / "card" / "README.md").read_text()
     for part in ("| all | 75.0 % |", "| flicker | 90.0 % |", "| consistency | ", "16 clips"):
         assert part in text
     for name in ("losses.png", "samples.png"):
@@ -352,7 +372,7 @@ def test_a_checkpoint_of_another_shape_is_refused(run: Path, tmp_path: Path) -> 
     with pytest.raises(CheckpointError, match="of another shape"):
         STAGES["autoencoder"](Sources(other), RECIPE, 0)
     (other / "autoencoder.pt").write_bytes(b"cut short")
-    with pytest.raises(CheckpointError, match="delete it to start autoencoder anew"):
+    with pytest.raises(CheckpointError, match="delete it to start autoencoder again"):
         STAGES["autoencoder"](Sources(other), RECIPE, 0)
 
 
@@ -367,7 +387,7 @@ def test_a_full_disk_keeps_the_last_checkpoint(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(torch, "save", full)
-    with pytest.raises(OutputError, match=r"No space left.*goes on from the last checkpoint"):
+    with pytest.raises(OutputError, match=r"No space left.*resumes from the last checkpoint"):
         run.save({"step": 2})
     assert run.load() == {"step": 1}
     assert sorted(path.name for path in tmp_path.iterdir()) == ["stage.pt"]
@@ -404,9 +424,7 @@ def test_two_processes_train_one_model(tmp_path: Path) -> None:
         [*launch, str(script), str(tmp_path)], capture_output=True, text=True, timeout=300
     )
     assert done.returncode == 0, done.stderr
-    first, second = (
-        (tmp_path / f"process-{rank}").read_text(encoding="utf-8").split() for rank in (0, 1)
-    )
+    first, second = ((tmp_path / f"process-{rank}").read_text().split() for rank in (0, 1))
     assert first[0] == second[0] == "2"
     assert first[1] == second[1], "weights differ: gradients were not shared"
     assert first[2] != second[2], "both processes drew the same clips"

@@ -9,10 +9,10 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from hummingbird_edge.distill.world.judge import ATTRIBUTES, Seen, Verdict, judge, score
-from hummingbird_edge.distill.world.quality import Quality, assess
-from hummingbird_edge.distill.world.render import render
-from hummingbird_edge.distill.world.shapes import FULL, PAIRS, Scene, World
+from hummingbird_edge.distill.world.shapes.judge import ATTRIBUTES, Seen, Verdict, judge, score
+from hummingbird_edge.distill.world.shapes.quality import Quality, assess
+from hummingbird_edge.distill.world.shapes.render import render
+from hummingbird_edge.distill.world.shapes.scene import FULL, PAIRS, Scene, World
 from hummingbird_edge.runtime.bundle.bundle import BUILTIN
 from hummingbird_edge.runtime.pipeline import TextToVideo
 

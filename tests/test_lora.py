@@ -12,8 +12,9 @@ from hummingbird_edge.distill.data.clips import Clips
 from hummingbird_edge.distill.train.lora import LoraStage, train_lora
 from hummingbird_edge.distill.train.model import Model
 from hummingbird_edge.distill.train.training import generator_of
-from hummingbird_edge.distill.world.render import render
-from hummingbird_edge.distill.world.shapes import Scene, World, words
+from hummingbird_edge.distill.world.shapes.captions import words
+from hummingbird_edge.distill.world.shapes.render import render
+from hummingbird_edge.distill.world.shapes.scene import Scene, World
 from hummingbird_edge.export.checkpoint import read_checkpoint
 from hummingbird_edge.export.lora import Adapter, MergedWeights
 from hummingbird_edge.export.models.config import ModelConfig, TextConfig, UNetConfig, VAEConfig
@@ -178,9 +179,9 @@ def test_a_users_videos_become_a_bundle(hb: Command, model: Path, tmp_path: Path
     assert "is there already" in done.stderr
     elsewhere = ("clips", tmp_path / "other", "--videos", tmp_path / "curated", "--model", model)
     for options, message in (
-        (("--frames", 4, "--size", "17x16"), "4 frames of 17x16 are asked for"),
-        (("--frames", 4, "--size", "0x16"), "4 frames of 0x16 are asked for"),
-        (("--frames", 40, "--size", "16x16"), "16 frames, 40 are needed: ask for fewer --frames"),
+        (("--frames", 4, "--size", "17x16"), "4 frames of 17x16 do not fit the model"),
+        (("--frames", 4, "--size", "0x16"), "4 frames of 0x16 do not fit the model"),
+        (("--frames", 40, "--size", "16x16"), "16 frames, 40 are needed: choose fewer --frames"),
     ):
         done = hb("hb-distill", *elsewhere, *options)
         assert (done.returncode, message in done.stderr) == (2, True), done.stderr

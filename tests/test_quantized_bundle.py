@@ -15,7 +15,7 @@ import onnx
 import pytest
 from onnx import TensorProto
 
-from hummingbird_edge.distill.quantized import judged_captions
+from hummingbird_edge.distill.quantized import captions_and_judge
 from hummingbird_edge.distill.recipe import BUILTIN_RECIPE
 from hummingbird_edge.quantize.quality import compare
 from hummingbird_edge.runtime.bundle.bundle import BUILTIN, Bundle
@@ -164,7 +164,7 @@ def test_what_is_right_is_counted_before_and_after(hb: Command, tmp_path: Path) 
     assert done.returncode == 0, done.stderr
     found = json.loads((out / "quantization.json").read_text(encoding="utf-8"))["accuracy"]
     manifest, world = Bundle.open(BUILTIN).manifest, BUILTIN_RECIPE.world
-    _, jury = judged_captions(manifest, world, count, 1, 0)
+    _, jury = captions_and_judge(manifest, world, count, 1, 0)
     counted = {}
     for name, bundle, precision in (("before", BUILTIN, "fp32"), ("after", out, "vae=int8")):
         pipeline = TextToVideo.from_bundle(bundle, device="cpu", precision=precision)

@@ -6,10 +6,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from hummingbird_edge.distill.train.reward import ShapesReward, load_reward
+from hummingbird_edge.distill.train.reward import load_reward
 from hummingbird_edge.distill.train.scorer import ContrastiveReward, Scorer, ScorerStage
-from hummingbird_edge.distill.world.render import render
-from hummingbird_edge.distill.world.shapes import FULL, Scene, World, describe, words
+from hummingbird_edge.distill.world.shapes.captions import describe, words
+from hummingbird_edge.distill.world.shapes.render import render
+from hummingbird_edge.distill.world.shapes.reward import ShapesReward
+from hummingbird_edge.distill.world.shapes.scene import FULL, Scene, World
 from hummingbird_edge.export.vocabulary import Vocabulary
 from hummingbird_edge.runtime.errors import RequestError
 from hummingbird_edge.runtime.tokenizer import Tokenizer
@@ -70,12 +72,12 @@ def test_shapes_reward_climbs_towards_what_was_asked() -> None:
 
 
 def test_other_captions_are_refused() -> None:
-    with pytest.raises(RequestError, match="captions of moving shapes alone"):
+    with pytest.raises(RequestError, match="only captions of moving shapes"):
         ShapesReward()(torch.zeros(1, 4, 3, 32, 32), ["a cat DJ at a party"])
 
 
 def test_rewards_of_ones_own_are_imported() -> None:
-    found: object = load_reward("hummingbird_edge.distill.train.reward:ShapesReward")
+    found: object = load_reward("hummingbird_edge.distill.world.shapes.reward:ShapesReward")
     assert found is ShapesReward
     for name in ("nowhere:reward", "math:reward", "math:pi", "shape"):
         with pytest.raises(RequestError, match="there is no reward"):

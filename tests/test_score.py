@@ -9,14 +9,14 @@ from hummingbird_edge.distill.recipe import BUILTIN_RECIPE
 from hummingbird_edge.distill.score import (
     FIRST_SEED,
     Scores,
-    judge_the_judge,
+    measure_judge,
     rendered,
     score_clips,
     score_pipeline,
     unseen_captions,
 )
-from hummingbird_edge.distill.stages import WATCHED, WATCHED_SEED
-from hummingbird_edge.distill.world.shapes import sample_held_out, sample_training
+from hummingbird_edge.distill.stages.watch import watched_captions
+from hummingbird_edge.distill.world.shapes.captions import sample_training
 from hummingbird_edge.runtime.bundle.bundle import BUILTIN, Bundle
 from hummingbird_edge.runtime.pipeline import TextToVideo
 
@@ -41,14 +41,14 @@ def test_rendered_clips_are_right_and_swapped_ones_are_not() -> None:
 
 @pytest.mark.slow
 def test_the_judge_reads_what_the_built_in_vae_makes() -> None:
-    found = judge_the_judge(Bundle.open(BUILTIN), WORLD, 40, seed=5)
+    found = measure_judge(Bundle.open(BUILTIN), WORLD, 40, seed=5)
     assert found["rendered"].accuracy["all"] >= 0.99
     assert found["after the VAE"].accuracy["all"] >= 0.97
 
 
 def test_scored_captions_were_never_trained_on_or_watched() -> None:
     scored = {text for _, text in unseen_captions(WORLD, 400, 0)}
-    watched = {text for _, text in sample_held_out(WORLD, WATCHED, WATCHED_SEED)}
+    watched = {text for _, text in watched_captions(WORLD)}
     rng = random.Random(0)
     scenes = [WORLD.draw(rng) for _ in range(4000)]
     trained = set(sample_training(scenes, rng))

@@ -7,21 +7,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from hummingbird_edge.distill.world.render import render
-from hummingbird_edge.distill.world.shapes import (
-    FULL,
-    PAIRS,
-    SMALL,
-    Scene,
-    World,
-    attributes,
+from hummingbird_edge.distill.world.held_out import is_held_out
+from hummingbird_edge.distill.world.shapes.captions import (
     describe,
-    is_held_out,
     parse,
     sample_held_out,
     sample_training,
     words,
 )
+from hummingbird_edge.distill.world.shapes.render import render
+from hummingbird_edge.distill.world.shapes.scene import FULL, PAIRS, SMALL, Scene, World, attributes
 from hummingbird_edge.runtime.errors import RequestError
 
 ONLY_PAIRS = replace(PAIRS, pairs=1.0)
@@ -134,7 +129,7 @@ def test_held_out_captions_spread_over_the_scenes() -> None:
     left_out = frozenset(text for _, text in pairs[:100])
     others = sample_held_out(FULL, 500, seed=3, exclude=left_out)
     assert not left_out & {text for _, text in others}
-    with pytest.raises(RequestError, match="were asked for"):
+    with pytest.raises(RequestError, match="held-out captions, 10000 are needed"):
         sample_held_out(replace(SMALL, colours=("red",), motions=("up",)), 10**4, seed=0)
 
 

@@ -16,7 +16,7 @@ from hummingbird_edge.distill.train.autoencoder import AutoencoderStage
 from hummingbird_edge.distill.train.processes import device
 from hummingbird_edge.distill.train.run import Run
 from hummingbird_edge.distill.train.training import Plan, fit
-from hummingbird_edge.distill.world.shapes import World
+from hummingbird_edge.distill.world.shapes.scene import World
 from hummingbird_edge.export.models.config import VAEConfig
 
 WORLD = World(resolution=16, frames=4)

@@ -1,4 +1,4 @@
-"""This project's own modules in PyTorch, random weights: what a runtime is held to.
+"""The baseline: this project's own modules in PyTorch's eager mode.
 
 Their attention is four-dimensional and the text is projected once for all frames, so they are
 faster than the published code.
@@ -13,14 +13,15 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from hummingbird_edge.benchmarks.lib.repeat import Run
+from hummingbird_edge.benchmarks.lib.recording import Network
+from hummingbird_edge.benchmarks.lib.timing import Run
 from hummingbird_edge.export.models.config import ModelConfig
 from hummingbird_edge.export.stage import STAGES
 from hummingbird_edge.export.weights import RandomWeights
 from hummingbird_edge.quantize.storage import round_to_float16
 from hummingbird_edge.runtime.bundle.bundle import Bundle
 
-__all__ = ["config_of", "eager_run", "inputs_for", "random_module"]
+__all__ = ["config_of", "eager_network", "eager_run", "inputs_for", "random_module"]
 
 
 def config_of(bundle: Bundle) -> ModelConfig:
@@ -28,11 +29,11 @@ def config_of(bundle: Bundle) -> ModelConfig:
     return ModelConfig.from_dict(bundle.manifest.provenance.config)
 
 
-def random_module(config: ModelConfig, stage: str, half_stored: bool = True) -> nn.Module:
-    """Return a stage's module with the weights of seed 0, as a bundle stores them."""
+def random_module(config: ModelConfig, stage: str, float16_storage: bool = True) -> nn.Module:
+    """Return a stage's module with the weights of seed 0, rounded as a bundle stores them."""
     known = STAGES[stage]
     module = known.module(RandomWeights().load(known.network, config), config).eval()
-    if half_stored:
+    if float16_storage:
         round_to_float16(module)
     return module
 
@@ -40,17 +41,22 @@ def random_module(config: ModelConfig, stage: str, half_stored: bool = True) -> 
 def inputs_for(module: nn.Module, arrays: Mapping[str, NDArray[Any]]) -> dict[str, torch.Tensor]:
     """Return those of a graph's inputs that its module takes."""
     # torch.compile wraps the module that has the names.
-    takes = inspect.signature(getattr(module, "_orig_mod", module).forward).parameters
-    return {name: torch.from_numpy(x) for name, x in arrays.items() if name in takes}
+    parameters = inspect.signature(getattr(module, "_orig_mod", module).forward).parameters
+    return {name: torch.from_numpy(x) for name, x in arrays.items() if name in parameters}
 
 
-def eager_run(module: nn.Module, arrays: Mapping[str, NDArray[Any]]) -> Run:
-    """Return a run of `module` on these inputs, those that it takes."""
-    inputs = inputs_for(module, arrays)
+def eager_network(module: nn.Module) -> Network:
+    """Return a function that runs `module` on the inputs of its graph."""
 
-    def run() -> NDArray[np.float32]:
+    def run(inputs: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
         with torch.inference_mode():
-            output: NDArray[np.float32] = module(**inputs).numpy()
+            output: NDArray[np.float32] = module(**inputs_for(module, inputs)).numpy()
         return output
 
     return run
+
+
+def eager_run(module: nn.Module, inputs: Mapping[str, NDArray[Any]]) -> Run:
+    """Return a run of `module` on these inputs."""
+    network = eager_network(module)
+    return lambda: network(inputs)

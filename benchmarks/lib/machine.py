@@ -1,6 +1,6 @@
-"""What a figure was measured on: processor, graphics, memory, power plan, packages, commit.
+"""The machine a figure was measured on: processor, GPUs, memory, power plan, packages, commit.
 
-Everything is read from the system; what it does not tell is left empty.
+Everything is read from the system; what it does not report is left empty.
 """
 
 import platform
@@ -35,23 +35,23 @@ _DRM = Path("/sys/class/drm")
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """One machine as it was when something was measured."""
+    """The state of a machine when something was measured."""
 
     cpu: str
     cores: int
-    """Logical ones that this process may use."""
+    """Logical cores that this process may use."""
     memory_gib: float
     gpus: tuple[str, ...]
     """Name or PCI number, and driver."""
     power: str
-    """The plan or governor, and whether on battery; empty where it cannot be read."""
+    """Power plan or governor, and whether on battery; empty where unreadable."""
     system: str
     python: str
     packages: dict[str, str]
     commit: str
-    """Of the source beside the scripts, with `+` where it was changed; empty outside git."""
+    """Of the clone, with `+` where files were changed; empty outside git."""
     busy: float = 0.0
-    """Share of the processors' time that other work took just before, 0 to 1."""
+    """CPU utilization by other processes just before, 0 to 1."""
 
     @classmethod
     def here(cls) -> "Machine":
@@ -76,7 +76,7 @@ class Machine:
 
 def peak_mib() -> float:
     """Return this process's largest resident set so far, mapped files included, in MiB."""
-    with suppress(OSError):  # Linux: of this program alone, not of whoever started it
+    with suppress(OSError):  # Linux: of this program alone, not of the one that started it
         for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
             if line.startswith("VmHWM:"):
                 return round(int(line.split()[1]) / 2**10, 1)
@@ -90,28 +90,28 @@ def peak_mib() -> float:
 
 
 def device_memory_mib() -> float | None:
-    """Return what is taken now of the graphics memory, shared included, where a driver tells it."""
-    taken = None
+    """Return the GPU memory in use, shared memory included; None where no driver reports it."""
+    used = None
     for name in ("mem_info_vram_used", "mem_info_gtt_used"):
         for path in _DRM.glob(f"card[0-9]/device/{name}"):
             with suppress(OSError, ValueError):
-                taken = (taken or 0) + int(path.read_text(encoding="ascii"))
-    return None if taken is None else round(taken / 2**20, 1)
+                used = (used or 0) + int(path.read_text(encoding="ascii"))
+    return None if used is None else round(used / 2**20, 1)
 
 
 def _gpus() -> tuple[str, ...]:
     if platform.system() == "Windows":
-        ask = (
+        query = (
             "Get-CimInstance Win32_VideoController | % { $_.Name + ', driver ' + $_.DriverVersion }"
         )
-        return tuple(_output("powershell", "-NoProfile", "-Command", ask).splitlines())
+        return tuple(_output("powershell", "-NoProfile", "-Command", query).splitlines())
     found = []
     for card in sorted(_DRM.glob("card[0-9]/device/uevent")):
         with suppress(OSError):
             pairs = (line.partition("=") for line in card.read_text(encoding="utf-8").splitlines())
-            facts = {key: value for key, _, value in pairs}
-            driver = facts.get("DRIVER", "unknown")
-            found.append(f"PCI {facts.get('PCI_ID', 'unknown')}, driver {driver}")
+            entries = {key: value for key, _, value in pairs}
+            driver = entries.get("DRIVER", "unknown")
+            found.append(f"PCI {entries.get('PCI_ID', 'unknown')}, driver {driver}")
     return tuple(found)
 
 
@@ -140,16 +140,18 @@ def _packages() -> dict[str, str]:
 
 
 def _commit() -> str:
-    folder = str(Path(sys.argv[0]).resolve().parent)  # the script's: this module may be installed
+    folder = str(
+        Path(sys.argv[0]).resolve().parent
+    )  # the folder of the script: this module may be installed elsewhere
     commit = _output("git", "-C", folder, "rev-parse", "--short", "HEAD").strip()
-    source = [":/", ":(exclude,top)benchmarks/results"]  # a result that is new changes no figure
-    asked = ("git", "-C", folder, "status", "--porcelain", "-uno", "--", *source)
-    changed = commit and _output(*asked).strip()
+    source = [":/", ":(exclude,top)benchmarks/results"]  # a new result changes no figure
+    status = ("git", "-C", folder, "status", "--porcelain", "-uno", "--", *source)
+    changed = commit and _output(*status).strip()
     return f"{commit}+" if changed else commit
 
 
 def _output(*command: str) -> str:
-    """Return what a program prints, or nothing where there is none or it fails."""
+    """Return what a program prints; nothing where it is missing or fails."""
     try:
         done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=20)
     except (OSError, subprocess.SubprocessError):

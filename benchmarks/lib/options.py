@@ -1,19 +1,24 @@
-"""Options that several of the scripts take, each written once."""
+"""Command-line options that several scripts share."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-__all__ = ["BundleArgument", "Frames", "FullSize", "Output", "Quantized", "Size"]
+__all__ = ["BundleArgument", "Frames", "FullSize", "Output", "Processes", "Quantized", "Size"]
 
-BundleArgument = Annotated[Path | None, typer.Argument(help="Else the built-in one.")]
+BundleArgument = Annotated[
+    Path | None, typer.Argument(help="The bundle to measure; default: the built-in model.")
+]
 FullSize = Annotated[
-    Path | None, typer.Option(help="A folder for the published size, random weights.")
+    Path | None, typer.Option(help="A folder for hummingbird-0.7b with random weights.")
 ]
 Quantized = Annotated[
-    Path | None, typer.Option(help="What hb-export quantize made of that, for int8 rows.")
+    Path | None, typer.Option(help="The same model by hb-export quantize, for int8 rows.")
 ]
-Frames = Annotated[int | None, typer.Option(help="Else the model's default.")]
-Size = Annotated[str | None, typer.Option(help="As 512x320.")]
-Output = Annotated[Path, typer.Option(help="JSON; .md and .png beside.")]
+Frames = Annotated[int | None, typer.Option(help="Default: the model's.")]
+Size = Annotated[str | None, typer.Option(help="Such as 512x320.")]
+Processes = Annotated[
+    int, typer.Option(min=1, help="Processes a row; a row of a minute or more takes one.")
+]
+Output = Annotated[Path, typer.Option(help="A .json file; .md and .png are written too.")]

@@ -1,4 +1,4 @@
-"""What a benchmark found, in the one schema that all of them write and `compare.py` reads."""
+"""The result of a benchmark, in the one schema that all scripts write and `compare.py` reads."""
 
 import json
 import math
@@ -14,26 +14,29 @@ from typing import Any
 from hummingbird_edge.benchmarks.lib.machine import Machine
 from hummingbird_edge.runtime.bundle.bundle import Bundle
 from hummingbird_edge.runtime.errors import OutputError, RequestError
+from hummingbird_edge.runtime.files import atomic_path
 
-__all__ = ["SCHEMA", "Record", "Row", "Spread", "sound", "write_beside"]
+__all__ = ["SCHEMA", "Record", "Row", "Spread", "require_finite", "write_file"]
 
-SCHEMA = "hummingbird-edge/benchmark/1"
+SCHEMA = "hummingbird-edge/benchmark/2"
+_METADATA_KEYS = {"hummingbird-edge/benchmark/1": "facts", SCHEMA: "metadata"}
+"""By the schemas that are read, the key of a row's metadata."""
 
 
 @dataclass(frozen=True, slots=True)
 class Spread:
-    """Several measurements of one thing."""
+    """A summary of repeated measurements."""
 
     median: float
     p95: float
-    """Of the measurements; the largest where there are fewer than twenty."""
-    least: float
-    most: float
+    """The largest measurement where there are fewer than twenty."""
+    min: float
+    max: float
     count: int
 
     @classmethod
     def of(cls, values: tuple[float, ...]) -> "Spread":
-        """Return what these come to; raises ValueError for none."""
+        """Summarize `values`; raises ValueError for none."""
         if not values:
             raise ValueError("there is nothing to take a median of")
         ranked = sorted(values)
@@ -42,20 +45,20 @@ class Spread:
 
     @property
     def range(self) -> float:
-        """From the least to the most."""
-        return self.most - self.least
+        """The largest minus the smallest."""
+        return self.max - self.min
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One way of doing something."""
+    """The measurements of one configuration."""
 
     name: str
-    """Tells it from all other rows of the record; `compare.py` pairs rows by it."""
+    """Unique in the record; `compare.py` pairs rows by it."""
     measures: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
-    """By name with its unit at the end (`unet_step_s`, `peak_mib`, `agreement_db`)."""
-    facts: Mapping[str, object] = field(default_factory=dict)
-    """Engine, placement, sizes: whatever says how it was done."""
+    """By name, which ends in the unit (`unet_step_s`, `peak_mib`, `agreement_db`)."""
+    metadata: Mapping[str, object] = field(default_factory=dict)
+    """How it was measured: engine, placement, sizes."""
     failure: str = ""
     """Why there are no measurements."""
 
@@ -85,7 +88,7 @@ class Record:
     def of(
         cls, benchmark: str, bundle: Bundle | None, rows: list[Row], machine: Machine | None = None
     ) -> "Record":
-        """Return the record of what was measured just now, on `machine` or here."""
+        """Return the record of `rows`, measured just now on `machine`, else on this one."""
         now = datetime.now(timezone.utc).isoformat(timespec="seconds")
         known = {} if bundle is None else {"name": bundle.manifest.name, "sha256": bundle.digest}
         command = shlex.join(["python", f"benchmarks/{benchmark}.py", *_arguments()])
@@ -93,25 +96,25 @@ class Record:
         return cls(benchmark, command, now, here, known, tuple(rows))
 
     def write(self, path: Path) -> None:
-        """Write it to `path`, beside and renamed; raises OutputError."""
+        """Write it to `path` atomically; raises OutputError."""
         text = json.dumps(asdict(self), indent=1, allow_nan=False)
-        write_beside(path, f"{text}\n".encode())
+        write_file(path, f"{text}\n".encode())
 
     @classmethod
     def read(cls, path: Path) -> "Record":
-        """Read what `write` wrote; raises RequestError for anything else."""
+        """Read a record of this schema or the one before; raises RequestError for other files."""
         try:
             entries = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError, RecursionError) as error:
             raise RequestError(f"{path} cannot be read as a benchmark's result: {error}") from error
         schema = entries.get("schema") if isinstance(entries, dict) else None
-        if schema != SCHEMA:
+        if schema not in _METADATA_KEYS:
             raise RequestError(
                 f"{path} has the schema {schema!r}, not {SCHEMA!r}: measure again with this version"
             )
         try:
             machine = _machine(entries["machine"])
-            rows = tuple(_row(entry) for entry in entries["rows"])
+            rows = tuple(_row(entry, _METADATA_KEYS[schema]) for entry in entries["rows"])
             bundle = {str(key): str(value) for key, value in entries["bundle"].items()}
             texts = {name: str(entries[name]) for name in ("benchmark", "command", "created")}
         except (TypeError, KeyError, ValueError, AttributeError, OverflowError) as error:
@@ -121,33 +124,31 @@ class Record:
         return cls(**texts, machine=machine, bundle=bundle, rows=rows)
 
 
-def sound(row: Row) -> Row:
-    """Return the row, or a failed one where a measure came out as no number."""
+def require_finite(row: Row) -> Row:
+    """Return the row, or a failed one where a measure is NaN or infinite."""
     odd = [key for key, values in row.measures.items() if not all(map(math.isfinite, values))]
     if not odd:
         return row
-    return Row(
-        row.name, facts=row.facts, failure=f"its {', '.join(odd)} came out as NaN or without end"
-    )
+    failure = f"its {', '.join(odd)} came out as NaN or infinite"
+    return Row(row.name, metadata=row.metadata, failure=failure)
 
 
-def write_beside(path: Path, data: bytes) -> None:
-    """Write a file beside its place and rename it; raises OutputError."""
-    partial = path.with_name(f".{path.name}.partial")
+def write_file(path: Path, data: bytes) -> None:
+    """Write a file atomically; raises OutputError."""
     try:
-        partial.write_bytes(data)
-        partial.replace(path)
+        with atomic_path(path) as partial:
+            partial.write_bytes(data)
     except OSError as error:
         raise OutputError(f"{path} cannot be written ({error}): choose another file") from error
 
 
-def _row(entry: dict[str, Any]) -> Row:
+def _row(entry: dict[str, Any], metadata_key: str) -> Row:
     measures = {
         str(name): tuple(float(value) for value in values)
         for name, values in entry["measures"].items()
     }
-    facts = {str(key): value for key, value in entry["facts"].items()}
-    return Row(str(entry["name"]), measures, facts, str(entry["failure"]))
+    metadata = {str(key): value for key, value in entry[metadata_key].items()}
+    return Row(str(entry["name"]), measures, metadata, str(entry["failure"]))
 
 
 def _machine(entry: dict[str, Any]) -> Machine:
@@ -159,7 +160,7 @@ def _machine(entry: dict[str, Any]) -> Machine:
             **texts,
             "cores": int(entry["cores"]),
             "memory_gib": float(entry["memory_gib"]),
-            "busy": float(entry.get("busy", 0.0)),  # results before had none
+            "busy": float(entry.get("busy", 0.0)),  # older results have none
             "gpus": tuple(str(name) for name in entry["gpus"]),
             "packages": {str(name): str(value) for name, value in entry["packages"].items()},
         }
@@ -167,7 +168,7 @@ def _machine(entry: dict[str, Any]) -> Machine:
 
 
 def _arguments() -> list[str]:
-    """Return this command's arguments: without the output, of paths the last part alone."""
+    """Return the arguments of this command without --output; absolute paths by name alone."""
     given, kept = iter(sys.argv[1:]), []
     for argument in given:
         if argument == "--output":

@@ -20,7 +20,7 @@ class Batch:
     ids: torch.Tensor
     """(B, 77) int64 token ids."""
     captions: Sequence[str]
-    """What the ids say."""
+    """The captions of the ids."""
 
 
 class Batches:

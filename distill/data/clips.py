@@ -1,4 +1,4 @@
-"""Encoded clips with their captions: what every stage but the autoencoder trains on."""
+"""Encoded clips with their captions, the training data of most stages."""
 
 import json
 import math
@@ -9,11 +9,13 @@ from pathlib import Path
 
 import torch
 
-from hummingbird_edge.distill.world.render import render
-from hummingbird_edge.distill.world.shapes import World, sample_training
+from hummingbird_edge.distill.world.shapes.captions import sample_training
+from hummingbird_edge.distill.world.shapes.render import render
+from hummingbird_edge.distill.world.shapes.scene import World
 from hummingbird_edge.export.models.config import ModelConfig
 from hummingbird_edge.export.models.vae import VAE
 from hummingbird_edge.runtime.errors import CheckpointError, OutputError
+from hummingbird_edge.runtime.files import atomic_path
 from hummingbird_edge.runtime.tokenizer import Tokenizer
 
 __all__ = ["Clips", "encode"]
@@ -24,14 +26,14 @@ WORDINGS = 4
 
 @dataclass(frozen=True)
 class Clips:
-    """Clips encoded once: encoding them anew each time would cost a fifth of the training."""
+    """Clips encoded once: encoding them at every step would take a fifth of the training time."""
 
     latents: torch.Tensor
     """(N, 4, T, h, w) bfloat16, scaled to unit variance."""
     captions: Sequence[Sequence[str]]
     """One or more captions of each clip."""
     scaling_factor: float
-    """What the autoencoder's latents were multiplied by."""
+    """The factor by which the autoencoder's latents were multiplied."""
 
     def __post_init__(self) -> None:
         fits = len(self.latents) == len(self.captions) and all(self.captions)
@@ -73,14 +75,13 @@ class Clips:
 
         try:
             with safe_open(path, "pt") as file:
-                facts = json.loads(file.metadata()["clips"])
-                return cls(
-                    file.get_tensor("latents"), facts["captions"], float(facts["scaling_factor"])
-                )
+                entries = json.loads(file.metadata()["clips"])
+                latents, captions = file.get_tensor("latents"), entries["captions"]
+                return cls(latents, captions, float(entries["scaling_factor"]))
         except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
             raise CheckpointError(
                 f"{path} holds no encoded clips ({type(error).__name__}): "
-                f"make it with hb-distill clips"
+                f"encode some with hb-distill clips"
             ) from error
 
     def write(self, path: Path) -> None:
@@ -89,18 +90,16 @@ class Clips:
         from safetensors.torch import save_file
 
         captions = [list(texts) for texts in self.captions]
-        facts = {"captions": captions, "scaling_factor": self.scaling_factor}
-        partial = path.with_suffix(".partial")
+        entries = {"captions": captions, "scaling_factor": self.scaling_factor}
+        latents, metadata = self.latents.contiguous(), {"clips": json.dumps(entries)}
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            save_file({"latents": self.latents.contiguous()}, partial, {"clips": json.dumps(facts)})
-            partial.replace(path)
+            with atomic_path(path) as partial:
+                save_file({"latents": latents}, partial, metadata)
         except (OSError, SafetensorError) as error:
             raise OutputError(
                 f"{path} cannot be written ({error}): make room and run the command again"
             ) from error
-        finally:
-            partial.unlink(missing_ok=True)
 
     def check_fits(self, config: ModelConfig) -> None:
         """Raise CheckpointError where these latents are not those of a model's VAE."""
@@ -118,9 +117,9 @@ class Clips:
 
     def ids(self, tokenizer: Tokenizer) -> torch.Tensor:
         """Return the token ids of every caption, (N, W, 77) int64; short rows are repeated."""
-        most = max(len(texts) for texts in self.captions)
+        width = max(len(texts) for texts in self.captions)
         rows = [
-            [tokenizer(texts[index % len(texts)]).ids.tolist() for index in range(most)]
+            [tokenizer(texts[index % len(texts)]).ids.tolist() for index in range(width)]
             for texts in self.captions
         ]
         return torch.tensor(rows)

@@ -1,6 +1,6 @@
 """From a folder of captioned videos to clips that are worth training on.
 
-Every video examined is noted at once (OUT/examined.jsonl), so that a run that was stopped goes on
+The result of every video is written at once (OUT/examined.jsonl), so that a stopped run resumes
 with the next one: decoding is slow, and so is a language model.
 
 OUT/kept.jsonl      {"file", "captions", "quality", "smoothness"} a clip, enriched
@@ -9,41 +9,34 @@ OUT/dropped.json    what was dropped and why, with the figures
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from hummingbird_edge.distill.data.clips import Clips
 from hummingbird_edge.distill.data.enrich import Enricher
 from hummingbird_edge.distill.data.filters import Measures, fingerprint, measure_video
-from hummingbird_edge.distill.data.videos import (
-    CaptionedVideo,
-    TooShortError,
-    find_videos,
-    read_frames,
-)
-from hummingbird_edge.distill.train.model import Model
-from hummingbird_edge.distill.train.processes import device
+from hummingbird_edge.distill.data.frames import TooShortError, read_frames
+from hummingbird_edge.distill.data.videos import CaptionedVideo, find_videos
 from hummingbird_edge.runtime.errors import OutputError, RequestError
+from hummingbird_edge.runtime.files import atomic_path
 
-__all__ = ["Report", "Thresholds", "curate_folder", "encode_curated"]
+__all__ = ["Report", "Thresholds", "curate_folder", "read_kept"]
 
 MEASURED_FRAMES, MEASURED_SIDE = 16, 192
 
 
 @dataclass(frozen=True, slots=True)
 class Thresholds:
-    """What a clip must reach to be kept."""
+    """Limits that a clip must keep to be used."""
 
     quality: float = 0.2
     smoothness: float = 0.5
     dolly: float = 0.15
-    """Most that the border may grow beyond the middle over a clip."""
+    """Highest growth of the border beyond the middle over a clip."""
     copy: int = 6
     """Bits (of 576) by which two clips must differ."""
 
@@ -76,25 +69,25 @@ class Kept:
     measures: Mapping[str, float]
     print: NDArray[np.bool_]
 
-    def facts(self) -> dict[str, object]:
+    def entry(self) -> dict[str, object]:
         """Return its line of kept.jsonl."""
         return {"file": self.file, "captions": list(self.captions), **self.measures}
 
     def to_dict(self) -> dict[str, object]:
-        """Return all of it as JSON has it."""
+        """Return everything as JSON values."""
         parts = {"file": self.file, "captions": list(self.captions), "measures": self.measures}
         return {**parts, "print": np.packbits(self.print).tobytes().hex()}
 
     @classmethod
     def from_dict(cls, entry: Mapping[str, Any]) -> "Kept":
-        """Return what `to_dict` gave."""
+        """Build it from `to_dict`'s result."""
         mark = np.unpackbits(np.frombuffer(bytes.fromhex(entry["print"]), np.uint8)).astype(bool)
         return cls(entry["file"], tuple(entry["captions"]), entry["measures"], mark)
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What became of a folder."""
+    """How many videos of a folder were kept, and which were dropped."""
 
     kept: int
     dropped: Sequence[Dropped]
@@ -117,10 +110,10 @@ def curate_folder(
     thresholds: Thresholds,
     report: Callable[[int, int], None] = lambda done, count: None,
 ) -> Report:
-    """Filter the videos of `folder`, enrich their captions and write what was kept and dropped.
+    """Filter the videos of `folder`, enrich their captions, and list those kept and dropped.
 
-    `report` hears how many videos were examined, of how many. Raises RequestError where nothing is
-    left, OutputError where nothing can be written.
+    `report` is called with the number of videos examined, and of all. Raises RequestError where no
+    video is left, OutputError where nothing can be written.
     """
     kept: list[Kept] = []
     dropped: list[Dropped] = []
@@ -154,7 +147,7 @@ def curate_folder(
         reasons = ", ".join(f"{count} {reason}" for reason, count in summary.reasons())
         first = f"{dropped[0].file}: {dropped[0].detail}"
         raise RequestError(
-            f"no video of {folder} is left to train on ({reasons}; {first}): mend or add some"
+            f"no video of {folder} is fit to train on ({reasons}; {first}): replace or add some"
         )
     return summary
 
@@ -182,8 +175,8 @@ def _examine(
     if reason is not None:
         detail = ", ".join(f"{k} {v:.2f}" for k, v in asdict(measures).items())
         return Dropped(name, reason, detail)
-    said = dict.fromkeys(text for c in video.captions for text in (c, *enrich(c)))
-    return Kept(str(video.path.resolve()), tuple(said), asdict(measures), mark)
+    captions = dict.fromkeys(text for c in video.captions for text in (c, *enrich(c)))
+    return Kept(str(video.path.resolve()), tuple(captions), asdict(measures), mark)
 
 
 def _captions(entry: Any) -> tuple[str, ...]:
@@ -194,19 +187,19 @@ def _captions(entry: Any) -> tuple[str, ...]:
 
 
 def _key(video: CaptionedVideo) -> str:
-    """Return what changes whenever the video, or what is said of it, does."""
-    facts = video.path.stat()
-    return json.dumps([str(video.path), facts.st_size, facts.st_mtime_ns, video.captions])
+    """Return a key of the journal; it changes whenever the video or its captions do."""
+    status = video.path.stat()
+    return json.dumps([str(video.path), status.st_size, status.st_mtime_ns, video.captions])
 
 
 class Journal:
-    """What is known of the videos examined so far, one JSON object a line, whatever happens."""
+    """The results of the videos examined so far, one JSON object a line."""
 
     def __init__(self, path: Path, settings: Mapping[str, object]) -> None:
         self.path, self.known = path, dict[str, Kept | Dropped]()
         head = json.dumps(settings)
         lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-        if lines[:1] != [head]:  # other settings: examined anew
+        if lines[:1] != [head]:  # of other settings
             path.write_text(head + "\n", encoding="utf-8", newline="\n")
             lines = []
         for line in lines[1:]:
@@ -224,11 +217,11 @@ class Journal:
         self.file.close()
 
     def get(self, key: str) -> Kept | Dropped | None:
-        """Return what was found of a video, or None."""
+        """Return the result of a video, or None."""
         return self.known.get(key)
 
     def add(self, key: str, found: Kept | Dropped) -> None:
-        """Note what was found of a video, at once."""
+        """Write the result of a video at once."""
         entry = found.to_dict() if isinstance(found, Kept) else asdict(found)
         self.file.write(json.dumps({"key": key, **entry}) + "\n")
         self.file.flush()
@@ -236,59 +229,24 @@ class Journal:
 
 def _write(output: Path, kept: Sequence[Kept], dropped: Sequence[Dropped]) -> None:
     texts = {
-        "kept.jsonl": "".join(json.dumps(entry.facts()) + "\n" for entry in kept),
+        "kept.jsonl": "".join(json.dumps(entry.entry()) + "\n" for entry in kept),
         "dropped.json": json.dumps([asdict(entry) for entry in dropped], indent=2) + "\n",
     }
     for name, text in texts.items():
-        partial = output / f"{name}.partial"
-        partial.write_text(text, encoding="utf-8", newline="\n")
-        partial.replace(output / name)
+        with atomic_path(output / name) as partial:
+            partial.write_text(text, encoding="utf-8", newline="\n")
 
 
-def encode_curated(
-    folder: Path,
-    model_path: Path,
-    output: Path,
-    frames: int | None = None,
-    size: tuple[int | None, int | None] = (None, None),
-    report: Callable[[int, int], None] = lambda done, count: None,
-) -> None:
-    """Encode the clips that `curate_folder` kept with a model's VAE; writes a `Clips` file.
-
-    Raises RequestError for a size that the model cannot take, or clips that cannot be read.
-    """
+def read_kept(folder: Path) -> list[tuple[Path, tuple[str, ...]]]:
+    """Return each video that `curate_folder` kept, with its captions; raises RequestError."""
     try:
         lines = (folder / "kept.jsonl").read_text(encoding="utf-8").splitlines()
         entries = [json.loads(line) for line in lines]
-        files = [(Path(entry["file"]), _captions(entry["captions"])) for entry in entries]
-        if not files:
+        kept = [(Path(entry["file"]), _captions(entry["captions"])) for entry in entries]
+        if not kept:
             raise ValueError("it is empty")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RequestError(
             f"{folder} has no readable kept.jsonl ({error}): run hb-distill curate first"
         ) from error
-    model = Model.read(model_path).frozen(device())
-    config, defaults = model.config, model.config.defaults
-    count = defaults.frames if frames is None else frames
-    width = defaults.width if size[0] is None else size[0]
-    height = defaults.height if size[1] is None else size[1]
-    multiple = config.vae.downsampling * config.unet.downsampling
-    if min(count, width, height) < 1 or width % multiple or height % multiple:
-        raise RequestError(
-            f"{count} frames of {width}x{height} are asked for: the model takes 1 frame and more, "
-            f"sizes that divide by {multiple}"
-        )
-
-    def batches() -> Iterator[torch.Tensor]:
-        for done, (path, _) in enumerate(files, 1):
-            try:
-                clip = read_frames(path, count, width, height)
-            except TooShortError as error:
-                raise RequestError(f"{path} has {error}: ask for fewer --frames") from error
-            except ValueError as error:
-                raise RequestError(f"{path} cannot be read: {error}; curate again") from error
-            report(done, len(files))
-            yield torch.from_numpy(clip).permute(0, 3, 1, 2)[None].float() / 255
-
-    factor = config.vae.scaling_factor
-    Clips.encoded(model.vae, batches(), [texts for _, texts in files], factor).write(output)
+    return kept

@@ -1,4 +1,4 @@
-"""Enrich captions: more ways to say what a video shows, by templates or by a language model."""
+"""Enrich captions: more wordings of each, by templates or by a language model."""
 
 import json
 import os
@@ -22,13 +22,13 @@ class Enricher(Protocol):
     """A source of captions."""
 
     def __call__(self, caption: str) -> tuple[str, ...]:
-        """Return captions to train on besides `caption` itself; none where it has none."""
+        """Return further captions for the video of `caption`; there may be none."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class TemplateEnricher:
-    """Say the same in fixed frames: no model, no new facts."""
+    """Put captions into fixed templates: no model, nothing invented."""
 
     templates: tuple[str, ...] = ("a video of {}", "{}, short clip", "a short video that shows {}")
 
@@ -40,9 +40,9 @@ class TemplateEnricher:
 
 @dataclass(frozen=True, slots=True)
 class ChatEnricher:
-    """Ask an OpenAI-compatible endpoint, `POST URL/chat/completions`.
+    """Rewrite captions by an OpenAI-compatible endpoint, `POST URL/chat/completions`.
 
-    A key, where the endpoint wants one, is read from the environment: HUMMINGBIRD_ENRICH_KEY.
+    An API key is read from the environment variable HUMMINGBIRD_ENRICH_KEY.
     """
 
     url: str
@@ -51,7 +51,7 @@ class ChatEnricher:
 
     def __post_init__(self) -> None:
         if not self.url.startswith(("http://", "https://")):
-            raise RequestError(f"{self.url!r} is no endpoint: write http://HOST/v1 or https://...")
+            raise RequestError(f"{self.url!r} is no endpoint: give http://HOST/v1 or https://...")
 
     def __call__(self, caption: str) -> tuple[str, ...]:
         """Return the model's rewriting; raises DeviceError where the endpoint does not answer."""

@@ -1,8 +1,8 @@
 """Judge whether a video is worth training on: sharpness, smooth motion, no camera zoom, no copies.
 
 Hummingbird (arXiv:2503.18559, section on data) keeps clips by a learnt video quality score and by
-motion. Here both are measured without a network: sharpness and contrast stand for quality, dense
-optical flow (Farneback 2003, as OpenCV has it) for motion.
+motion. Here both are measured without a network: quality by sharpness and contrast, motion by
+dense optical flow (Farneback 2003, as OpenCV implements it).
 """
 
 from dataclasses import dataclass
@@ -19,12 +19,12 @@ Floats = NDArray[np.float64]
 SIDE = 96  # pixels of the square that motion is measured on
 SHARP = 0.02  # mean Laplacian, in units of full brightness, of a picture that counts as sharp
 CONTRASTY = 0.15  # standard deviation of the brightness of one with full contrast
-SLOW = 0.02  # of the frame's side; changes of motion are seen against at least this much
+SLOW = 0.02  # of the frame's side; changes of motion are divided by this or more
 
 
 @dataclass(frozen=True, slots=True)
 class Measures:
-    """What filters look at."""
+    """The measurements that filters compare with thresholds."""
 
     quality: float
     """Sharpness times contrast, in [0, 1]."""
@@ -33,7 +33,7 @@ class Measures:
     zoom: float
     """Growth of the border of the picture over the clip, as a fraction; a still camera has 0."""
     dolly: float
-    """By how much the middle grows less than the border does: a dolly zoom holds its subject."""
+    """How much less the middle grows than the border: a dolly zoom keeps its subject's size."""
 
 
 def measure_video(frames: Frames) -> Measures:
@@ -62,9 +62,9 @@ def _quality(gray: list[NDArray[np.uint8]]) -> float:
 
 
 def _smoothness(flows: list[Floats]) -> float:
-    """Compare the mean motion of each frame with the next one's; the typical change counts.
+    """Compare the mean motion of each frame with the next one's, and take the median.
 
-    A ball that bounces turns round once in a while and passes, a hand that shakes does always.
+    A bouncing ball turns back now and then and passes; a shaking hand always does and fails.
     """
     motions = []
     for flow in flows:

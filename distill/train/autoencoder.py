@@ -1,7 +1,8 @@
-"""The autoencoder, trained on single frames of the world.
+"""The autoencoder, trained on single frames of the shapes world.
 
-Everything later is capped by it, so its loss weighs the object as much as the background: without
-the weight, a small star and a small circle cost the same few per mille.
+It limits the quality of everything later, so its loss weighs the object as much as the background,
+which the shapes world paints in one colour: without the weight, confusing a small star with a small
+circle would cost a few per mille of the loss.
 """
 
 import random
@@ -10,8 +11,8 @@ from collections.abc import Mapping
 import torch
 
 from hummingbird_edge.distill.train.training import Stage
-from hummingbird_edge.distill.world.render import render
-from hummingbird_edge.distill.world.shapes import World
+from hummingbird_edge.distill.world.shapes.render import render
+from hummingbird_edge.distill.world.shapes.scene import World
 from hummingbird_edge.export.models.config import VAEConfig
 from hummingbird_edge.export.models.vae import VAE
 
@@ -20,7 +21,7 @@ __all__ = ["AutoencoderStage", "DecoderStage", "measure"]
 KL_WEIGHT = 1e-4
 CHANGE_WEIGHT = 5.0
 LATENT_NOISE = 0.15
-"""Most noise that the decoder learns to see through, in units of the scaled latents."""
+"""Highest noise that the decoder learns to ignore, in units of the scaled latents."""
 
 
 class AutoencoderStage(Stage[VAE]):
@@ -50,7 +51,7 @@ class AutoencoderStage(Stage[VAE]):
 def sample_frames(
     world: World, count: int, generator: torch.Generator, neighbours: int = 1
 ) -> torch.Tensor:
-    """Draw frames (N, 3, H, W) in [-1, 1] of random scenes, `neighbours` of each side by side."""
+    """Draw frames (N, 3, H, W) in [-1, 1] of random scenes, `neighbours` successive ones each."""
     rng = random.Random(int(torch.randint(2**62, (), generator=generator)))
     scenes = [world.draw(rng) for _ in range(count // neighbours)]
     step = 1 / max(1, world.frames - 1)
@@ -61,7 +62,10 @@ def sample_frames(
 
 
 def reconstruction_loss(decoded: torch.Tensor, frames: torch.Tensor) -> torch.Tensor:
-    """Return the L1 + squared error, the object's pixels weighted up to half of the whole."""
+    """Return the L1 plus squared error, with the object's pixels weighted up to half of the whole.
+
+    The object is what differs from the pixel at the top left: that holds for plain grounds.
+    """
     ground = frames[:, :, :1, :1]
     is_object = ((frames - ground).abs().amax(1, keepdim=True) > 0.05).float()
     share = is_object.mean((2, 3), keepdim=True).clamp(0.02, 0.5)
@@ -82,12 +86,12 @@ def measure(vae: VAE, world: World) -> dict[str, float]:
 
 
 class DecoderStage(Stage[VAE]):
-    """Teach the decoder alone that latents are made, not encoded: a little off, frame by frame.
+    """Train the decoder alone on latents with small errors, as the U-Net makes them.
 
-    The encoder, and with it what latents mean, stays as it is, so that every network trained on
-    them goes on working. Video models finetune their decoders for the same reason: less flicker
+    The encoder is frozen, and with it the meaning of latents: networks trained on them stay valid.
+    Video models finetune their decoders for the same reason: less flicker
     (Blattmann et al. 2023, arXiv:2304.08818, section 3.1.1). Here the change from a frame to the
-    next is held to the true one: noise that differs from frame to frame must not be seen.
+    next must match the true one: noise that differs between frames must not be visible.
     """
 
     def __init__(
@@ -118,5 +122,5 @@ class DecoderStage(Stage[VAE]):
 
 
 def _change(frames: torch.Tensor) -> torch.Tensor:
-    """Return what differs between the two of each pair, (N, 3, H, W) -> (N / 2, 3, H, W)."""
+    """Return the difference of the two frames of each pair, (N, 3, H, W) -> (N / 2, 3, H, W)."""
     return frames[1::2] - frames[::2]

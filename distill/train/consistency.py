@@ -1,20 +1,20 @@
 """Stage 2 of distillation: latent consistency to a few steps, with visual feedback.
 
 For x_t, guided by w, the teacher takes one DDIM step to x_s; the student's clean latents from both
-must agree, and the decoded ones must please:
+must agree, and the decoded ones must have high rewards:
 
     L = huber(f(x_t, t, w), sg f(x_s, s, w)) - sum_i a_i reward_i(decode(f(x_t, t, w)), caption)
 
     f(x, t, w) = c_skip(t) x + c_out(t) x0(x, t, w)
 
-At the later steps of a video x_t is not a noised clip but what the student itself made so far, less
-sharp and not always right. So a share of the batches start there, from its own rollout (backward
-simulation, Yin et al. 2024, arXiv:2405.14867, section 4.5): the student learns to trust the caption
-over its own first guess.
+At later sampling steps x_t is no noised clip: it comes from the student's own first guess, which is
+less sharp and not always right. Therefore a share of the batches starts from its rollouts (backward
+simulation, Yin et al. 2024, arXiv:2405.14867, section 4.5), and the student learns to trust the
+caption more than its guess.
 
 Sources: latent consistency distillation with a guidance embedding, Luo et al. 2023
-(arXiv:2310.04378), algorithm 1; rewards beside it, T2V-Turbo (arXiv:2405.18750), equation 8, as
-Hummingbird (arXiv:2503.18559) does; the target is the student itself without a moving average,
+(arXiv:2310.04378), algorithm 1; rewards added to it, T2V-Turbo (arXiv:2405.18750), equation 8,
+as in Hummingbird (arXiv:2503.18559); the target is the student itself without a moving average,
 Song & Dhariwal 2023 (arXiv:2310.14189), section 3.2.
 """
 
@@ -32,16 +32,17 @@ from hummingbird_edge.distill.train.reward import Reward
 from hummingbird_edge.distill.train.sampling import embed_guidance, guide
 from hummingbird_edge.distill.train.training import Stage
 from hummingbird_edge.export.models.unet import UNet
+from hummingbird_edge.runtime.errors import RequestError
 
 __all__ = ["ConsistencyRecipe", "ConsistencyStage"]
 
 
 @dataclass(frozen=True, slots=True)
 class ConsistencyRecipe:
-    """What stage 2 weighs, and how the teacher is guided."""
+    """Weights of the losses of stage 2, and its guidance."""
 
     guidance: tuple[float, float] = (5.0, 15.0)
-    """Least and most w; a student without a guidance embedding is taught the middle."""
+    """Range of w; a student without a guidance embedding is taught the middle."""
     huber: float = 0.001
     """The Huber loss is quadratic below about this difference."""
     first_share: float = 0.5
@@ -54,6 +55,11 @@ class ConsistencyRecipe:
     """Share of the batches whose later timesteps start from the student's own rollout."""
     sampling_steps: int = 4
     """Steps of that rollout."""
+
+    def __post_init__(self) -> None:
+        low, high = self.guidance
+        if not 0 <= low <= high:
+            raise RequestError(f"the guidance range is {low:g} to {high:g}: give 0 <= low <= high")
 
 
 class ConsistencyStage(Stage[UNet]):
@@ -72,7 +78,7 @@ class ConsistencyStage(Stage[UNet]):
         super().__init__()
         self.model = teacher.frozen(device)
         self.trained = student.to(device).requires_grad_(True)
-        # The student walks from pure noise, whatever the spacing of its teacher's timesteps.
+        # The student starts from pure noise, whatever the spacing of its teacher's timesteps.
         self.diffusion = Diffusion(
             replace(teacher.config.sampler(), method="lcm", spacing="trailing")
         )
@@ -121,11 +127,11 @@ class ConsistencyStage(Stage[UNet]):
         self, count: int, generator: torch.Generator
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Return w (B, 1, 1, 1, 1) and its embedding (B, G), or None for a student without."""
-        least, most = self.recipe.guidance
+        low, high = self.recipe.guidance
         width = self.trained.config.guidance_width
         if width is None:
-            return torch.full((count, 1, 1, 1, 1), (least + most) / 2, device=self.device), None
-        w = least + (most - least) * torch.rand(count, generator=generator)
+            return torch.full((count, 1, 1, 1, 1), (low + high) / 2, device=self.device), None
+        w = low + (high - low) * torch.rand(count, generator=generator)
         embedded = embed_guidance(w.tolist(), width).to(self.device)
         return w.view(-1, 1, 1, 1, 1).to(self.device), embedded
 
@@ -174,7 +180,7 @@ class ConsistencyStage(Stage[UNet]):
         cond: torch.Tensor | None,
         fps: torch.Tensor,
     ) -> torch.Tensor:
-        """Return the consistency function's value; at t = -1 it is x itself."""
+        """Return the consistency function's value, at t = -1 x itself."""
         known = t.clamp(min=0)
         output = predict(self.trained, x, known, context, cond, fps)
         c_skip, c_out = self.diffusion.boundary(known)

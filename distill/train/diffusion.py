@@ -1,8 +1,8 @@
 """The forward process, and how training draws from it.
 
-At t = 999 the input is pure noise, as it is when a video is made. The schedule itself would leave
-alpha_bar = 0.0047 of the clip, and over a clip's thousands of numbers that is enough for a network
-to read the answer from its input and to ignore the text (Lin et al. 2024, arXiv:2305.08891).
+At t = 999 the input is pure noise, as in sampling. The schedule alone would leave a share of
+alpha_bar = 0.0047 of the clip, enough for a network to read the clip from its input and to ignore
+the text (Lin et al. 2024, arXiv:2305.08891).
 """
 
 from contextlib import nullcontext
@@ -42,15 +42,15 @@ class Diffusion:
         return torch.where(self.is_pure(t), loudness * noise, alpha * x0 + sigma * noise)
 
     def is_pure(self, t: torch.Tensor) -> torch.Tensor:
-        """Tell where x_t is noise alone, (B, 1, 1, 1, 1); never for a model that predicts noise,
-        which would have nothing to say there."""
+        """Tell where x_t is noise alone, (B, 1, 1, 1, 1); never for a model that predicts noise:
+        x_t would be the answer."""
         is_last = (t == self.last).view(-1, 1, 1, 1, 1)
         return is_last & (self.sampler.prediction_type != "epsilon")
 
     def target(
         self, x0: torch.Tensor, noise: torch.Tensor, x_t: torch.Tensor, t: torch.Tensor
     ) -> torch.Tensor:
-        """Return what the network is to say about x_t, so that `clean` gives x0 back."""
+        """Return the training target for x_t: `predict_x0` of it is x0."""
         alpha, sigma = self.scales(t)
         match self.sampler.prediction_type:
             case "epsilon":

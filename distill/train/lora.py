@@ -9,6 +9,7 @@ Source: Hu et al. 2021 (arXiv:2106.09685), section 4.1; the adapter is PEFT's fi
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
 from torch import nn
@@ -22,6 +23,7 @@ from hummingbird_edge.distill.train.run import Run
 from hummingbird_edge.distill.train.sampling import embed_guidance
 from hummingbird_edge.distill.train.training import Plan, Stage, fit
 from hummingbird_edge.runtime.errors import OutputError
+from hummingbird_edge.runtime.files import atomic_path
 
 __all__ = ["LoraStage", "train_lora"]
 
@@ -91,15 +93,14 @@ def train_lora(
 
 
 def _write_adapter(stage: LoraStage, output: Path) -> None:
-    """Write the adapter beside, then move it into place; raises OutputError."""
+    """Write the adapter into the folder of its run; raises OutputError."""
     from safetensors import SafetensorError
 
-    partial = output / "partial"
     try:
-        stage.adapted.save_pretrained(str(partial))
-        for name in ("adapter_model.safetensors", "adapter_config.json"):
-            (partial / name).replace(output / name)
+        with TemporaryDirectory(prefix="hummingbird-adapter-") as made:
+            stage.adapted.save_pretrained(made)
+            for name in ("adapter_model.safetensors", "adapter_config.json"):
+                with atomic_path(output / name) as partial:
+                    shutil.copyfile(Path(made) / name, partial)
     except (OSError, SafetensorError) as error:
         raise OutputError(f"{output} cannot be written ({error}): make room") from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""Stage 1 of distillation: the pruned student learns to do what its guided teacher does.
+"""Stage 1 of distillation: the pruned student learns the predictions of its guided teacher.
 
     L = L_task + a L_output + b L_features
 
@@ -31,10 +31,10 @@ __all__ = ["MatchingRecipe", "MatchingStage"]
 
 @dataclass(frozen=True, slots=True)
 class MatchingRecipe:
-    """What stage 1 weighs, and how the teacher is guided."""
+    """Weights of the losses of stage 1, and its guidance."""
 
     guidance: float = 7.5
-    """The teacher's w; also what the student is told."""
+    """The teacher's w, which the student gets as its guidance embedding."""
     output_weight: float = 1.0
     feature_weight: float = 0.5
     first_share: float = 0.4
@@ -73,7 +73,7 @@ class MatchingStage(Stage[UNet]):
         x_t = diffusion.noised(batch.x0, noise, t, torch.ones(1, device=device))
         with torch.no_grad():
             context, nothing = self.text(batch.ids), self.text(self.empty).expand(count, -1, -1)
-            with _listening(self.teacher, [theirs for _, theirs in self.ends]) as taught:
+            with _collecting(self.teacher, [theirs for _, theirs in self.ends]) as taught:
                 conditional = predict(self.teacher, x_t, t, context, None, fps)
             unconditional = predict(self.teacher, x_t, t, nothing, None, fps)
             w = torch.tensor(recipe.guidance, device=device)
@@ -81,7 +81,7 @@ class MatchingStage(Stage[UNet]):
         cond = None
         if (width := self.trained.config.guidance_width) is not None:
             cond = embed_guidance([recipe.guidance] * count, width).to(device)
-        with _listening(self.trained, [ours for ours, _ in self.ends]) as learnt:
+        with _collecting(self.trained, [ours for ours, _ in self.ends]) as learnt:
             output = predict(self.trained, x_t, t, context, cond, fps)
         task = (output - diffusion.target(batch.x0, noise, x_t, t)).square().mean()
         match = (output - guided).square().mean()
@@ -98,25 +98,25 @@ def _distance(ours: torch.Tensor, theirs: torch.Tensor) -> torch.Tensor:
 
 
 def _ends(unet: UNet) -> list[str]:
-    """Return the name of the last block of every level, on the way down and up."""
-    last = {(block.way, block.level): block.name for block in blocks(unet.config)}
+    """Return the name of the last block of every level, down and up."""
+    last = {(block.side, block.level): block.name for block in blocks(unet.config)}
     return list(last.values())
 
 
 @contextmanager
-def _listening(unet: UNet, names: list[str]) -> Iterator[dict[str, torch.Tensor]]:
+def _collecting(unet: UNet, names: list[str]) -> Iterator[dict[str, torch.Tensor]]:
     """Collect what the named modules return while the context lasts."""
-    heard: dict[str, torch.Tensor] = {}
+    outputs: dict[str, torch.Tensor] = {}
 
-    def listen(name: str) -> torch.utils.hooks.RemovableHandle:
+    def collect(name: str) -> torch.utils.hooks.RemovableHandle:
         def hook(_: nn.Module, __: object, output: torch.Tensor) -> None:
-            heard[name] = output
+            outputs[name] = output
 
         return unet.get_submodule(name).register_forward_hook(hook)
 
-    handles = [listen(name) for name in names]
+    handles = [collect(name) for name in names]
     try:
-        yield heard
+        yield outputs
     finally:
         for handle in handles:
             handle.remove()

@@ -1,7 +1,7 @@
 """A model in PyTorch: three networks and a tokenizer, in a folder that hb-export reads too.
 
 MODEL/model.safetensors     every weight under its published name
-MODEL/config.json           the configuration (what names and shapes do not tell)
+MODEL/config.json           the configuration that names and shapes do not contain
 MODEL/tokenizer/            the vocabulary
 """
 
@@ -27,6 +27,7 @@ from hummingbird_edge.export.stage import PREFIXES
 from hummingbird_edge.export.vocabulary import Vocabulary
 from hummingbird_edge.export.weights import CheckpointWeights
 from hummingbird_edge.runtime.errors import CheckpointError, OutputError
+from hummingbird_edge.runtime.files import atomic_folder, write_json
 from hummingbird_edge.runtime.tokenizer import Tokenizer
 
 __all__ = ["Model"]
@@ -49,12 +50,12 @@ class Model:
         Weights stay views of the mapped file until they are written to. Raises CheckpointError.
         """
         checkpoint = read_checkpoint(path)
-        beside = (path if path.is_dir() else path.parent) / "config.json"
-        if beside.is_file() and '"unet"' in beside.read_text(encoding="utf-8", errors="replace"):
+        file = (path if path.is_dir() else path.parent) / "config.json"
+        if file.is_file() and '"unet"' in file.read_text(encoding="utf-8", errors="replace"):
             try:
-                config = ModelConfig.from_dict(json.loads(beside.read_text(encoding="utf-8")))
+                config = ModelConfig.from_dict(json.loads(file.read_text(encoding="utf-8")))
             except ValueError as error:
-                raise CheckpointError(f"{beside} is no configuration: {error}") from error
+                raise CheckpointError(f"{file} is no configuration: {error}") from error
         else:
             config = read_config(checkpoint)
         weights = CheckpointWeights(checkpoint)
@@ -62,13 +63,13 @@ class Model:
         assert isinstance(text, TextEncoder)
         assert isinstance(unet, UNet)
         assert isinstance(vae, VAE)
-        return cls(config, text, unet, vae, _tokenizer(beside.parent, config))
+        return cls(config, text, unet, vae, _tokenizer(file.parent, config))
 
     def write(self, folder: Path) -> None:
         """Write the folder; raises OutputError.
 
-        The text encoder has no unused last block: the configuration says one layer more than there
-        is, as the published one does.
+        As in published checkpoints, the configuration counts one text layer more than there is: the
+        last one, which is never used.
         """
         from safetensors import SafetensorError
         from safetensors.torch import save_file
@@ -79,22 +80,15 @@ class Model:
             for name, network in networks.items()
             for key, tensor in network.state_dict().items()
         }
-        partial = folder.with_name(folder.name + ".partial")
         try:
-            shutil.rmtree(partial, ignore_errors=True)
-            partial.mkdir(parents=True)
-            save_file(tensors, partial / "model.safetensors")
-            text = json.dumps(self.config.to_dict(), indent=2) + "\n"
-            (partial / "config.json").write_text(text, encoding="utf-8", newline="\n")
-            shutil.copytree(self.tokenizer.folder, partial / "tokenizer")
-            shutil.rmtree(folder, ignore_errors=True)
-            partial.replace(folder)
+            with atomic_folder(folder) as partial:
+                save_file(tensors, partial / "model.safetensors")
+                write_json(partial / "config.json", self.config.to_dict())
+                shutil.copytree(self.tokenizer.folder, partial / "tokenizer")
         except (OSError, SafetensorError) as error:
             raise OutputError(
                 f"{folder} cannot be written ({error}): make room and run the command again"
             ) from error
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
 
     def with_unet(self, config: ModelConfig, weights: Mapping[str, torch.Tensor]) -> "Model":
         """Return the model with another U-Net, built by `config` and given `weights`."""
@@ -123,7 +117,7 @@ class Model:
 
 
 def _tokenizer(folder: Path, config: ModelConfig) -> Tokenizer:
-    """Return the tokenizer beside a checkpoint, else CLIP's own."""
+    """Return the tokenizer next to a checkpoint, else CLIP's own."""
     length = config.text.context_length
     if (folder / "tokenizer").is_dir():
         return Tokenizer(folder / "tokenizer", length)

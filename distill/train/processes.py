@@ -9,7 +9,7 @@ __all__ = ["device", "in_turn", "is_first"]
 
 
 def _state() -> PartialState:
-    """Return accelerate's view of this process; without an accelerator it must be told so."""
+    """Return accelerate's view of this process, on the CPU where PyTorch has no accelerator."""
     return PartialState(cpu=not torch.accelerator.is_available())
 
 
@@ -24,6 +24,6 @@ def is_first() -> bool:
 
 
 def in_turn() -> AbstractContextManager[None]:
-    """Let the first process do what follows before the others, which then find it done."""
+    """Run what follows in the first process, then in the others, which find it done."""
     context: AbstractContextManager[None] = _state().main_process_first()
     return context

@@ -20,6 +20,7 @@ from torch import nn
 from hummingbird_edge.export.models.config import UNetConfig
 from hummingbird_edge.export.models.unet import ResBlock, Stage, UNet
 from hummingbird_edge.runtime.errors import RequestError
+from hummingbird_edge.runtime.files import write_json
 
 __all__ = ["Block", "Probe", "Pruning", "importance", "plan_pruning", "prune"]
 
@@ -30,7 +31,7 @@ class Block:
 
     name: str
     """`input_blocks.4` and the like."""
-    way: str
+    side: str
     """`input_blocks` or `output_blocks`."""
     level: int
     channels: tuple[int, int]
@@ -59,7 +60,7 @@ class Pruning:
 
     def write(self, path: Path) -> None:
         """Write the choice as JSON."""
-        path.write_text(json.dumps(asdict(self), indent=2) + "\n", encoding="utf-8", newline="\n")
+        write_json(path, asdict(self))
 
     def table(self) -> str:
         """Return what was measured and kept as a Markdown table."""
@@ -86,22 +87,22 @@ def blocks(config: UNetConfig) -> list[Block]:
     with torch.device("meta"):
         unet = UNet(config)
     found = []
-    for way in ("input_blocks", "output_blocks"):
-        stages: nn.ModuleList = getattr(unet, way)
-        level = 0 if way == "input_blocks" else len(config.multipliers) - 1
+    for side in ("input_blocks", "output_blocks"):
+        stages: nn.ModuleList = getattr(unet, side)
+        level = 0 if side == "input_blocks" else len(config.multipliers) - 1
         for index, stage in enumerate(stages):
             layers = list(stage)  # type: ignore[call-overload]
             if not isinstance(layers[0], ResBlock):
                 level += 1 if index else 0  # a Downsample of its own; index 0 is the first conv
                 continue
-            name = f"{way}.{index}"
-            is_resampled = way == "output_blocks" and hasattr(layers[-1], "conv")
+            name = f"{side}.{index}"
+            is_resampled = side == "output_blocks" and hasattr(layers[-1], "conv")
             count = len(layers) - is_resampled
             convolution = layers[0].in_layers[2]
             assert isinstance(convolution, nn.Conv2d)
             channels = (convolution.in_channels, convolution.out_channels)
             resampler = f"{name}.{count}" if is_resampled else None
-            found.append(Block(name, way, level, channels, count, resampler))
+            found.append(Block(name, side, level, channels, count, resampler))
             level -= 1 if is_resampled else 0
     return found
 
@@ -149,10 +150,10 @@ def plan_pruning(teacher: UNetConfig, student: UNetConfig, worth: Mapping[str, f
     places, slots = blocks(teacher), blocks(student)
     kept: dict[str, str] = {}
     resamplers: dict[str, str] = {}
-    for way in ("input_blocks", "output_blocks"):
+    for side in ("input_blocks", "output_blocks"):
         for level in range(len(student.multipliers)):
-            here = [b for b in places if (b.way, b.level) == (way, level)]
-            wanted = [b for b in slots if (b.way, b.level) == (way, level)]
+            here = [b for b in places if (b.side, b.level) == (side, level)]
+            wanted = [b for b in slots if (b.side, b.level) == (side, level)]
             chosen = _choose(here, wanted, worth)
             kept.update(zip((b.name for b in wanted), (b.name for b in chosen), strict=True))
             ours, theirs = ([b.resampler for b in x if b.resampler] for x in (wanted, here))
@@ -168,7 +169,7 @@ def _choose(
     fitting = [c for c in combinations(here, len(wanted)) if [b.channels for b in c] == shape]
     if not fitting:
         raise RequestError(
-            f"no blocks of the teacher's {here[0].way} level {here[0].level} have the student's "
+            f"no blocks of the teacher's {here[0].side} level {here[0].level} have the student's "
             f"channels {shape}: prune to a shape with the same widths"
         )
     return max(fitting, key=lambda blocks: sum(worth[block.name] for block in blocks))

@@ -1,8 +1,9 @@
 """Name the attributes of a scene from its encoded caption: a text encoder's first lesson.
 
-Published models start from a text encoder that has read millions of captions. This one starts from
-nothing, and pictures alone teach it too late: words of motion pay only once frames know their time,
-and by then they are gone. So it first learns to name everything a caption says, and goes on.
+Published models start from a text encoder trained on millions of captions. This one starts from
+random weights, and denoising alone teaches it too late: words of motion help only once the network
+distinguishes the times of frames, and by then the text encoder ignores them. Therefore it first
+learns to name the attributes of the shapes world from captions, and keeps learning it.
 """
 
 import random
@@ -12,7 +13,8 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from hummingbird_edge.distill.world.shapes import Scene, World, attributes, sample_training
+from hummingbird_edge.distill.world.shapes.captions import sample_training
+from hummingbird_edge.distill.world.shapes.scene import Scene, World, attributes
 from hummingbird_edge.export.models.text_encoder import TextEncoder
 from hummingbird_edge.runtime.tokenizer import Tokenizer
 
@@ -23,7 +25,7 @@ BATCH = 64
 
 
 class Reader(nn.ModuleDict):
-    """One linear reading of the mean hidden state an attribute."""
+    """A linear classifier per attribute on the mean hidden state."""
 
     def __init__(self, width: int, world: World) -> None:
         super().__init__(
@@ -37,7 +39,7 @@ class Reader(nn.ModuleDict):
 
 
 def vocabulary(world: World) -> dict[str, tuple[str, ...]]:
-    """Return what each attribute of a scene may be."""
+    """Return the possible names of each attribute of a scene."""
     return {
         "colour": world.colours,
         "shape": world.shapes,
@@ -49,15 +51,15 @@ def vocabulary(world: World) -> dict[str, tuple[str, ...]]:
 
 def named(scenes: Sequence[Scene], world: World) -> dict[str, torch.Tensor]:
     """Return the index of each scene's attributes, (B,) int64 each."""
-    asked = [attributes(scene) for scene in scenes]
+    rows = [attributes(scene) for scene in scenes]
     return {
-        name: torch.tensor([names.index(row[name]) for row in asked])
+        name: torch.tensor([names.index(row[name]) for row in rows])
         for name, names in vocabulary(world).items()
     }
 
 
 class Lessons:
-    """Training captions of scenes of one actor, with the names of what they say."""
+    """Training captions of scenes of one actor, with the attributes that they name."""
 
     def __init__(self, world: World, tokenizer: Tokenizer) -> None:
         self.world, self.tokenizer = world, tokenizer

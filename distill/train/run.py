@@ -1,4 +1,4 @@
-"""A training run's stage: a JSON log, and a checkpoint from which it goes on."""
+"""A stage of a training run on disk: a JSON log, and a checkpoint from which it resumes."""
 
 import json
 import time
@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from hummingbird_edge.runtime.errors import CheckpointError, OutputError
+from hummingbird_edge.runtime.files import atomic_path
 
 __all__ = ["Run", "load_finished"]
 
@@ -56,20 +57,17 @@ class Run:
         return [json.loads(line) for line in lines if line.endswith("}")]
 
     def save(self, state: Mapping[str, Any]) -> None:
-        """Write a checkpoint beside the old one, then replace it; raises OutputError."""
+        """Replace the checkpoint at once, or leave the old one; raises OutputError."""
         if not self.is_main:
             return
-        partial = self.checkpoint_path.with_suffix(".partial")
         try:
-            torch.save(dict(state), partial)
-            partial.replace(self.checkpoint_path)
+            with atomic_path(self.checkpoint_path) as partial:
+                torch.save(dict(state), partial)
         except (OSError, RuntimeError) as error:  # PyTorch's writer turns a full disk into the 2nd
             raise OutputError(
                 f"{self.checkpoint_path} cannot be written ({str(error).splitlines()[0]}): make "
-                f"room and run the same command again, it goes on from the last checkpoint"
+                f"room and run the same command again: it resumes from the last checkpoint"
             ) from error
-        finally:
-            partial.unlink(missing_ok=True)
 
     def load(self) -> dict[str, Any] | None:
         """Return the newest checkpoint, or None where the stage is new; raises CheckpointError."""
@@ -82,7 +80,7 @@ class Run:
         except Exception as error:  # a truncated or foreign file fails in many ways
             raise CheckpointError(
                 f"{self.checkpoint_path} is no checkpoint of a run "
-                f"({type(error).__name__}): delete it to start {self.stage} anew"
+                f"({type(error).__name__}): delete it to start {self.stage} again from nothing"
             ) from error
         return state
 

@@ -1,6 +1,6 @@
 """Make clips with the networks in PyTorch: teachers by guided DDIM, students in a few steps."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -9,9 +9,11 @@ from numpy.typing import NDArray
 from hummingbird_edge.distill.train.diffusion import predict
 from hummingbird_edge.distill.train.model import Model
 from hummingbird_edge.runtime.noise import gaussian_noise
-from hummingbird_edge.runtime.sampler import Step, guidance_embedding
+from hummingbird_edge.runtime.sampler import guidance_embedding, sample
 
-__all__ = ["embed_guidance", "generate", "guide", "sample"]
+__all__ = ["embed_guidance", "generate", "guide", "sample_latents"]
+
+Latents = NDArray[np.float32]
 
 
 def embed_guidance(w: Sequence[float], width: int) -> torch.Tensor:
@@ -31,7 +33,7 @@ def guide(
 
 
 @torch.no_grad()
-def sample(
+def sample_latents(
     model: Model,
     ids: torch.Tensor,
     frames: int,
@@ -45,27 +47,44 @@ def sample(
     Clip i has the noise that `hb-run --seed SEED+i` has. Steps and guidance are the model's
     defaults where they are None. A model without a guidance embedding runs twice a step.
     """
-    config, count = model.config, len(ids)
+    config, count, sampler = model.config, len(ids), model.config.sampler()
     device = next(model.unet.parameters()).device
-    w = config.defaults.guidance if guidance is None else guidance
     shape = (1, config.unet.latent_channels, frames, *side)
-    contexts = [model.text(ids.to(device))]
+    steps = steps or config.defaults.steps
+
+    def noise(index: int) -> Latents:
+        if sampler.method == "ddim":  # it takes none
+            return np.zeros((count, *shape[1:]), np.float32)
+        return _noise(shape, seed, count, 1 + index)
+
+    denoiser = _denoiser(model, ids.to(device), guidance)
+    for _, denoised in sample(denoiser, sampler, steps, _noise(shape, seed, count, 0), noise):
+        latents = denoised
+    return torch.from_numpy(latents).to(device)
+
+
+def _denoiser(
+    model: Model, ids: torch.Tensor, guidance: float | None
+) -> Callable[[Latents, int], Latents]:
+    """Return the U-Net as the sampler calls it: its output for latents and a timestep, guided."""
+    config, count, device = model.config, len(ids), ids.device
+    w = config.defaults.guidance if guidance is None else guidance
+    contexts = [model.text(ids)]
     cond = None
     if config.unet.guidance_width is not None:
         cond = embed_guidance([w] * count, config.unet.guidance_width).to(device)
     elif w != 1:
         contexts.append(model.text(model.ids([""]).to(device)).expand(count, -1, -1))
     fps = torch.full((count,), config.defaults.fps, device=device)
-    x_t = denoised = _noise(shape, seed, count, 0)
-    for step in config.sampler().steps(steps or config.defaults.steps):
+
+    def denoise(x_t: Latents, timestep: int) -> Latents:
         x = torch.from_numpy(x_t).to(device)
-        t = torch.full((count,), step.t, device=device)
+        t = torch.full((count,), timestep, device=device)
         outputs = [predict(model.unet, x, t, context, cond, fps) for context in contexts]
-        output = outputs[0]
-        if len(outputs) == 2:
-            output = guide(outputs[0], outputs[1], w)
-        x_t, denoised = step(x_t, output.cpu().numpy(), _step_noise(shape, seed, count, step))
-    return torch.from_numpy(denoised).to(device)
+        output = outputs[0] if len(outputs) == 1 else guide(outputs[0], outputs[1], w)
+        return output.cpu().numpy()
+
+    return denoise
 
 
 @torch.no_grad()
@@ -83,19 +102,12 @@ def generate(
     clips = []
     for start in range(0, len(prompts), batch):
         ids = model.ids(list(prompts[start : start + batch]))
-        latents = sample(model, ids, defaults.frames, side, steps, guidance, seed + start)
+        latents = sample_latents(model, ids, defaults.frames, side, steps, guidance, seed + start)
         frames = model.decode(latents).clamp(-1, 1)
         pixels = ((frames + 1) * 127.5).round().byte()
         clips.append(pixels.permute(0, 1, 3, 4, 2).cpu().numpy())
     return np.concatenate(clips)
 
 
-def _noise(shape: tuple[int, ...], seed: int, count: int, stream: int) -> NDArray[np.float32]:
+def _noise(shape: tuple[int, ...], seed: int, count: int, stream: int) -> Latents:
     return np.concatenate([gaussian_noise(shape, seed + i, stream) for i in range(count)])
-
-
-def _step_noise(shape: tuple[int, ...], seed: int, count: int, step: Step) -> NDArray[np.float32]:
-    """Return the noise of one step; DDIM takes none."""
-    if step.sampler.method == "ddim":
-        return np.zeros((count, *shape[1:]), np.float32)
-    return _noise(shape, seed, count, 1 + step.index)

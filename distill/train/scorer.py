@@ -1,8 +1,8 @@
 """A small contrastive text-video scorer: does this clip go with this caption?
 
 Two towers, one for clips and one for captions, meet in a shared space; matching pairs of a batch
-are pulled together, all others apart. Source: CLIP (Radford et al. 2021, arXiv:2103.00020), figure
-3, on clips as InternVideo2 (arXiv:2403.15377) is, whose place it takes.
+are pulled together, all others pushed apart. Source: CLIP (Radford et al. 2021, arXiv:2103.00020),
+figure 3, with clips for images, as in InternVideo2 (arXiv:2403.15377), which it replaces here.
 """
 
 import random
@@ -16,8 +16,9 @@ from torch.nn.functional import cross_entropy, interpolate, normalize
 
 from hummingbird_edge.distill.train.run import Run, load_finished
 from hummingbird_edge.distill.train.training import Stage
-from hummingbird_edge.distill.world.render import render
-from hummingbird_edge.distill.world.shapes import World, sample_training
+from hummingbird_edge.distill.world.shapes.captions import sample_training
+from hummingbird_edge.distill.world.shapes.render import render
+from hummingbird_edge.distill.world.shapes.scene import World
 from hummingbird_edge.export.models.config import TextConfig
 from hummingbird_edge.export.models.text_encoder import TextEncoder
 from hummingbird_edge.runtime.errors import RequestError
@@ -89,9 +90,9 @@ class ScorerStage(Stage[Scorer]):
         ids = torch.tensor([self.tokenizer(caption).ids.tolist() for caption in captions])
         clips = soften(render(scenes, self.world, generator), generator)
         with torch.autocast(self.device.type, torch.bfloat16):
-            seen, said = self.trained.embed(clips.to(self.device), ids.to(self.device))
-        logits = self.trained.scale.exp().clamp(max=50) * seen.float() @ said.float().T
-        # Scenes that a batch holds twice are no wrong answers to each other.
+            seen, text = self.trained.embed(clips.to(self.device), ids.to(self.device))
+        logits = self.trained.scale.exp().clamp(max=50) * seen.float() @ text.float().T
+        # Equal scenes of a batch are no wrong answers to each other.
         same = torch.tensor([[a == b for b in scenes] for a in scenes], device=self.device)
         same.fill_diagonal_(False)
         logits = logits.masked_fill(same, -1e4)
@@ -130,5 +131,5 @@ class ContrastiveReward:
         """Return the cosine of each clip with its caption, (B,) in [-1, 1]."""
         ids = torch.tensor([self.tokenizer(caption).ids.tolist() for caption in captions])
         with torch.autocast(frames.device.type, torch.bfloat16):
-            seen, said = self.scorer.embed(frames, ids.to(frames.device))
-        return (seen.float() * said.float()).sum(1)
+            seen, text = self.scorer.embed(frames, ids.to(frames.device))
+        return (seen.float() * text.float()).sum(1)

@@ -1,17 +1,17 @@
 """The teacher: text encoder and U-Net of VideoCrafter2's shape, trained on captioned clips.
 
-What lets a small one learn on a CPU:
+What makes a small one trainable on a CPU:
 
 - Half the draws or more are at t = 999 (`diffusion`): the first step is a plain regression from
-  text to video, which captions all but determine here.
-- At first that noise is turned down (`QUIET_STEPS`).
-- The text encoder reads before it paints, and goes on reading (`reader`).
+  text to video, and a caption of the shapes world nearly determines its clip.
+- At first that noise is scaled down (`QUIET_STEPS`).
+- The text encoder is trained to name attributes before the U-Net trains, and meanwhile (`reader`).
 - The network predicts v (Salimans & Ho 2022, arXiv:2202.00512): noise prediction would multiply its
   errors by 15 at t = 999.
 - One caption in ten is dropped, for classifier-free guidance (Ho & Salimans 2022,
   arXiv:2207.12598).
 
-The frame rate is drawn at random and means nothing here: the model learns to ignore it.
+The frame rate is drawn at random, and the model learns to ignore it.
 """
 
 from collections.abc import Mapping
@@ -24,7 +24,7 @@ from hummingbird_edge.distill.data.clips import Clips
 from hummingbird_edge.distill.train.diffusion import Diffusion, predict
 from hummingbird_edge.distill.train.reader import Lessons, Reader, learn_to_read
 from hummingbird_edge.distill.train.training import Stage
-from hummingbird_edge.distill.world.shapes import World
+from hummingbird_edge.distill.world.shapes.scene import World
 from hummingbird_edge.export.models.config import ModelConfig
 from hummingbird_edge.export.models.text_encoder import TextEncoder
 from hummingbird_edge.export.models.unet import UNet
@@ -35,8 +35,8 @@ __all__ = ["TeacherStage"]
 READING_WEIGHT = 0.05
 DROPPED_CAPTIONS = 0.1
 QUIET_STEPS = 1050
-"""The first steps, in which the noise at t = 999 is turned down to between none and all of
-itself: which way to move is a product of caption and time, and full noise hides both at first."""
+"""The first steps, in which the noise at t = 999 is scaled by a random factor from 0 to 1: a motion
+depends on caption and time together, and full noise hides both at first."""
 
 
 class Learner(nn.Module):
@@ -50,7 +50,7 @@ class Learner(nn.Module):
 
 
 class TeacherStage(Stage[Learner]):
-    """The loss of denoising, plus a little of naming the caption's attributes."""
+    """The loss of denoising, plus a little of that of naming the caption's attributes."""
 
     def __init__(
         self,
@@ -70,7 +70,7 @@ class TeacherStage(Stage[Learner]):
         self.batch, self.device = batch, device
 
     def learn_to_read(self, generator: torch.Generator) -> dict[str, float]:
-        """Teach the text encoder its words; returns how many of each attribute it names right."""
+        """Teach the text encoder its words; returns the share of each attribute it names right."""
         return learn_to_read(self.trained.text, self.trained.reader, self.lessons, generator)
 
     def forward(self, step: int, generator: torch.Generator) -> Mapping[str, torch.Tensor]:

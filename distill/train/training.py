@@ -2,8 +2,8 @@
 
 A stage is a module whose forward pass draws its own batch and returns its losses, so that
 `accelerate launch` can wrap it: each process draws other clips, and the backward pass averages
-the gradients. Randomness is a function of seed, step and process alone: a run that was stopped and
-resumed draws the batches it would have drawn.
+the gradients. Randomness is a function of seed, step and process alone: a resumed run draws the
+same batches as one that was never stopped.
 """
 
 import math
@@ -83,11 +83,11 @@ def fit(
     seed: int,
     measure: Callable[[Mapping[str, torch.Tensor]], Mapping[str, float]] | None = None,
 ) -> dict[str, torch.Tensor]:
-    """Train until `plan.steps`, going on from the stage's checkpoint; return averaged weights.
+    """Train until `plan.steps`, resuming from the stage's checkpoint; return averaged weights.
 
-    `measure` is given the averaged weights at each checkpoint and returns figures for the log.
-    Raises CheckpointError where the checkpoint is of another
-    shape, GenerationError where the loss is no longer a number.
+    `measure` takes the averaged weights at each checkpoint and returns figures for the log. Raises
+    CheckpointError where the checkpoint is of another shape, GenerationError where the loss is no
+    longer a number.
     """
     # Stages choose their own precision: an outer autocast would cache weights without gradients.
     accelerator = Accelerator(mixed_precision="no", cpu=device().type == "cpu")
@@ -114,7 +114,7 @@ def fit(
         norm = accelerator.clip_grad_norm_(weights, 1.0)
         if not math.isfinite(float(norm)):
             raise GenerationError(
-                f"{run.stage}: the gradient of step {step} is no longer a number: go on from the "
+                f"{run.stage}: the gradient of step {step} is no longer a number: resume from the "
                 f"last checkpoint with another --seed"
             )
         optimizer.step()

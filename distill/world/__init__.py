@@ -1,1 +1,1 @@
-"""Worlds of captioned clips, and the judges that read them back."""
+"""Worlds of captioned clips, each with a renderer and a judge that shares no code with it."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from hummingbird_edge.distill.world.shapes import Actor, Scene, World
+from hummingbird_edge.distill.world.shapes.scene import Actor, Scene, World
 
 __all__ = ["BACKGROUNDS", "COLOURS", "render"]
 
@@ -31,8 +31,9 @@ EXTENT = 1.2  # the furthest any shape reaches from its centre, in radii
 MARGIN = 0.05  # kept clear at the border, so that jitter never pushes an actor out
 GROWTH_START = 0.4  # of the named size, which a growing actor reaches in its last frame
 
-# Where each actor is at home (x, y), and how far its home reaches to each side, in frame sides.
-HOMES = {
+# Centre (x, y) of each actor's part of the frame, and how far it reaches to each side, in frame
+# sides.
+REGIONS = {
     None: (((0.5, 0.5),), (0.5, 0.5)),
     "above": (((0.5, 0.25), (0.5, 0.75)), (0.5, 0.25)),
     "left": (((0.25, 0.5), (0.75, 0.5)), (0.25, 0.5)),
@@ -44,7 +45,7 @@ class Part:
     """One actor of one clip."""
 
     actor: Actor
-    home: tuple[float, float]
+    middle: tuple[float, float]
     room: tuple[float, float]
 
 
@@ -64,7 +65,7 @@ def render(
 ) -> Tensor:
     """Draw one clip per scene, jittered by `generator`.
 
-    `times` (B, K) in [0, 1] asks for other frames than the world's evenly spaced ones.
+    `times` (B, K) in [0, 1] replaces the world's evenly spaced frames.
     Returns (B, K, 3, H, W) float32 in [0, 1].
     """
     if times is None:
@@ -86,8 +87,8 @@ def render(
 
 
 def part_of(scenes: Sequence[Scene], row: int, layer: int) -> Part:
-    homes, room = HOMES[scenes[row].relation]
-    return Part(scenes[row].actors[layer], homes[layer], room)
+    centres, room = REGIONS[scenes[row].relation]
+    return Part(scenes[row].actors[layer], centres[layer], room)
 
 
 def rgb(colours: Iterable[tuple[float, float, float]], device: torch.device | str) -> Tensor:
@@ -107,12 +108,12 @@ def place(parts: Sequence[Part], world: World, generator: torch.Generator, times
     noise = torch.rand(len(parts), 4, 1, generator=generator, device=generator.device)
     noise = (2 * noise - 1).to(device) * world.jitter
     full = torch.tensor([RADII[part.actor.size] for part in parts], device=device)[:, None]
-    home = torch.tensor([part.home for part in parts], device=device)
+    middle = torch.tensor([part.middle for part in parts], device=device)
     room = torch.tensor([part.room for part in parts], device=device)
     radius = (full * (1 + noise[:, 0])).expand_as(times).clone()
     # The path shrinks by up to four jitters (12 %), never grows: the margin stays clear.
     reach = (room - EXTENT * full - MARGIN) * (1 - 2 * (world.jitter + noise[:, 1]))
-    centre = (home + noise[:, 2:, 0])[:, None].expand(*times.shape, 2).clone()
+    centre = (middle + noise[:, 2:, 0])[:, None].expand(*times.shape, 2).clone()
     angle = torch.zeros_like(times)
     for motion, rows in rows_by(part.actor.motion for part in parts).items():
         t = times[rows]

@@ -1,4 +1,4 @@
-"""The devices that work on this machine, and the ways they have to run a stage."""
+"""The devices that work on this machine, and the backends they offer for a stage."""
 
 from collections.abc import Collection, Iterator
 
@@ -6,7 +6,7 @@ from hummingbird_edge.runtime.devices.backend import Backend, precisions_of
 from hummingbird_edge.runtime.devices.device import Device
 from hummingbird_edge.runtime.placement.probe import known_devices, probe
 
-__all__ = ["backends_here", "working_devices"]
+__all__ = ["working_backends", "working_devices"]
 
 
 def working_devices() -> list[str]:
@@ -14,10 +14,10 @@ def working_devices() -> list[str]:
     return [name for name in known_devices() if probe(name).works]
 
 
-def backends_here(stage: str, graphs: Collection[str]) -> Iterator[Backend]:
-    """Yield every device that works here in every precision that it has for these graphs.
+def working_backends(stage: str, graphs: Collection[str]) -> Iterator[Backend]:
+    """Yield every working device in every precision that it offers for graphs of these precisions.
 
-    The text encoder is left in float32 or int8, as the runtime leaves it.
+    The text encoder is limited to float32 and int8, as in the runtime.
     """
     for name in working_devices():
         device = Device.parse(name)

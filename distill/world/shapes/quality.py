@@ -1,8 +1,8 @@
-"""How good a clip looks, whatever it shows: three of VBench's dimensions, on a scale of 0 to 1.
+"""How good a clip of shapes looks: three of VBench's dimensions, from 0 to 1.
 
-VBench (Huang et al. 2024, arXiv:2311.17982) asks large networks whether the subject stays the same,
-whether still parts flicker and whether motion is smooth. In this world the judge's own measurements
-answer all three; a rendered clip shows what can be reached.
+VBench (Huang et al. 2024, arXiv:2311.17982) measures with large networks whether the subject stays
+the same, whether still parts flicker and whether motion is smooth. In this world the judge's own
+measurements suffice for all three; rendered clips have the highest scores that can be reached.
 """
 
 from dataclasses import dataclass
@@ -10,7 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from hummingbird_edge.distill.world.judge import Reading, Track, grown, read_clip
+from hummingbird_edge.distill.world.shapes.blobs import grown
+from hummingbird_edge.distill.world.shapes.judge import Reading, Track, read_clip
 
 __all__ = ["Quality", "assess"]
 
@@ -29,7 +30,7 @@ class Quality:
     flicker: float = 0.0
     """How still the ground is (VBench's temporal flickering)."""
     motion_smoothness: float = 0.0
-    """How well each frame's position is foretold by its neighbours."""
+    """How near each position is to the middle of its neighbours'."""
 
 
 def assess(frames: NDArray[np.uint8]) -> Quality:

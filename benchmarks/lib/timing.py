@@ -1,4 +1,4 @@
-"""One thing run several times."""
+"""Time one function several times."""
 
 import time
 from collections.abc import Callable
@@ -6,14 +6,13 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Run", "timed"]
+__all__ = ["Run", "time_runs"]
 
 Run = Callable[[], NDArray[np.float32]]
 
 
-def timed(run: Run, runs: int) -> tuple[NDArray[np.float32], tuple[float, ...]]:
-    """Return the last output, and the seconds of each run: of the first, which warms up, and of
-    `runs` more."""
+def time_runs(run: Run, runs: int) -> tuple[NDArray[np.float32], tuple[float, ...]]:
+    """Return the last output, and the seconds of the first run, a warm-up, and of `runs` more."""
     output, seconds = np.zeros(0, np.float32), list[float]()
     for _ in range(1 + runs):
         started = time.perf_counter()

@@ -1,28 +1,19 @@
-"""A world of captioned moving shapes: what a scene is, and what its captions say."""
+"""Captions of moving shapes, and the ones that training never sees."""
 
-import hashlib
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from itertools import product
 
+from hummingbird_edge.distill.world.held_out import is_held_out
+from hummingbird_edge.distill.world.shapes.scene import (
+    BACKGROUNDS,
+    COLOURS,
+    Actor,
+    Scene,
+    World,
+)
 from hummingbird_edge.runtime.errors import RequestError
 
-__all__ = [
-    "FULL",
-    "PAIRS",
-    "SMALL",
-    "Actor",
-    "Scene",
-    "World",
-    "attributes",
-    "describe",
-    "is_held_out",
-    "parse",
-    "sample_held_out",
-    "sample_training",
-    "words",
-]
+__all__ = ["describe", "parse", "sample_held_out", "sample_training", "words"]
 
 SIZE_WORDS = {"large": ("large", "big"), "small": ("small", "little")}
 SHAPE_WORDS = {
@@ -42,15 +33,8 @@ MOTION_WORDS = {
     "growing": ("growing", "getting bigger", "grows", "gets bigger"),
     "spinning": ("spinning", "spinning in place", "spins", "rotates"),
 }
-COLOUR_WORDS = ("red", "green", "blue", "yellow", "purple", "orange", "cyan")
-GROUND_WORDS = ("black", "white", "gray", "pink")
 GROUND_FRAMES = ("{} on a GROUND background", "{} against GROUND", "on a GROUND background, {}")
 RELATION_WORDS = {"above": "above", "left": "to the left of"}
-
-STACKED = frozenset({"right", "left", "growing", "spinning"})
-"""Motions that fit the upper or lower half of a frame."""
-ABREAST = frozenset({"up", "down", "bouncing", "growing", "spinning"})
-"""Motions that fit its left or right half."""
 
 MAX_TRIES = 60
 """Wordings of a scene to try for a held-out one; a scene of few wordings may have none."""
@@ -58,96 +42,8 @@ MAX_ROUNDS = 50
 """Rounds through the scenes after which no more held-out captions are to be had."""
 
 
-@dataclass(frozen=True, slots=True)
-class Actor:
-    """One moving shape, by the names that a caption may use."""
-
-    colour: str
-    shape: str
-    size: str
-    motion: str
-
-
-@dataclass(frozen=True, slots=True)
-class Scene:
-    """Everything that a caption may say about one clip."""
-
-    actors: tuple[Actor, ...]
-    """One, or two of different colours: the upper or the left one first."""
-    background: str
-
-    @classmethod
-    def of(cls, colour: str, shape: str, size: str, motion: str, background: str) -> "Scene":
-        """Return a scene of one actor."""
-        return cls((Actor(colour, shape, size, motion),), background)
-
-    @property
-    def relation(self) -> str | None:
-        """How the first of two actors lies to the second; None for one."""
-        if len(self.actors) < 2:
-            return None
-        return "above" if all(actor.motion in STACKED for actor in self.actors) else "left"
-
-
-def attributes(scene: Scene) -> dict[str, str]:
-    """Return what the caption of a scene of one actor asks for, attribute to name."""
-    (actor,) = scene.actors
-    return {"background": scene.background, **asdict(actor)}
-
-
-@dataclass(frozen=True, slots=True)
-class World:
-    """The names in use, the size of a clip and how far it is left to chance."""
-
-    colours: tuple[str, ...] = COLOUR_WORDS
-    shapes: tuple[str, ...] = tuple(SHAPE_WORDS)
-    sizes: tuple[str, ...] = tuple(SIZE_WORDS)
-    motions: tuple[str, ...] = tuple(MOTION_WORDS)
-    backgrounds: tuple[str, ...] = GROUND_WORDS
-    pairs: float = 0.0
-    """Share of scenes with two actors, in [0, 1]."""
-    resolution: int = 64
-    """Pixels of a frame's side."""
-    frames: int = 16
-    jitter: float = 0.03
-    """How far size, path and place vary, as a fraction of the frame's side."""
-
-    def scenes(self) -> tuple[Scene, ...]:
-        """List every scene of one actor."""
-        return tuple(
-            Scene((actor,), ground) for actor in self.actors() for ground in self.backgrounds
-        )
-
-    def actors(self) -> tuple[Actor, ...]:
-        """List every actor; a spinning circle would look still and is left out."""
-        axes = (self.colours, self.shapes, self.sizes, self.motions)
-        actors = (Actor(*names) for names in product(*axes))
-        return tuple(a for a in actors if (a.shape, a.motion) != ("circle", "spinning"))
-
-    def draw(self, rng: random.Random) -> Scene:
-        """Draw a scene: of two actors with probability `pairs`, small ones of two colours."""
-        ground = rng.choice(self.backgrounds)
-        if rng.random() >= self.pairs:
-            return Scene((rng.choice(self.actors()),), ground)
-        small = [actor for actor in self.actors() if actor.size == "small"]
-        fits = rng.choice([STACKED, ABREAST])
-        first = rng.choice([actor for actor in small if actor.motion in fits])
-        others = [a for a in small if a.motion in fits and a.colour != first.colour]
-        return Scene((first, rng.choice(others)), ground)
-
-
-FULL = World()
-PAIRS = World(pairs=0.5)
-SMALL = World(
-    colours=("red", "green", "blue", "yellow"),
-    shapes=("circle", "square", "triangle"),
-    motions=("right", "left", "up", "down"),
-    backgrounds=("black", "white"),
-)
-
-
 def describe(scene: Scene, rng: random.Random) -> str:
-    """Say what `scene` shows, in one of at least twelve ways; large and black may go unsaid."""
+    """Describe `scene` in one of at least twelve wordings; "large" and "black" may be left out."""
     frames = [frame.replace("GROUND", scene.background) for frame in GROUND_FRAMES]
     if scene.background == "black":
         frames.append("{}")
@@ -158,7 +54,7 @@ def describe(scene: Scene, rng: random.Random) -> str:
 
 
 def _clause(actor: Actor, rng: random.Random, is_alone: bool) -> str:
-    """Say what one actor does; two of them would not share a sentence with two finite verbs."""
+    """Describe one actor; of two, only by participles: one sentence has room for one verb."""
     motions = [words for words in MOTION_WORDS[actor.motion] if is_alone or "ing" in words]
     sizes = [f"{word} " for word in SIZE_WORDS[actor.size]]
     if actor.size == "large":
@@ -171,12 +67,12 @@ def _clause(actor: Actor, rng: random.Random, is_alone: bool) -> str:
 def parse(caption: str) -> Scene:
     """Return the scene of one actor that `caption` describes; raises ValueError for other text."""
     text = f" {caption.replace(',', '')} "
-    if sum(f" {colour} " in text for colour in COLOUR_WORDS) > 1:
+    if sum(f" {colour} " in text for colour in COLOURS) > 1:
         raise ValueError(f"{caption!r} describes no scene of one actor: it names two colours")
     motion, phrase = _find(text, MOTION_WORDS)
-    text = text.replace(f" {phrase} ", " ")  # "moving in a circle" is said of squares too
-    ground, _ = _find(text, {name: (name,) for name in GROUND_WORDS}, "black")
-    colour, _ = _find(text, {name: (name,) for name in COLOUR_WORDS})
+    text = text.replace(f" {phrase} ", " ")  # squares move in a circle too
+    ground, _ = _find(text, {name: (name,) for name in BACKGROUNDS}, "black")
+    colour, _ = _find(text, {name: (name,) for name in COLOURS})
     shape, size = _find(text, SHAPE_WORDS)[0], _find(text, SIZE_WORDS, "large")[0]
     return Scene.of(colour, shape, size, motion, ground)
 
@@ -197,14 +93,9 @@ def _find(
 def words(pairs: bool = True) -> frozenset[str]:
     """Return every word that captions use; without `pairs`, those of scenes of one actor."""
     texts = [*SIZE_WORDS.values(), *SHAPE_WORDS.values(), *MOTION_WORDS.values()]
-    texts += [COLOUR_WORDS, GROUND_WORDS, ("a", "an", "on", "against", "background")]
+    texts += [COLOURS, BACKGROUNDS, ("a", "an", "on", "against", "background")]
     texts += [tuple(RELATION_WORDS.values())] if pairs else []
     return frozenset(word for group in texts for text in group for word in text.split())
-
-
-def is_held_out(caption: str) -> bool:
-    """Tell whether `caption` is kept from training; about one in ten is."""
-    return int.from_bytes(hashlib.sha256(caption.encode()).digest()[:4], "big") % 10 == 0
 
 
 def sample_training(scenes: Sequence[Scene], rng: random.Random) -> list[str]:
@@ -242,5 +133,5 @@ def sample_held_out(
             if len(found) == n:
                 return [(scene, text) for text, scene in found.items()]
     raise RequestError(
-        f"the world gave {len(found)} held-out captions, {n} were asked for: ask for fewer"
+        f"this world has {len(found)} held-out captions, {n} are needed: choose fewer"
     )

@@ -1,4 +1,4 @@
-"""What is measured: the built-in bundle, one that is given, or the published size made here."""
+"""The bundle to measure: the built-in one, a given one, or the published size made here."""
 
 import json
 import subprocess
@@ -7,15 +7,14 @@ from pathlib import Path
 
 from hummingbird_edge.runtime.bundle.bundle import BUILTIN, Bundle
 from hummingbird_edge.runtime.errors import HummingbirdError, RequestError
-from hummingbird_edge.runtime.request import Request
 
-__all__ = ["open_subject", "random_copy", "random_full_size", "size_of"]
+__all__ = ["open_model", "random_copy", "random_full_size"]
 
 
-def open_subject(bundle: Path | None, full_size: Path | None, quick: bool) -> Bundle:
-    """Return the bundle to measure: the built-in one for `quick`, and where nothing is given.
+def open_model(bundle: Path | None, full_size: Path | None, quick: bool) -> Bundle:
+    """Return the bundle to measure: the built-in one for `quick` or where none is given.
 
-    Raises RequestError for more than one, BundleError for a folder that is none.
+    Raises RequestError for more than one, BundleError for a folder that is no bundle.
     """
     if quick and (bundle or full_size):
         raise RequestError("--quick measures the built-in model: give no other")
@@ -27,9 +26,9 @@ def open_subject(bundle: Path | None, full_size: Path | None, quick: bool) -> Bu
 
 
 def random_full_size(folder: Path) -> Path:
-    """Export hummingbird-0.7b with random weights and a random tiny decoder, or find it made.
+    """Return hummingbird-0.7b with random weights and a random tiny decoder; export it once.
 
-    Takes some minutes and 2.5 GB, 8 GB of memory. Raises HummingbirdError where it fails.
+    The export takes some minutes, 2.5 GB on disk and 8 GB of memory. Raises HummingbirdError.
     """
     bundle = folder / "hummingbird-0.7b"
     if not bundle.exists():
@@ -42,7 +41,7 @@ def random_full_size(folder: Path) -> Path:
         torch.manual_seed(0)
         save_file(dict(TinyDecoder().state_dict()), folder / "tiny.safetensors")
         tiny = ["--tiny-decoder", folder / "tiny.safetensors"]
-        _build(bundle, "--preset", "hummingbird-0.7b", *tiny)
+        _export(bundle, "--preset", "hummingbird-0.7b", *tiny)
     return bundle
 
 
@@ -51,19 +50,14 @@ def random_copy(source: Path, folder: Path) -> Path:
     bundle = Bundle.open(source)
     config, out = folder / "config.json", folder / "random"
     config.write_text(json.dumps(bundle.manifest.provenance.config), encoding="utf-8")
-    _build(out, "--config", config, "--tokenizer", bundle.path("tokenizer"))
+    _export(out, "--config", config, "--tokenizer", bundle.path("tokenizer"))
     return out
 
 
-def size_of(request: Request) -> str:
-    """Return what is made in words."""
-    return f"{request.frames} frames of {request.width}x{request.height}"
-
-
-def _build(out: Path, *options: object) -> None:
-    """Run `hb-export build` in a process of its own, which gives its memory back."""
+def _export(out: Path, *options: object) -> None:
+    """Run `hb-export build` in a subprocess, which returns its memory."""
     program = "from hummingbird_edge.export.cli import main; main()"
-    asked = ["--random-weights", *map(str, options), "--storage", "float16", str(out)]
-    command = [sys.executable, "-c", program, "build", *asked]
+    arguments = ["--random-weights", *map(str, options), "--storage", "float16", str(out)]
+    command = [sys.executable, "-c", program, "build", *arguments]
     if subprocess.run(command, stdout=sys.stderr).returncode:
-        raise HummingbirdError(f"{out} could not be built, see above: mend that and try again")
+        raise HummingbirdError(f"{out} could not be built, see above: fix that and try again")

@@ -1,0 +1,165 @@
+"""Variants of each kernel's layer, baseline and fused, at the shapes of the full-size U-Net."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx_ir
+import torch
+from torch import nn
+
+from hummingbird_edge.benchmarks.lib import baselines
+from hummingbird_edge.benchmarks.lib.recording import Inputs
+from hummingbird_edge.benchmarks.lib.timing import Run
+from hummingbird_edge.export.graph import export_graph
+from hummingbird_edge.export.models.unet import CrossAttention
+from hummingbird_edge.export.stage import Stage
+from hummingbird_edge.kernels.attention import attention
+from hummingbird_edge.kernels.feed_forward import GEGLU
+from hummingbird_edge.kernels.group_norm import GroupNormSiLU
+from hummingbird_edge.kernels.temporal_conv import TemporalConv
+from hummingbird_edge.kernels.variant import FUSIONS, VARIANTS
+from hummingbird_edge.runtime.devices.backend import Backend
+from hummingbird_edge.runtime.engines.loading import open_session
+
+__all__ = ["LEVELS", "KernelVariants", "Level", "graph_run", "kernel_variants"]
+
+FRAMES, TOKENS, CONTEXT_WIDTH, HEAD_WIDTH = 16, 77, 1024, 64
+_OPSET = 18
+_NAMES = ("a", "b", "c")
+"""Of a layer's inputs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Level:
+    """One resolution of the U-Net."""
+
+    channels: int
+    height: int
+    width: int
+
+
+LEVELS = (Level(320, 40, 64), Level(640, 20, 32), Level(1280, 10, 16))
+
+
+@dataclass(frozen=True, slots=True)
+class KernelVariants:
+    """One layer at one level, written in two variants that compute the same."""
+
+    kernel: str
+    baseline: nn.Module
+    """The layer as it is usually written."""
+    fused: nn.Module
+    """The layer with the kernel."""
+    inputs: Inputs
+    """Of both, named a, b, c."""
+    fusion: str | None = None
+    """The graph fusion that only `fused` gets; all others are applied to both."""
+
+    @classmethod
+    def of(
+        cls,
+        kernel: str,
+        baseline: nn.Module,
+        fused: nn.Module,
+        *inputs: torch.Tensor,
+        fusion: str | None = None,
+    ) -> "KernelVariants":
+        """Name the inputs of two modules that take them by position."""
+        arrays = {name: x.numpy() for name, x in zip(_NAMES, inputs, strict=False)}
+        return cls(kernel, _Named(baseline), _Named(fused), arrays, fusion)
+
+
+class SDPA(nn.Module):
+    """The attention kernel."""
+
+    def __init__(self, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+
+    def forward(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        return attention(q, k, v, self.heads)
+
+
+class SharedContext(nn.Module):
+    """Cross-attention that computes the keys and values of the text once for all frames."""
+
+    def __init__(self, layer: CrossAttention) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x: torch.Tensor, context: torch.Tensor) -> torch.Tensor:
+        out: torch.Tensor = self.layer(x.flatten(0, 1)[None], context).unflatten(1, x.shape[:2])[0]
+        return out
+
+
+def kernel_variants(level: Level) -> Iterator[KernelVariants]:
+    """Yield the variants of every kernel at a level."""
+    channels, pixels = level.channels, level.height * level.width
+    torch.manual_seed(0)
+    yield from _attention_variants(channels, pixels)
+    x = torch.randn(FRAMES, pixels, channels)
+    gated = GEGLU(channels, 4 * channels)
+    yield KernelVariants.of("gated feed-forward", baselines.ChunkedGEGLU(gated), gated, x)
+    wide = torch.randn(FRAMES, pixels, 4 * channels)
+    yield KernelVariants.of("Gelu", baselines.ErfGelu(), nn.GELU(), wide, fusion="gelus")
+    norm = GroupNormSiLU(32, channels)
+    frames = torch.randn(FRAMES, channels, level.height, level.width)
+    yield KernelVariants.of(
+        "GroupNorm, SiLU", baselines.GroupNormSiLU(norm), norm, frames, fusion="group norms"
+    )
+    clip = torch.randn(1, channels, FRAMES, level.height, level.width)
+    convolution = TemporalConv(channels, channels)
+    yield KernelVariants.of(
+        "temporal convolution", baselines.Conv3d(convolution), convolution, clip
+    )
+
+
+def _attention_variants(channels: int, pixels: int) -> Iterator[KernelVariants]:
+    heads = channels // HEAD_WIDTH
+    unfused, fused = baselines.UnfusedAttention(heads), SDPA(heads)
+    for name, shape in (
+        ("spatial attention", (FRAMES, pixels, channels)),
+        ("temporal attention", (pixels, FRAMES, channels)),
+    ):
+        qkv = [torch.randn(shape) for _ in range(3)]
+        yield KernelVariants.of(name, unfused, fused, *qkv, fusion="attentions")
+    x, text = torch.randn(FRAMES, pixels, channels), torch.randn(1, TOKENS, CONTEXT_WIDTH)
+    cross = CrossAttention(channels, CONTEXT_WIDTH, heads)
+    yield KernelVariants.of(
+        "cross-attention", baselines.RepeatedContext(cross), SharedContext(cross), x, text
+    )
+
+
+def graph_run(variants: KernelVariants, is_fused: bool, backend: Backend, folder: Path) -> Run:
+    """Return a run of a variant's graph on a backend, with the fusions of `hb-export` for it."""
+    graph = _export(variants.fused if is_fused else variants.baseline, variants.inputs)
+    fusions = next((v.kernels for v in VARIANTS if backend.device.name in v.devices), ())
+    for fusion in fusions:
+        if is_fused or fusion != variants.fusion:
+            FUSIONS[fusion](graph)
+    path = folder / f"{'fused' if is_fused else 'baseline'}.onnx"
+    onnx_ir.save(graph, path)
+    session = open_session(path, backend)
+    return lambda: session.run(variants.inputs)
+
+
+def _export(module: nn.Module, inputs: Inputs) -> onnx_ir.Model:
+    """Export a module as stages are exported, with fixed sizes."""
+    tensors = {name: torch.from_numpy(x) for name, x in inputs.items()}
+    stage = Stage("kernel", "unet", {name: {} for name in tensors}, "out", {})
+    return export_graph(module, stage, tensors, _OPSET)
+
+
+class _Named(nn.Module):
+    """Name the inputs of any module a, b, c."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(
+        self, a: torch.Tensor, b: torch.Tensor | None = None, c: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        out: torch.Tensor = self.module(*(x for x in (a, b, c) if x is not None))
+        return out

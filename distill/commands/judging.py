@@ -1,0 +1,130 @@
+"""Commands that judge models and picture what they make."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from hummingbird_edge.distill.commands.options import (
+    AsJson,
+    BundleFolder,
+    BundleOption,
+    Captions,
+    RunFolder,
+    Seed,
+)
+from hummingbird_edge.distill.commands.progress import show_progress
+from hummingbird_edge.runtime.command import require_modules
+
+__all__ = ["ablate", "card", "judge", "quantize", "score", "strip"]
+
+
+def score(
+    bundle: BundleFolder = None,
+    captions: Captions = 400,
+    seed: Annotated[int, typer.Option(help="Chooses the captions.")] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Make a video for each of many captions never trained on, and judge their pixels."""
+    from hummingbird_edge.distill.recipe import BUILTIN_RECIPE
+    from hummingbird_edge.distill.score import score_bundle
+    from hummingbird_edge.runtime.bundle.bundle import BUILTIN
+
+    world = BUILTIN_RECIPE.world
+    scores = score_bundle(bundle or BUILTIN, world, captions, seed, show_progress)
+    typer.echo(json.dumps(asdict(scores)) if as_json else scores.table())
+
+
+def judge(
+    bundle: BundleFolder = None,
+    clips: Annotated[int, typer.Option(min=1, help="Clips to draw.")] = 400,
+    seed: Annotated[int, typer.Option(help="Chooses the clips.")] = 0,
+) -> None:
+    """Measure the judge's own errors: on rendered clips, and on those after a bundle's VAE."""
+    from hummingbird_edge.distill.recipe import BUILTIN_RECIPE
+    from hummingbird_edge.distill.score import measure_judge
+    from hummingbird_edge.runtime.bundle.bundle import BUILTIN, Bundle
+
+    found = measure_judge(Bundle.open(bundle or BUILTIN), BUILTIN_RECIPE.world, clips, seed)
+    for name, scores in found.items():
+        typer.echo(f"{name}\n{scores.table()}\n")
+
+
+def quantize(
+    output: Annotated[Path, typer.Argument(help="The new bundle's folder.")],
+    bundle: BundleOption = None,
+    precision: Annotated[str, typer.Option(help="As for hb-export quantize.")] = "fp32+int8",
+    calibration: Annotated[int, typer.Option(min=1, help="Captions to calibrate on.")] = 16,
+    held_out: Annotated[
+        int, typer.Option(min=0, help="Videos to compare with float32; 0 for no search.")
+    ] = 16,
+    min_psnr: Annotated[float, typer.Option(help="Of these videos, in dB.")] = 36.0,
+    captions: Captions = 400,
+    seed: Annotated[int, typer.Option(min=0, help="Chooses captions and noise.")] = 0,
+    force: Annotated[bool, typer.Option("--force", help="Replace a bundle there.")] = False,
+) -> None:
+    """Quantize on captions of the world as hb-export quantize does; judge before and after."""
+    require_modules("quantize", "onnx", "onnx_ir", "skimage", "matplotlib")
+    from hummingbird_edge.distill.quantized import quantize_judged
+    from hummingbird_edge.distill.recipe import BUILTIN_RECIPE
+    from hummingbird_edge.runtime.bundle.bundle import BUILTIN
+
+    quantize_judged(
+        bundle or BUILTIN,
+        output,
+        BUILTIN_RECIPE.world,
+        precision=precision,
+        calibration=calibration,
+        held_out=held_out,
+        min_psnr_db=min_psnr,
+        captions=captions,
+        seed=seed,
+        force=force,
+        report=typer.echo,
+    )
+    typer.echo(output)
+
+
+def ablate(
+    run: RunFolder,
+    steps: Annotated[int, typer.Option(min=1, help="Steps of stage 2 of every variant.")] = 150,
+    captions: Captions = 200,
+    seed: Seed = 0,
+) -> None:
+    """Train the recipe without each ingredient in turn, and judge; goes on where it stopped."""
+    from hummingbird_edge.distill.ablation import ablate as run_ablation
+    from hummingbird_edge.distill.recipe import BUILTIN_RECIPE
+    from hummingbird_edge.distill.stages.sources import Sources
+
+    typer.echo(run_ablation(Sources(run), BUILTIN_RECIPE, steps, captions, seed))
+
+
+def card(
+    run: RunFolder,
+    output: Annotated[Path, typer.Argument(help="The folder of the card.")],
+    bundle: BundleOption = None,
+    captions: Captions = 400,
+) -> None:
+    """Write the run's model card: data, stages, losses, scores, samples."""
+    from hummingbird_edge.distill.card import make_card
+    from hummingbird_edge.distill.recipe import BUILTIN_RECIPE
+    from hummingbird_edge.runtime.bundle.bundle import BUILTIN
+
+    source = bundle or BUILTIN
+    typer.echo(make_card(run, BUILTIN_RECIPE, source, output, captions, show_progress))
+
+
+def strip(
+    output: Annotated[Path, typer.Argument(help="The PNG to write.")],
+    prompts: Annotated[list[str], typer.Argument(help="One row of frames per prompt.")],
+    bundle: BundleOption = None,
+    seed: Annotated[int, typer.Option(help="Seed of every video.")] = 7,
+) -> None:
+    """Picture the frames of several prompts, a row each."""
+    from hummingbird_edge.distill.strip import picture_prompts
+    from hummingbird_edge.runtime.bundle.bundle import BUILTIN
+
+    picture_prompts(output, bundle or BUILTIN, prompts, seed)
+    typer.echo(output)

@@ -1,0 +1,32 @@
+"""Arguments and options that several commands share."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+__all__ = [
+    "AsJson",
+    "Batch",
+    "BundleFolder",
+    "BundleOption",
+    "Captions",
+    "ClipsFile",
+    "RunFolder",
+    "Seed",
+    "Steps",
+    "Student",
+    "Teacher",
+]
+
+RunFolder = Annotated[Path, typer.Argument(help="The run's folder: logs, checkpoints, models.")]
+Seed = Annotated[int, typer.Option(min=0, help="Fixes weights, data and noise.")]
+Steps = Annotated[int | None, typer.Option(min=1, help="Total steps, if not the recipe's.")]
+Teacher = Annotated[Path | None, typer.Option(help="Another teacher: a folder or checkpoint.")]
+Student = Annotated[Path | None, typer.Option(help="Another student to start from.")]
+Batch = Annotated[int | None, typer.Option(min=1, help="Clips per step and process.")]
+ClipsFile = Annotated[Path | None, typer.Option(help="Clips encoded by hb-distill clips.")]
+Captions = Annotated[int, typer.Option(min=1, help="Number of held-out captions to judge.")]
+BundleFolder = Annotated[Path | None, typer.Argument(help="A bundle, else the built-in one.")]
+BundleOption = Annotated[Path | None, typer.Option("--bundle", help="Else the built-in one.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]

@@ -1,0 +1,152 @@
+"""Commands that train a run, stage by stage."""
+
+from dataclasses import replace
+from typing import Annotated
+
+import typer
+
+from hummingbird_edge.distill.commands.options import (
+    Batch,
+    ClipsFile,
+    RunFolder,
+    Seed,
+    Steps,
+    Student,
+    Teacher,
+)
+from hummingbird_edge.runtime.errors import RequestError
+
+__all__ = [
+    "autoencoder",
+    "consistency",
+    "decoder",
+    "everything",
+    "matching",
+    "prune",
+    "scorer",
+    "teacher",
+]
+
+
+def everything(run: RunFolder, seed: Seed = 0) -> None:
+    """Run every stage that is not finished, from nothing to the 4-step student."""
+    from hummingbird_edge.distill.recipe import BUILTIN_RECIPE
+    from hummingbird_edge.distill.stages.order import train_all
+    from hummingbird_edge.distill.stages.sources import Sources
+
+    train_all(Sources(run), BUILTIN_RECIPE, seed)
+
+
+def autoencoder(run: RunFolder, steps: Steps = None, seed: Seed = 0) -> None:
+    """Train the VAE on frames of the world."""
+    from hummingbird_edge.distill.recipe import BUILTIN_RECIPE
+    from hummingbird_edge.distill.stages.sources import Sources
+    from hummingbird_edge.distill.stages.vae import train_autoencoder
+
+    train_autoencoder(Sources(run), BUILTIN_RECIPE.with_plan("autoencoder", steps), seed)
+
+
+def teacher(run: RunFolder, steps: Steps = None, clips: ClipsFile = None, seed: Seed = 0) -> None:
+    """Train text encoder and U-Net with caption dropout."""
+    from hummingbird_edge.distill.recipe import BUILTIN_RECIPE
+    from hummingbird_edge.distill.stages.sources import Sources
+    from hummingbird_edge.distill.stages.teacher import train_teacher
+
+    train_teacher(Sources(run, clips=clips), BUILTIN_RECIPE.with_plan("teacher", steps), seed)
+
+
+def prune(
+    run: RunFolder,
+    teacher: Teacher = None,
+    preset: Annotated[
+        str | None, typer.Option(help="Prune to hummingbird-0.7b or -0.9b, not the recipe's.")
+    ] = None,
+    clips: ClipsFile = None,
+) -> None:
+    """Keep the teacher's most important blocks: writes RUN/pruned and RUN/prune.json."""
+    from hummingbird_edge.distill.recipe import BUILTIN_RECIPE
+    from hummingbird_edge.distill.stages.pruning import prune_teacher
+    from hummingbird_edge.distill.stages.sources import Sources
+
+    pruning = prune_teacher(Sources(run, teacher, clips=clips), BUILTIN_RECIPE, preset)
+    typer.echo(pruning.table())
+
+
+def matching(
+    run: RunFolder,
+    steps: Steps = None,
+    teacher: Teacher = None,
+    student: Student = None,
+    clips: ClipsFile = None,
+    batch: Batch = None,
+    guidance: Annotated[float | None, typer.Option(help="The teacher's w.")] = None,
+    seed: Seed = 0,
+) -> None:
+    """Stage 1: the pruned student learns what its guided teacher predicts."""
+    from hummingbird_edge.distill.recipe import BUILTIN_RECIPE
+    from hummingbird_edge.distill.stages.sources import Sources
+    from hummingbird_edge.distill.stages.students import train_matching
+
+    recipe = BUILTIN_RECIPE.with_plan("matching", steps, batch)
+    if guidance is not None:
+        recipe = replace(recipe, matching=replace(recipe.matching, guidance=guidance))
+    train_matching(Sources(run, teacher, student, clips), recipe, seed)
+
+
+def scorer(run: RunFolder, steps: Steps = None, seed: Seed = 0) -> None:
+    """Train the contrastive text-video scorer, one of the rewards of stage 2."""
+    from hummingbird_edge.distill.recipe import BUILTIN_RECIPE
+    from hummingbird_edge.distill.stages.rewards import train_scorer
+    from hummingbird_edge.distill.stages.sources import Sources
+
+    train_scorer(Sources(run), BUILTIN_RECIPE.with_plan("scorer", steps), seed)
+
+
+def consistency(
+    run: RunFolder,
+    steps: Steps = None,
+    teacher: Teacher = None,
+    student: Student = None,
+    clips: ClipsFile = None,
+    batch: Batch = None,
+    guidance: Annotated[
+        tuple[float, float] | None, typer.Option(help="Lowest and highest w, such as 5 15.")
+    ] = None,
+    rewards: Annotated[
+        str | None, typer.Option(help="NAME=WEIGHT,...: shapes, scorer, MODULE:FUNCTION; or none.")
+    ] = None,
+    seed: Seed = 0,
+) -> None:
+    """Stage 2: latent consistency to 4 steps, with visual feedback; writes RUN/distilled."""
+    from hummingbird_edge.distill.recipe import BUILTIN_RECIPE
+    from hummingbird_edge.distill.stages.sources import Sources
+    from hummingbird_edge.distill.stages.students import train_consistency
+
+    recipe = BUILTIN_RECIPE.with_plan("consistency", steps, batch)
+    if guidance is not None:
+        recipe = replace(recipe, consistency=replace(recipe.consistency, guidance=guidance))
+    if rewards is not None:
+        recipe = replace(recipe, rewards=_parse_rewards(rewards))
+    train_consistency(Sources(run, teacher, student, clips), recipe, seed)
+
+
+def decoder(run: RunFolder, steps: Steps = None, student: Student = None, seed: Seed = 0) -> None:
+    """Finetune the VAE's decoder on latents with errors; writes RUN/student."""
+    from hummingbird_edge.distill.recipe import BUILTIN_RECIPE
+    from hummingbird_edge.distill.stages.sources import Sources
+    from hummingbird_edge.distill.stages.vae import train_decoder
+
+    recipe = BUILTIN_RECIPE.with_plan("decoder", steps)
+    train_decoder(Sources(run, student=student), recipe, seed)
+
+
+def _parse_rewards(text: str) -> dict[str, float]:
+    if text == "none":
+        return {}
+    try:
+        pairs = [part.rsplit("=", 1) for part in text.split(",")]
+        return {name.strip(): float(weight) for name, weight in pairs}
+    except ValueError as error:
+        raise RequestError(
+            f"--rewards is {text!r}: write NAME=WEIGHT,NAME=WEIGHT or none"
+        ) from error
