@@ -14,7 +14,7 @@ FLOORS = (
     "card quantized",
     "ablation",
     "score",
-    "stages",
+    "stages cartoons",
     "recipe",
     "train",
     "data",
