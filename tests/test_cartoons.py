@@ -11,28 +11,31 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from hummingbird_edge.distill.train.run import Run
-from hummingbird_edge.distill.world.cartoons import autoencoder, delivery, judging, quality
-from hummingbird_edge.distill.world.cartoons.budget import (
+from hummingbird_edge.distill.cartoons import autoencoder, delivery, judging
+from hummingbird_edge.distill.cartoons.budget import (
     Schedule,
     TimedStage,
     fit_budget,
     parse_budget,
     rate_at,
 )
+from hummingbird_edge.distill.cartoons.delivery import pack, unpack
+from hummingbird_edge.distill.cartoons.pool import draw_clips, read_shots, write_shots
+from hummingbird_edge.distill.cartoons.recipe import RECIPE, RECIPES, TINY, Recipe
+from hummingbird_edge.distill.cartoons.reward import JudgeReward
+from hummingbird_edge.distill.cartoons.teacher import Learner, without_time
+from hummingbird_edge.distill.cartoons.train import share_out
+from hummingbird_edge.distill.train.run import Run
+from hummingbird_edge.distill.world.cartoons import quality
 from hummingbird_edge.distill.world.cartoons.catalog import CATALOG, NOUNS, SPRITES_FOLDER
 from hummingbird_edge.distill.world.cartoons.curate_sprites import fit_frames, write_sprite
-from hummingbird_edge.distill.world.cartoons.delivery import pack, unpack
 from hummingbird_edge.distill.world.cartoons.judge import (
     Judge,
     JudgeConfig,
     Verdict,
     frechet_distance,
 )
-from hummingbird_edge.distill.world.cartoons.pool import draw_clips, read_shots, write_shots
-from hummingbird_edge.distill.world.cartoons.recipe import RECIPE, RECIPES, TINY, Recipe
 from hummingbird_edge.distill.world.cartoons.render import render
-from hummingbird_edge.distill.world.cartoons.reward import JudgeReward
 from hummingbird_edge.distill.world.cartoons.shots import (
     DARK_GROUNDS,
     GROUNDS,
@@ -46,8 +49,6 @@ from hummingbird_edge.distill.world.cartoons.shots import (
     words,
 )
 from hummingbird_edge.distill.world.cartoons.sprites import LOOP, Sprites, read_frames
-from hummingbird_edge.distill.world.cartoons.teacher import Learner, without_time
-from hummingbird_edge.distill.world.cartoons.train import share_out
 from hummingbird_edge.export.models.text_encoder import TextEncoder
 from hummingbird_edge.export.models.unet import UNet
 from hummingbird_edge.export.models.vae import VAE

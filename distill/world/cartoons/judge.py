@@ -22,6 +22,10 @@ LOOKS = 8
 """Frames of a clip that the judge looks at, evenly spaced."""
 SIDE = 128
 """Pixels of a frame's side as it is looked at."""
+ALIGNED = 40
+"""Pixels of a side of a sprite that was cut out."""
+SPAN = 2.5
+"""Half of that side, in standard deviations of the mask."""
 GEOMETRY = 5
 """Numbers that say where a sprite is: its centre, how wide and tall it is, and its size."""
 
@@ -137,13 +141,17 @@ class Judge(nn.Module):
             nn.SiLU(),
         )
         self.path, self.size = nn.Linear(64, len(config.paths)), nn.Linear(64, len(config.sizes))
-        self.pose = nn.Sequential(
-            nn.Conv1d(8 * width + GEOMETRY, 128, 3, padding=1),
+        self.pair = nn.Sequential(
+            nn.Conv2d(8, 32, 3, stride=2, padding=1),
             nn.SiLU(),
-            nn.Conv1d(128, 128, 3, padding=1),
+            nn.Conv2d(32, 64, 3, stride=2, padding=1),
+            nn.GroupNorm(8, 64),
+            nn.SiLU(),
+            nn.Conv2d(64, 128, 3, stride=2, padding=1),
+            nn.GroupNorm(8, 128),
             nn.SiLU(),
         )
-        self.action = nn.Sequential(nn.Linear(256, 64), nn.SiLU(), nn.Linear(64, 2))
+        self.action = nn.Sequential(nn.Linear(2 * 128, 64), nn.SiLU(), nn.Linear(64, 2))
 
     def watch(self, frames: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Look at each frame of clips (B, T, 3, H, W) in [0, 1] by itself, T any number.
@@ -169,10 +177,11 @@ class Judge(nn.Module):
     def forward(self, frames: Tensor) -> Logits:
         """Read clips (B, T, 3, H, W) in [0, 1]; T is LOOKS, or 1 where no order is needed."""
         mask, subject, around = self.watch(frames)
-        places = _geometry(mask.flatten(0, 1).sigmoid()).unflatten(0, mask.shape[:2])
+        share = mask.sigmoid()
+        places = _geometry(share.flatten(0, 1)).unflatten(0, mask.shape[:2])
         track = self.track(_spread(places))
-        poses = self.pose(_poses(subject, places))
-        moved = torch.cat((poses.mean(2), poses.amax(2)), 1)
+        pairs = self._pairs(_aligned(frames, share.detach(), places.detach()))
+        moved = torch.cat((pairs.mean(1), pairs.amax(1)), 1)
         looked = subject.mean(1)
         features = torch.cat(
             (looked[:, :32], around.mean(1)[:, :32], track[:, :32], moved[:, :32]), 1
@@ -186,6 +195,13 @@ class Judge(nn.Module):
             mask=mask,
             features=features.float(),
         )
+
+    def _pairs(self, cut: Tensor) -> Tensor:
+        """Compare each frame's sprite with the next one's, (B, T - 1, C); one frame with itself."""
+        first, second = (cut[:, :-1], cut[:, 1:]) if cut.shape[1] > 1 else (cut, cut)
+        both = torch.cat((first + second, first - second), 2)
+        found = self.pair(both.flatten(0, 1)).mean((2, 3)).float()
+        return found.unflatten(0, both.shape[:2])
 
     @torch.no_grad()
     def look(self, frames: Tensor) -> Logits:
@@ -234,14 +250,30 @@ def _spread(places: Tensor) -> Tensor:
     return places.transpose(1, 2).expand(-1, -1, LOOKS) if places.shape[1] == 1 else places.mT
 
 
-def _poses(subject: Tensor, places: Tensor) -> Tensor:
-    """Return how much, and how, looks change from the frame before, with their places.
+def _aligned(frames: Tensor, share: Tensor, places: Tensor) -> Tensor:
+    """Cut the sprite out of every frame (B, T, 3, H, W), its middle always at the same place.
 
-    A frozen sprite changes little on its path: how much is what tells it from one that acts.
+    On its path a frozen sprite then stays as it is; one that acts changes. Its size follows a
+    straight line over time, so that growing on the way closer is taken out and puffing up is not.
+    Returns RGB and mask, (B, T, 4, ALIGNED, ALIGNED).
     """
-    scale = subject.abs().mean((1, 2), keepdim=True).clamp(min=1e-3)
-    change = subject.diff(dim=1, prepend=subject[:, :1]) / scale
-    return torch.cat((change.abs(), change, places), 2).mT
+    count = frames.shape[1]
+    seen = functional.interpolate(share, size=frames.shape[-2:], mode="bilinear")
+    both = torch.cat((frames * 2 - 1, seen[:, :, None]), 2).flatten(0, 1)
+    # Sampled at half of the size: a crop skips no pixels.
+    both = functional.avg_pool2d(both.float(), max(1, frames.shape[-1] // 64))
+    inner = 1 - 1 / share.shape[-1]  # the mask's axis runs from cell to cell, not to the border
+    middle = places[..., :2] / 2 * inner
+    wide = (places[..., 2:4].amax(-1) / 4 * inner).clamp(min=0.02).log()
+    time = torch.linspace(-1, 1, count, device=frames.device)
+    slope = (wide * time).sum(1, keepdim=True) / time.square().sum().clamp(min=1e-6)
+    half = SPAN * (wide.mean(1, keepdim=True) + slope * time).exp()
+    unit = (torch.arange(ALIGNED, device=frames.device) + 0.5) * 2 / ALIGNED - 1
+    down, across = torch.meshgrid(unit, unit, indexing="ij")
+    grid = torch.stack((across, down), -1)
+    grid = middle[:, :, None, None] + half[:, :, None, None, None] * grid
+    cut = functional.grid_sample(both, grid.flatten(0, 1), align_corners=False)
+    return cut.unflatten(0, (-1, count))
 
 
 def frechet_distance(first: Tensor, second: Tensor) -> float:

@@ -22,6 +22,18 @@ import numpy as np
 import torch
 from PIL import Image
 
+from hummingbird_edge.distill.cartoons.autoencoder import (
+    DecoderStage,
+    FrameStage,
+    measure_vae,
+)
+from hummingbird_edge.distill.cartoons.budget import is_first, wait
+from hummingbird_edge.distill.cartoons.judging import JudgeStage, measure_judge
+from hummingbird_edge.distill.cartoons.pool import draw_clips, read_shots, write_shots
+from hummingbird_edge.distill.cartoons.reward import JudgeReward
+from hummingbird_edge.distill.cartoons.scoring import score_model
+from hummingbird_edge.distill.cartoons.session import Session, Weights
+from hummingbird_edge.distill.cartoons.teacher import TeacherStage
 from hummingbird_edge.distill.data.batches import Batches
 from hummingbird_edge.distill.data.clips import Clips
 from hummingbird_edge.distill.train.consistency import ConsistencyStage
@@ -31,19 +43,7 @@ from hummingbird_edge.distill.train.model import Model
 from hummingbird_edge.distill.train.prune import Probe, importance, plan_pruning, prune
 from hummingbird_edge.distill.train.reward import Reward
 from hummingbird_edge.distill.train.run import Run
-from hummingbird_edge.distill.world.cartoons.autoencoder import (
-    DecoderStage,
-    FrameStage,
-    measure_vae,
-)
-from hummingbird_edge.distill.world.cartoons.budget import is_first, wait
 from hummingbird_edge.distill.world.cartoons.judge import Judge, JudgeConfig
-from hummingbird_edge.distill.world.cartoons.judging import JudgeStage, measure_judge
-from hummingbird_edge.distill.world.cartoons.pool import draw_clips, read_shots, write_shots
-from hummingbird_edge.distill.world.cartoons.reward import JudgeReward
-from hummingbird_edge.distill.world.cartoons.scoring import score_model
-from hummingbird_edge.distill.world.cartoons.session import Session, Weights
-from hummingbird_edge.distill.world.cartoons.teacher import TeacherStage
 from hummingbird_edge.export.models.config import ModelConfig
 from hummingbird_edge.export.models.text_encoder import TextEncoder
 from hummingbird_edge.export.models.unet import UNet

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from hummingbird_edge.distill.world.cartoons.budget import TimedStage
+from hummingbird_edge.distill.cartoons.budget import TimedStage
 from hummingbird_edge.distill.world.cartoons.render import Rendered, render
 from hummingbird_edge.distill.world.cartoons.shots import World
 from hummingbird_edge.distill.world.cartoons.sprites import Sprites

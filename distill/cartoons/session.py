@@ -7,13 +7,13 @@ from typing import Any
 
 import torch
 
+from hummingbird_edge.distill.cartoons.budget import fit_budget, is_first, wait
+from hummingbird_edge.distill.cartoons.recipe import Recipe
 from hummingbird_edge.distill.data.clips import Clips
 from hummingbird_edge.distill.train.model import Model
 from hummingbird_edge.distill.train.run import Run
 from hummingbird_edge.distill.train.training import Stage
-from hummingbird_edge.distill.world.cartoons.budget import fit_budget, is_first, wait
 from hummingbird_edge.distill.world.cartoons.judge import Judge, JudgeConfig
-from hummingbird_edge.distill.world.cartoons.recipe import Recipe
 from hummingbird_edge.distill.world.cartoons.sprites import Sprites
 from hummingbird_edge.export.models.config import VAEConfig
 from hummingbird_edge.export.models.vae import VAE

@@ -12,11 +12,11 @@ from contextlib import contextmanager, nullcontext
 import torch
 from torch import Tensor, nn
 
+from hummingbird_edge.distill.cartoons.budget import TimedStage
+from hummingbird_edge.distill.cartoons.reading import Lessons, Reader
 from hummingbird_edge.distill.data.batches import Batches, draw_fps
 from hummingbird_edge.distill.data.clips import Clips
 from hummingbird_edge.distill.train.diffusion import Diffusion, predict
-from hummingbird_edge.distill.world.cartoons.budget import TimedStage
-from hummingbird_edge.distill.world.cartoons.reading import Lessons, Reader
 from hummingbird_edge.distill.world.cartoons.shots import World
 from hummingbird_edge.export.models.config import ModelConfig
 from hummingbird_edge.export.models.text_encoder import TextEncoder

@@ -1,7 +1,7 @@
 """Train the cartoons' model, or some of its stages, within one budget of time.
 
-    python -m hummingbird_edge.distill.world.cartoons.train RUN --budget 9m --device auto
-    torchrun --nproc-per-node 2 -m hummingbird_edge.distill.world.cartoons.train RUN --budget 10h
+    python -m hummingbird_edge.distill.cartoons.train RUN --budget 9m --device auto
+    torchrun --nproc-per-node 2 -m hummingbird_edge.distill.cartoons.train RUN --budget 10h
 
 Every stage (`stages`) gets its share of the time. Run again, it goes on from the last checkpoint,
 which is a minute old at most. `--start FOLDER` begins from weights that another run packed, `--pack
@@ -16,17 +16,17 @@ from pathlib import Path
 
 import torch
 
-from hummingbird_edge.distill.world.cartoons.budget import (
+from hummingbird_edge.distill.cartoons.budget import (
     choose_device,
     is_first,
     parse_budget,
     wait,
 )
-from hummingbird_edge.distill.world.cartoons.delivery import pack, unpack
-from hummingbird_edge.distill.world.cartoons.recipe import RECIPES, Recipe
-from hummingbird_edge.distill.world.cartoons.session import Session
+from hummingbird_edge.distill.cartoons.delivery import pack, unpack
+from hummingbird_edge.distill.cartoons.recipe import RECIPES, Recipe
+from hummingbird_edge.distill.cartoons.session import Session
+from hummingbird_edge.distill.cartoons.stages import STAGES
 from hummingbird_edge.distill.world.cartoons.sprites import Sprites
-from hummingbird_edge.distill.world.cartoons.stages import STAGES
 from hummingbird_edge.runtime.errors import HummingbirdError, RequestError
 
 __all__ = ["main", "share_out"]

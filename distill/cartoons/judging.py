@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from hummingbird_edge.distill.world.cartoons.budget import TimedStage
+from hummingbird_edge.distill.cartoons.budget import TimedStage
 from hummingbird_edge.distill.world.cartoons.judge import LOOKS, Judge
 from hummingbird_edge.distill.world.cartoons.render import render
 from hummingbird_edge.distill.world.cartoons.shots import World

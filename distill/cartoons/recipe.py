@@ -4,10 +4,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from hummingbird_edge.distill.cartoons.autoencoder import VAE_CONFIG
+from hummingbird_edge.distill.cartoons.budget import Schedule
 from hummingbird_edge.distill.train.consistency import ConsistencyRecipe
 from hummingbird_edge.distill.train.matching import MatchingRecipe
-from hummingbird_edge.distill.world.cartoons.autoencoder import VAE_CONFIG
-from hummingbird_edge.distill.world.cartoons.budget import Schedule
 from hummingbird_edge.distill.world.cartoons.shots import World, words
 from hummingbird_edge.export.models.config import ModelConfig, TextConfig, UNetConfig
 from hummingbird_edge.export.vocabulary import Vocabulary

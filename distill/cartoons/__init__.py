@@ -1,0 +1,1 @@
+"""Training of the cartoons' model: its stages, each within a share of the time."""
