@@ -163,6 +163,6 @@ def _read_config_file(config: Path) -> ModelConfig:
         raise RequestError(f"the configuration {config} cannot be read: {error}") from error
     if not isinstance(entries, dict):
         raise RequestError(
-            f"the configuration {config} is no JSON object: write one as in docs/bundles.md"
+            f"the configuration {config} is not a JSON object: see a manifest's provenance.config"
         )
     return ModelConfig.from_dict(entries)

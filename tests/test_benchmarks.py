@@ -99,7 +99,7 @@ def test_other_files_are_refused(tmp_path: Path, change: dict[str, object], mess
 @pytest.mark.parametrize("name", RESULTS)
 def test_published_results_can_be_compared(name: str) -> None:
     result = Record.read(FOLDER / "results" / name)
-    assert any(row.metadata for row in result.rows)
+    assert any(row.measures for row in result.rows)
     assert {found.verdict for found in differences(result, result)} <= {SAME, UNKNOWN}
 
 

@@ -49,3 +49,14 @@ def test_a_stage_keeps_its_numbers(stage: str, tmp_path: Path) -> None:
     again = open_session(graph, narrow, sizes, cache, notes.append)
     assert snr_db(again.run(inputs), truth) > 25
     assert len(notes) == 2
+
+
+def test_a_file_that_vanishes_leaves_the_cache_working(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Another process may remove a compiled model between listing and looking."""
+    monkeypatch.setenv("HUMMINGBIRD_CACHE", str(tmp_path))
+    gone = tmp_path / "compiled" / "gone.blob"
+    monkeypatch.setattr(Path, "rglob", lambda self, pattern: iter([gone]))
+    monkeypatch.setattr(Path, "is_file", lambda self: True)
+    assert CompileCache.of_bundle("0" * 64) is not None

@@ -14,7 +14,7 @@ from onnx import TensorProto, helper
 from hummingbird_edge.runtime.bundle import bundle as bundle_module
 from hummingbird_edge.runtime.bundle.bundle import Bundle
 from hummingbird_edge.runtime.bundle.external_data import external_files
-from hummingbird_edge.runtime.bundle.manifest import MANIFEST, Manifest
+from hummingbird_edge.runtime.bundle.manifest import MANIFEST, Manifest, StageKind
 from hummingbird_edge.runtime.errors import BundleError
 from hummingbird_edge.runtime.files import sha256_of
 from hummingbird_edge.runtime.pipeline import TextToVideo
@@ -478,3 +478,13 @@ def test_a_repository_that_is_nowhere_is_named(
     monkeypatch.setattr("hummingbird_edge.runtime.bundle.hub.find_spec", lambda name: None)
     with pytest.raises(BundleError, match="no folder owner/nano and the Hugging Face cache"):
         TextToVideo.from_bundle("owner/nano")
+
+
+def test_a_tiny_decoder_of_before_takes_scaled_latents(folder: Path) -> None:
+    """Its manifest had no kinds; since then the scaling is undone inside its graph."""
+    entries = read(folder)
+    entry = {"variants": [{"graph": "unet/model.onnx"}]}
+    for tiny, scaled in ((entry, True), ({**entry, "kind": "decoder"}, False)):
+        entries["stages"]["tiny_decoder"] = tiny
+        stage = Manifest.from_dict(entries, folder / MANIFEST).stage("tiny_decoder")
+        assert (stage.kind, stage.takes_scaled_latents) == (StageKind.DECODER, scaled)

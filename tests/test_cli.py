@@ -334,3 +334,15 @@ def test_wrong_use_of_the_exporter_is_one_line(
     (tmp_path / "bad.json").write_text("{'", encoding="utf-8")
     assert_refused(hb("hb-export", *arguments, cwd=tmp_path), status, "hb-export", message)
     assert not (tmp_path / "out").exists()
+
+
+def test_what_a_cap_of_one_megabyte_answers(hb: Command) -> None:
+    done = hb("hb-run", "a red circle", "--max-memory", "1MB")
+    assert done.returncode == 2
+    assert "cannot run within 1MB: give --max-memory" in done.stderr
+
+
+def test_listing_and_tuning_are_two_commands(hb: Command) -> None:
+    done = hb("hb-run", "--list-devices", "--tune")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "--list-devices and --tune are two commands" in done.stderr

@@ -1,5 +1,7 @@
 """Prompt to frames: the recorded videos, on every engine, and without the export toolchain."""
 
+import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -12,13 +14,21 @@ import pytest
 from numpy.typing import NDArray
 
 from hummingbird_edge.runtime.bundle.bundle import Bundle
+from hummingbird_edge.runtime.bundle.manifest import StageKind
 from hummingbird_edge.runtime.devices.backend import Backend
-from hummingbird_edge.runtime.devices.device import candidates
+from hummingbird_edge.runtime.devices.device import Device, candidates
 from hummingbird_edge.runtime.engines.loading import open_session
-from hummingbird_edge.runtime.errors import DeviceError, GenerationError, RequestError
+from hummingbird_edge.runtime.errors import (
+    DeviceError,
+    GenerationError,
+    HummingbirdWarning,
+    RequestError,
+)
 from hummingbird_edge.runtime.media.video import read_settings
 from hummingbird_edge.runtime.noise import gaussian_noise
 from hummingbird_edge.runtime.pipeline import TextToVideo
+from hummingbird_edge.runtime.placement.plan import Placement, Reason
+from hummingbird_edge.runtime.placement.planner import Plan
 from hummingbird_edge.runtime.request import Request
 from hummingbird_edge.runtime.result import Progress, Video, check_frames, check_latents
 
@@ -381,3 +391,60 @@ def test_an_input_of_another_shape_is_our_error(pipeline: TextToVideo) -> None:
     session = open_session(pipeline.bundle.graph("vae_decoder"), Backend.parse("cpu"))
     with pytest.raises(DeviceError, match=r"^cpu failed while computing \("):
         session.run({"latent_sample": np.zeros((1, 5, 4, 4), np.float32)})
+
+
+def test_a_prompt_that_is_cut_warns(pipeline: TextToVideo) -> None:
+    with pytest.warns(HummingbirdWarning, match="the prompt has 102 tokens, the model reads 77"):
+        pipeline("cat " * 100, frames=1, width=16, height=16, steps=1)
+
+
+def test_a_device_that_is_passed_over_is_told(nano_bundle: Path) -> None:
+    """To whoever listens, and once for all videos."""
+    heard: list[str] = []
+    pipeline = TextToVideo.from_bundle(nano_bundle, notify=heard.append)
+    lacking = Backend(Device("openvino:GPU.7", "openvino", "GPU.7"))
+    sizes = {"frames": 1, "height": 2, "width": 2}
+    unet = Placement("unet", StageKind.UNET, lacking, sizes, Reason.FIRST)
+    plan = pipeline.stages.planner.plan
+
+    def with_a_lacking_device(*args: Any) -> Plan:
+        found = plan(*args)
+        return Plan({**found.placements, "unet": [unet, *found.placements["unet"]]}, {})
+
+    pipeline.stages.planner.plan = with_a_lacking_device  # type: ignore[method-assign]
+    for _ in range(2):
+        pipeline("a cat", frames=1, width=16, height=16, steps=1)
+    assert len([text for text in heard if "openvino:GPU.7" in text]) == 1
+
+
+def without_a_map(bundle: Path, out: Path) -> Path:
+    """Copy a bundle and take the matrix of previews out of its manifest."""
+    shutil.copytree(bundle, out)
+    manifest = out / "hummingbird.json"
+    entries = json.loads(manifest.read_text(encoding="utf-8"))
+    del entries["stages"]["vae_decoder"]["latent_to_rgb"]
+    manifest.write_text(json.dumps(entries), encoding="utf-8")
+    return out
+
+
+def test_previews_that_cannot_be_made_are_refused_before_work(
+    nano_bundle: Path, tmp_path: Path, hb: Callable[..., "subprocess.CompletedProcess[str]"]
+) -> None:
+    bundle = without_a_map(nano_bundle, tmp_path / "bare")
+    done = hb("hb-run", "a cat", "--bundle", bundle, "--preview", "-o", tmp_path / "out.webp")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "has no tiny decoder and no map for previews" in done.stderr
+
+
+def test_engines_are_quieted_and_the_host_is_left_alone() -> None:
+    program = (
+        "import os, sys\n"
+        "before = dict(os.environ)\n"
+        "from hummingbird_edge.runtime.devices import packages\n"
+        "packages.import_onnxruntime(), packages.import_openvino()\n"
+        "assert dict(os.environ) == before\n"
+        "assert sys.modules.get('openvino_telemetry', 0) is not None\n"
+    )
+    pytest.importorskip("openvino")
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")

@@ -14,7 +14,9 @@ from hummingbird_edge.runtime.devices.device import Device
 from hummingbird_edge.runtime.errors import DeviceError, RequestError
 from hummingbird_edge.runtime.pipeline import TextToVideo
 from hummingbird_edge.runtime.placement import probe as probing
+from hummingbird_edge.runtime.placement.notices import Notices
 from hummingbird_edge.runtime.placement.plan import Reason
+from hummingbird_edge.runtime.placement.planner import Planner
 from hummingbird_edge.runtime.placement.probe import Verdict, known_devices, probe
 from hummingbird_edge.runtime.placement.trial import Trial, run_trial, snr_db
 from hummingbird_edge.runtime.placement.tuning import Measurement, recall, tune
@@ -172,3 +174,34 @@ def test_signal_to_noise() -> None:
     assert snr_db(truth + 0.1, truth) == pytest.approx(20, abs=0.01)
     assert snr_db(truth, truth) >= 200
     assert snr_db(truth * np.float32(np.nan), truth) == -np.inf
+
+
+def test_a_driver_may_write_in_any_encoding(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    noise = "import os; os.write(2, b'\\xff\\xfe driver \\x80\\n')"
+    (tmp_path / "sitecustomize.py").write_text(noise, encoding="utf-8")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    assert probe("cpu", fresh=True).works
+
+
+def test_a_cache_that_cannot_be_written_costs_a_warning(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """All stages are measured all the same."""
+    blocked = tmp_path / "file"
+    blocked.write_text("no folder", encoding="utf-8")
+    monkeypatch.setenv("HUMMINGBIRD_CACHE", str(blocked))
+    sizes, heard = {"text_encoder": {"batch": 1}, "vae_decoder": SIZES["vae_decoder"]}, list[str]()
+    best = tune(Bundle.open(BUILTIN), sizes, notices=Notices(warn=heard.append))
+    assert set(best) == set(sizes)
+    assert [text.partition(" in ")[0] for text in heard] == ["the measurements cannot be kept"]
+
+
+def test_a_measured_backend_is_tried_once(own_cache: Path) -> None:
+    bundle = Bundle.open(BUILTIN)
+    tune(bundle, SIZES)
+    for placements in Planner(bundle).plan(SIZES).placements.values():
+        tried = [placement.backend for placement in placements]
+        assert len(tried) == len(set(tried))
+        assert placements[0].reason is Reason.MEASURED

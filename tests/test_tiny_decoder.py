@@ -15,13 +15,14 @@ from hummingbird_edge.export.models.config import PRESETS, ModelConfig, VAEConfi
 from hummingbird_edge.export.models.vae import VAE
 from hummingbird_edge.export.preview import latent_to_rgb
 from hummingbird_edge.export.weights import RandomWeights, WithTinyDecoder
-from hummingbird_edge.runtime.bundle.bundle import BUILTIN
+from hummingbird_edge.runtime.bundle.bundle import BUILTIN, Bundle
 from hummingbird_edge.runtime.devices.backend import Backend
 from hummingbird_edge.runtime.engines.loading import open_session
 from hummingbird_edge.runtime.errors import CheckpointError, RequestError
 from hummingbird_edge.runtime.media.preview import linear_preview
 from hummingbird_edge.runtime.media.video import read_settings
 from hummingbird_edge.runtime.pipeline import TextToVideo
+from hummingbird_edge.runtime.placement.planner import Planner
 
 DATA = Path(__file__).parent / "data"
 TINY = DATA / "taesd_layout_decoder.safetensors"
@@ -73,7 +74,9 @@ def test_the_graph_gives_the_recorded_frames(
     if engine == "openvino":
         pytest.importorskip("openvino")
     session = open_session(bundle / "tiny_decoder" / "model.onnx", Backend.parse(engine))
-    found = (session.run({"latent_sample": golden["latent"]}) + 1) / 2
+    # As the VAE's decoder, it takes latents without their scaling.
+    z = golden["latent"] / np.float32(Bundle.open(bundle).manifest.model.scaling_factor)
+    found = (session.run({"latent_sample": z}) + 1) / 2
     np.testing.assert_allclose(found, golden["rgb"], rtol=0, atol=1e-5)
 
 
@@ -149,3 +152,25 @@ def test_what_is_not_there_is_refused(hb: Command, tmp_path: Path) -> None:
     nano = read_checkpoint(DATA / "nano_07b_merged_all.pt")
     with pytest.raises(CheckpointError, match="do not fit TinyDecoder"):
         WithTinyDecoder(RandomWeights(), nano).load("tiny_decoder", PRESETS["hummingbird-0.7b"])
+
+
+def test_a_precision_that_the_tiny_decoder_lacks_is_for_the_others(bundle: Path) -> None:
+    """`--precision int8 --decoder tiny`: no tiny decoder is quantized, and it is soon done."""
+    known = Bundle.open(bundle)
+    planner = Planner(known, "cpu", "vae=fp32")
+    planner._precisions["vae_decoder"] = "int8"
+    sizes = {"frames": 1, "height": 4, "width": 4}
+    plan = planner.plan({"tiny_decoder": sizes})
+    assert [str(p.backend) for p in plan.placements["tiny_decoder"]] == ["cpu fp32"]
+    assert "cannot compute tiny_decoder in int8" in plan.passed_over["tiny_decoder"][0]
+
+
+def test_previews_stay_within_the_memory(bundle: Path) -> None:
+    """A tiny decoder that does not fit beside the U-Net gives way to the linear map."""
+    pipeline = TextToVideo.from_bundle(bundle, device="cpu")
+    video = pipeline("a cat", frames=2, width=32, height=32, steps=1)
+    by_decoder = pipeline.preview(video.latents)
+    assert by_decoder.shape == video.frames.shape
+    pipeline.stages._aside.clear()
+    pipeline.stages.planner.max_memory = 1
+    assert pipeline.preview(video.latents).shape == (2, 16, 16, 3)
