@@ -29,7 +29,7 @@ _ADVICE = "say what it is with --preset or --config"
 
 
 class _Part:
-    """The tensors and facts of one network, under its published names."""
+    """The tensors and metadata of one network, under its published names."""
 
     def __init__(self, checkpoint: Checkpoint, network: str) -> None:
         prefix = PREFIXES[network]
@@ -39,9 +39,9 @@ class _Part:
             for name, tensor in checkpoint.tensors.items()
             if name.startswith(prefix)
         }
-        self.facts = {
+        self.metadata = {
             name.removeprefix(prefix): value
-            for name, value in checkpoint.facts.items()
+            for name, value in checkpoint.metadata.items()
             if name.startswith(prefix)
         }
         if not self.shapes:
@@ -69,7 +69,7 @@ class _Part:
 
     def fact(self, name: str, otherwise: int | None) -> int:
         """Return a plain number of the pickle, else `otherwise`; raises where that is None."""
-        value = self.facts.get(name, otherwise)
+        value = self.metadata.get(name, otherwise)
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             raise CheckpointError(
                 f"{self.source} does not tell the {self.network}'s {name.rsplit('.', 1)[-1]}, "
@@ -80,14 +80,14 @@ class _Part:
 
 def read_config(checkpoint: Checkpoint) -> ModelConfig:
     """Return the configuration of a checkpoint; raises CheckpointError where it cannot be told."""
-    parameterization = checkpoint.facts.get("parameterization", "eps")
+    parameterization = checkpoint.metadata.get("parameterization", "eps")
     prediction = _PREDICTIONS.get(str(parameterization))
     if prediction is None:
         raise CheckpointError(
             f"{checkpoint.source} predicts {parameterization!r}, known are "
             f"{', '.join(_PREDICTIONS)}: {_ADVICE}"
         )
-    scaling = checkpoint.facts.get("scale_factor", VAEConfig().scaling_factor)
+    scaling = checkpoint.metadata.get("scale_factor", VAEConfig().scaling_factor)
     if not isinstance(scaling, int | float) or not 0 < scaling < float("inf"):
         raise CheckpointError(f"{checkpoint.source} scales latents by {scaling!r}: {_ADVICE}")
     unet = _read_unet(_Part(checkpoint, "unet"))

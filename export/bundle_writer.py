@@ -93,10 +93,10 @@ def _write_stage(
     rounding = round_to_float16(module) if plan.storage == "float16" else 0.0
     # The published form's outputs, before the export swaps layers for their forms in graphs.
     expected = reference_outputs(module, stage, plan.config)
-    facts = {}
+    metadata = {}
     if stage.name == "vae_decoder":
         assert isinstance(network, VAE)
-        facts["latent_to_rgb"] = latent_to_rgb(network).tolist()
+        metadata["latent_to_rgb"] = latent_to_rgb(network).tolist()
     # Odd sizes keep the tracer from taking one axis for another.
     down = plan.config.unet.downsampling if stage.name == "unet" else 2
     model = export_graph(
@@ -113,7 +113,7 @@ def _write_stage(
         save_variant(folder / stage.name, variant, kernels)
         if "cpu" in variant.devices:
             compare(expected, stage, plan.config, folder / stage.name / variant.file)
-    entry = {**_stage_entry(plan, stage, parameters, rounding, agreement, variants), **facts}
+    entry = {**_stage_entry(plan, stage, parameters, rounding, agreement, variants), **metadata}
     entries = {stage.name: entry}
     if stage.name == "vae_decoder":
         assert isinstance(network, VAE)
@@ -146,10 +146,10 @@ def _tiled_entries(plan: BundlePlan, whole: dict[str, Any], tiled: TiledGraphs) 
         }
 
     head, tail = "vae_decoder_head", "vae_decoder_tail"
-    facts = {"scale": tiled.scale, "layers": tiled.layers, "groups": tiled.groups}
+    metadata = {"scale": tiled.scale, "layers": tiled.layers, "groups": tiled.groups}
     return {
         head: entry(head, tiled.head_parameters, tiled.head),
-        tail: {**entry(tail, tiled.tail_parameters, {tiled.tail: ()}), "tiled": facts},
+        tail: {**entry(tail, tiled.tail_parameters, {tiled.tail: ()}), "tiled": metadata},
     }
 
 
@@ -200,7 +200,7 @@ def _write_tokenizer(plan: BundlePlan, folder: Path) -> None:
 def _write_scheduler(plan: BundlePlan, folder: Path) -> None:
     sampler = plan.config.sampler()
     (folder / "scheduler").mkdir()
-    facts = {
+    metadata = {
         "_class_name": SCHEDULERS[sampler.method],
         "num_train_timesteps": sampler.train_steps,
         "beta_start": sampler.beta_start,
@@ -212,9 +212,9 @@ def _write_scheduler(plan: BundlePlan, folder: Path) -> None:
         "set_alpha_to_one": False,
     }
     if sampler.method == "lcm":
-        facts["original_inference_steps"] = sampler.grid_steps
-        facts["timestep_scaling"] = sampler.timestep_scaling
-    write_json(folder / "scheduler" / "scheduler_config.json", facts)
+        metadata["original_inference_steps"] = sampler.grid_steps
+        metadata["timestep_scaling"] = sampler.timestep_scaling
+    write_json(folder / "scheduler" / "scheduler_config.json", metadata)
 
 
 def _model_index(plan: BundlePlan) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import torch
 from hummingbird_edge.export.hub import HubSnapshot
 from hummingbird_edge.export.mapped_tensors import MappedTensors
 from hummingbird_edge.export.safetensors_file import SafetensorsFile
-from hummingbird_edge.export.torch_archive import Fact, read_torch_archive
+from hummingbird_edge.export.torch_archive import Scalar, read_torch_archive
 from hummingbird_edge.runtime.errors import CheckpointError
 from hummingbird_edge.runtime.files import sha256_of
 
@@ -30,14 +30,14 @@ class Checkpoint:
     """Hold what was read: its provenance, its files, its tensors and the numbers beside them.
 
     `source` is a file name, or `owner/name@commit/file` for one from the hub. `tensors` maps the
-    published names to views of the mapped files, made when asked for. `facts` maps dotted paths
+    published names to views of the mapped files, made when asked for. `metadata` maps dotted paths
     to the plain attributes of a whole-module pickle and is empty for other formats.
     """
 
     source: str
     files: tuple[Path, ...]
     tensors: Mapping[str, torch.Tensor]
-    facts: Mapping[str, Fact]
+    metadata: Mapping[str, Scalar]
 
     def sha256(self) -> str:
         """Return the file's SHA-256 in hexadecimal, or that of its shards' digests in order."""
@@ -124,7 +124,7 @@ def _read(name: str, locate: Callable[[str], Path], *, label: str) -> Checkpoint
         shards = [str(folder / shard) for shard in _shards(path)]
     files = tuple(locate(shard) for shard in shards)
     sources: dict[str, Mapping[str, torch.Tensor]] = {}
-    facts: dict[str, Fact] = {}
+    metadata: dict[str, Scalar] = {}
     for file in files:
         try:
             found, numbers = _read_file(file)
@@ -134,13 +134,13 @@ def _read(name: str, locate: Callable[[str], Path], *, label: str) -> Checkpoint
                 " check that it is there and may be read."
             ) from error
         sources |= dict.fromkeys(found, found)
-        facts |= numbers
+        metadata |= numbers
     if not sources:
         raise CheckpointError(
             f"{label}: it holds no tensors under names;"
             " name a file of a whole module or of a state_dict."
         )
-    return Checkpoint(label, files, _Tensors(sources), facts)
+    return Checkpoint(label, files, _Tensors(sources), metadata)
 
 
 class _Tensors(Mapping[str, torch.Tensor]):
@@ -162,15 +162,15 @@ class _Tensors(Mapping[str, torch.Tensor]):
         return name in self._sources  # Mapping's own would make the tensor to find out
 
 
-def _read_file(path: Path) -> tuple[Mapping[str, torch.Tensor], dict[str, Fact]]:
+def _read_file(path: Path) -> tuple[Mapping[str, torch.Tensor], dict[str, Scalar]]:
     """Read one file by what it begins with, as the suffix is only what someone called it."""
     with path.open("rb") as stream:
         head = stream.read(9)
     if not head:
         raise CheckpointError(f"{path.name}: the file is empty; download it again.")
     if head.startswith(b"PK\x03\x04"):
-        places, facts = read_torch_archive(path)
-        return MappedTensors(places), facts
+        places, metadata = read_torch_archive(path)
+        return MappedTensors(places), metadata
     if path.suffix == ".safetensors" or head[8:] == b"{":
         return SafetensorsFile(path), {}
     if head[0] == 0x80:

@@ -58,7 +58,7 @@ def build(
         Path | None, typer.Option(help="For --precision: prompts to calibrate on, one a line.")
     ] = None,
     tokenizer: Annotated[
-        Path | None, typer.Option(help="A CLIP tokenizer's folder, in place of CLIP's own.")
+        Path | None, typer.Option(help="A CLIP tokenizer's folder, instead of CLIP's own.")
     ] = None,
     lora: Annotated[
         Path | None, typer.Option(help="A LoRA adapter's folder, merged into the U-Net.")
@@ -122,9 +122,7 @@ def quantize_(
     out: Annotated[Path, typer.Argument(help="The new bundle's folder.")],
     precision: Annotated[
         str,
-        typer.Option(
-            help="int8, fp32+int8 for both beside each other, or a stage's: unet=int8,vae=fp32."
-        ),
+        typer.Option(help="int8, fp32+int8 for both, or a stage's: unet=int8,vae=fp32."),
     ] = "int8",
     prompts: Annotated[
         Path | None,

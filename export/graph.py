@@ -86,7 +86,7 @@ def save_graph(model: onnx_ir.Model, folder: Path) -> None:
 
 
 def _name_axes(model: onnx_ir.Model, stage: Stage) -> None:
-    """Give free axes the names by which a session fixes them, in place of traced symbols."""
+    """Give free axes the names by which a session fixes them, instead of traced symbols."""
     for value in model.graph.inputs:
         assert value.name is not None
         assert value.shape is not None

@@ -24,7 +24,7 @@ from hummingbird_edge.runtime.files import sha256_of
 __all__ = ["Adapter", "MergedWeights"]
 
 _PREFIX = "base_model.model."
-_WEIGHTS, _FACTS = "adapter_model.safetensors", "adapter_config.json"
+_WEIGHTS, _CONFIG = "adapter_model.safetensors", "adapter_config.json"
 
 
 @dataclass(frozen=True)
@@ -40,21 +40,25 @@ class Adapter:
     @classmethod
     def read(cls, folder: Path) -> "Adapter":
         """Read an adapter's folder; raises CheckpointError where it is missing or damaged."""
-        for name in (_WEIGHTS, _FACTS):
+        for name in (_WEIGHTS, _CONFIG):
             if not (folder / name).is_file():
                 raise CheckpointError(
                     f"{folder} is no LoRA adapter, it has no {name}: train one with hb-distill lora"
                 )
         try:
-            facts = json.loads((folder / _FACTS).read_text(encoding="utf-8"))
-            rank, alpha = int(facts["r"]), float(facts["lora_alpha"])
-            is_scaled_by_root = bool(facts.get("use_rslora", False))
+            metadata = json.loads((folder / _CONFIG).read_text(encoding="utf-8"))
+            rank, alpha = int(metadata["r"]), float(metadata["lora_alpha"])
+            is_scaled_by_root = bool(metadata.get("use_rslora", False))
             scale = alpha / rank**0.5 if is_scaled_by_root else alpha / rank
         except (ValueError, TypeError, KeyError, ZeroDivisionError, AttributeError) as error:
             raise CheckpointError(
-                f"{folder / _FACTS} does not state rank and alpha ({error}): train it again"
+                f"{folder / _CONFIG} does not state rank and alpha ({error}): train it again"
             ) from error
-        if facts.get("use_dora") or facts.get("rank_pattern") or facts.get("alpha_pattern"):
+        if (
+            metadata.get("use_dora")
+            or metadata.get("rank_pattern")
+            or metadata.get("alpha_pattern")
+        ):
             raise CheckpointError(
                 f"{folder} is a variant of LoRA that cannot be merged here: use plain LoRA"
             )

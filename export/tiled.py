@@ -1,4 +1,4 @@
-"""The VAE's decoder in two graphs for `runtime.tiles`, beside `model.onnx`, over its weights."""
+"""The VAE's decoder in two graphs for `runtime.tiles`, next to `model.onnx`, with its weights."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -112,7 +112,7 @@ def save_tiled(
 def _share_weights(model: onnx_ir.Model, source: Path) -> int:
     """Let the weights of `model` be those in the file of `source`; returns how many numbers.
 
-    They are told by their bytes: the exporter folds some into other shapes, under other names.
+    They are found by their bytes: the exporter folds some into other shapes, under other names.
     """
     count = 0
     known: dict[tuple[Any, bytes], onnx_ir.ExternalTensor] = {}

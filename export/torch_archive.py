@@ -11,9 +11,9 @@ from hummingbird_edge.export.inert_pickle import Name, Persistent, Record, read_
 from hummingbird_edge.export.mapped_tensors import MappedFile, TensorPlace
 from hummingbird_edge.runtime.errors import CheckpointError
 
-__all__ = ["Fact", "read_torch_archive"]
+__all__ = ["Scalar", "read_torch_archive"]
 
-Fact = bool | int | float | str | tuple[bool | int | float | str, ...]
+Scalar = bool | int | float | str | tuple[bool | int | float | str, ...]
 
 _LOCAL_HEADER = 30  # bytes of a zip's local header before the name and the extra field
 _MEMBERS_AT_MOST = 2_000_000  # what modules share at every level would multiply without end
@@ -45,12 +45,12 @@ class _Archive:
             return stream.read(size)
 
 
-def read_torch_archive(path: Path) -> tuple[dict[str, TensorPlace], dict[str, Fact]]:
+def read_torch_archive(path: Path) -> tuple[dict[str, TensorPlace], dict[str, Scalar]]:
     """Return where each tensor of a `torch.save` archive lies, and the numbers kept beside them.
 
     Reads a pickle of a whole module, a dictionary of tensors, or either under `state_dict`; the
-    names are those `state_dict()` would give. The facts are a whole module's plain attributes under
-    dotted names (`scale_factor`, `conv.num_groups`), and are empty for a dictionary of tensors.
+    names are those `state_dict()` would give. The metadata are a whole module's plain attributes
+    under dotted names (`scale_factor`, `conv.num_groups`), and empty for a dictionary of tensors.
     Raises `CheckpointError` where the archive is damaged, compressed, big-endian or hostile.
     """
     archive = _open(path)
@@ -63,18 +63,18 @@ def read_torch_archive(path: Path) -> tuple[dict[str, TensorPlace], dict[str, Fa
     if isinstance(root, dict) and "state_dict" in root:
         root = root["state_dict"]
     places: dict[str, TensorPlace] = {}
-    facts: dict[str, Fact] = {}
+    metadata: dict[str, Scalar] = {}
     if isinstance(root, dict):
         _collect_tensors(root, "", archive, places)
-        return places, facts
+        return places, metadata
     for prefix, module in _walk(root, path.name):
         attributes = module.attributes
         volatile = attributes.get("_non_persistent_buffers_set")
         skipped = volatile if isinstance(volatile, list) else []
         _collect_tensors(attributes["_parameters"], prefix, archive, places)
         _collect_tensors(attributes["_buffers"], prefix, archive, places, skipped)
-        _collect_facts(attributes, prefix, facts)
-    return places, facts
+        _collect_metadata(attributes, prefix, metadata)
+    return places, metadata
 
 
 def _open(path: Path) -> _Archive:
@@ -185,8 +185,8 @@ def _place(value: object, archive: _Archive) -> TensorPlace | None:
     )
 
 
-def _collect_facts(
-    attributes: Mapping[object, object], prefix: str, facts: dict[str, Fact]
+def _collect_metadata(
+    attributes: Mapping[object, object], prefix: str, metadata: dict[str, Scalar]
 ) -> None:
     """Add a module's own plain attributes, leaving out the private ones and `training`."""
     for name, value in attributes.items():
@@ -194,10 +194,10 @@ def _collect_facts(
             continue
         fact = _fact(value)
         if fact is not None:
-            facts[f"{prefix}{name}"] = fact
+            metadata[f"{prefix}{name}"] = fact
 
 
-def _fact(value: object) -> Fact | None:
+def _fact(value: object) -> Scalar | None:
     """Return a number, a text or a flat tuple of them, or None for anything else."""
     if isinstance(value, bool | int | float | str):
         return value

@@ -57,7 +57,7 @@ class Vocabulary:
         (folder / "vocab.json").write_text(text, encoding="utf-8", newline="\n")
         text = "\n".join(["#version: 0.2", *self.merges, ""])
         (folder / "merges.txt").write_text(text, encoding="utf-8", newline="\n")
-        facts = {
+        metadata = {
             "tokenizer_class": "CLIPTokenizer",
             "model_max_length": length,
             "bos_token": START,
@@ -65,7 +65,7 @@ class Vocabulary:
             "unk_token": END,
             "pad_token": self.tokens[0],
         }
-        text = json.dumps(facts, indent=2, ensure_ascii=False) + "\n"
+        text = json.dumps(metadata, indent=2, ensure_ascii=False) + "\n"
         (folder / "tokenizer_config.json").write_text(text, encoding="utf-8", newline="\n")
 
 

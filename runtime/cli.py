@@ -73,7 +73,7 @@ def run(
         bool, typer.Option("--list-devices", help="Try out every device and say what works.")
     ] = False,
     tune: Annotated[
-        bool, typer.Option("--tune", help="Measure every way to run this size; auto remembers it.")
+        bool, typer.Option("--tune", help="Measure devices and precisions at this size for auto.")
     ] = False,
     version: Version = False,
 ) -> None:
@@ -168,7 +168,7 @@ def _make_all(
 
 @dataclass(frozen=True, slots=True)
 class _Show:
-    """What the user wants to see besides the video."""
+    """What the user wants to see in addition to the video."""
 
     as_json: bool
     verbose: bool
@@ -178,7 +178,7 @@ class _Show:
 def _generate(pipeline: "TextToVideo", request: "Request", preview: Path | None) -> "Video":
     """Make one video, showing progress on stderr: in place on a terminal, else a line a stage.
 
-    With `preview`, the video's path, each step's picture is written beside it.
+    With `preview`, the video's path, each step's picture is written next to it.
     """
     in_place = sys.stderr.isatty()
     for progress in pipeline.generate(request):

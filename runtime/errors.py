@@ -1,7 +1,7 @@
 """What can go wrong, as one small tree of exceptions.
 
     HummingbirdError          anything this project raises on purpose        exit code 1
-    ├── RequestError          what was asked for makes no sense              exit code 2
+    ├── RequestError          a request that makes no sense                  exit code 2
     ├── BundleError           a bundle is missing, damaged or too new        exit code 1
     ├── DeviceError           a device is not there or cannot do the work    exit code 1
     │   └── OutOfMemoryError  its memory does not suffice                    exit code 1
@@ -37,7 +37,7 @@ class HummingbirdWarning(UserWarning):
 
 
 class RequestError(HummingbirdError):
-    """Say that what was asked for makes no sense (0 frames, a size that does not divide)."""
+    """Say that a request makes no sense (0 frames, a size that does not divide)."""
 
     exit_code = 2
 
@@ -47,7 +47,7 @@ class BundleError(HummingbirdError):
 
 
 class DeviceError(HummingbirdError):
-    """Say that a device asked for is absent, unknown or cannot run a stage."""
+    """Say that a requested device is absent, unknown or cannot run a stage."""
 
 
 class OutOfMemoryError(DeviceError):

@@ -88,7 +88,7 @@ class Sampler:
         """Return `steps` timesteps, noisiest first; raises RequestError outside 1 to 50."""
         if not 1 <= steps <= self.grid_steps:
             raise RequestError(
-                f"{steps} sampling steps were asked for: choose 1 to {self.grid_steps}"
+                f"{steps} sampling steps were requested: choose 1 to {self.grid_steps}"
             )
         if self.spacing == "leading":
             stride = self.train_steps // steps

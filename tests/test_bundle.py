@@ -348,9 +348,9 @@ def test_a_decoder_for_tiles_is_checked(folder: Path, tiled: Any) -> None:
     with pytest.raises(BundleError, match="does not state what a bundle needs"):
         Manifest.from_dict(entries, folder / MANIFEST)
     entries["stages"]["vae_decoder_tail"]["tiled"] = {"scale": 2, "layers": 13, "groups": 32}
-    facts = Manifest.from_dict(entries, folder / MANIFEST).tiled
-    assert facts is not None
-    assert facts.layers == 13
+    metadata = Manifest.from_dict(entries, folder / MANIFEST).tiled
+    assert metadata is not None
+    assert metadata.layers == 13
 
 
 @pytest.mark.parametrize("name", sorted(set(ENTRIES) - {"format", "format_version"}))

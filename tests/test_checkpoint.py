@@ -88,7 +88,7 @@ def test_whole_module_tensor_is_its_record(nano: Checkpoint) -> None:
     ],
 )
 def test_whole_module_keeps_its_numbers(nano: Checkpoint, name: str, value: object) -> None:
-    assert nano.facts[name] == value
+    assert nano.metadata[name] == value
 
 
 def test_modules_of_known_classes_are_named_as_state_dict_names_them(tmp_path: Path) -> None:
@@ -107,7 +107,7 @@ def test_state_dict(
     torch.save(content, tmp_path / "w.ckpt", pickle_protocol=protocol)
     checkpoint = read_checkpoint(tmp_path / "w.ckpt")
     _assert_same(checkpoint, weights)
-    assert checkpoint.facts == {}
+    assert checkpoint.metadata == {}
 
 
 def test_safetensors(weights: dict[str, torch.Tensor], tmp_path: Path) -> None:

@@ -181,7 +181,7 @@ def test_a_long_prompt_is_cut_and_said_to_be(
         (("a cat", "--size", "0x64"), 2, "width is 0"),
         (("a cat", "--frames", "0"), 2, "frames is 0: give 1 to 10000"),
         (("a cat", "--frames", "few"), 2, r"--frames.*see hb-run --help$"),
-        (("a cat", "--steps", "51"), 2, "51 sampling steps were asked for: choose 1 to 50"),
+        (("a cat", "--steps", "51"), 2, "51 sampling steps were requested: choose 1 to 50"),
         (("a cat", "--steps", "0"), 2, "0 sampling steps"),
         (("a cat", "--guidance", "nan"), 2, "guidance is nan"),
         (("a cat", "--fps", "-1"), 2, "fps is -1"),

@@ -220,8 +220,9 @@ def _params(language: str, pages: list[Path]) -> list[Any]:
     for page in pages:
         chosen = [block for block in blocks(page) if block.language == language]
         if chosen:
-            # The bundle of the small checkpoint has to be exported first.
-            slow = any(re.search(rf"\b{BUNDLE}\b", b.text) for b in chosen if b.runs)
+            # The small checkpoint has to be exported: before the example, or by it.
+            pattern = rf"\b({BUNDLE}|{re.escape(CHECKPOINT)})\b"
+            slow = any(re.search(pattern, b.text) for b in chosen if b.runs)
             marks = [pytest.mark.slow] if slow or language == "sh" else []
             name = page.relative_to(ROOT).as_posix()
             running = [block for block in chosen if block.runs]

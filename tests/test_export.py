@@ -379,8 +379,8 @@ def test_other_opsets_are_refused(
     assert list(tmp_path.iterdir()) == []
 
 
-def altered(tensors: Mapping[str, torch.Tensor], facts: Mapping[str, Any]) -> Weights:
-    return CheckpointWeights(Checkpoint("altered.pt", (NANO,), tensors, dict(facts)))
+def altered(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, Any]) -> Weights:
+    return CheckpointWeights(Checkpoint("altered.pt", (NANO,), tensors, dict(metadata)))
 
 
 def test_unfit_tensors_are_listed_at_once(tmp_path: Path) -> None:
@@ -393,7 +393,7 @@ def test_unfit_tensors_are_listed_at_once(tmp_path: Path) -> None:
     tensors[prefix + "extra"] = torch.zeros(1)
     plan = BundlePlan("nano", read_config(nano), ["text_encoder"], 18, "float32", None, "none")
     with pytest.raises(CheckpointError) as caught:
-        write_bundle(plan, altered(tensors, nano.facts), tmp_path / "out", quiet, force=False)
+        write_bundle(plan, altered(tensors, nano.metadata), tmp_path / "out", quiet, force=False)
     message = str(caught.value)
     for part in (
         "1 missing: ln_final.weight",
@@ -413,7 +413,7 @@ def test_weights_that_overflow_are_refused(tmp_path: Path) -> None:
     tensors = {**nano.tensors, name: torch.full_like(nano.tensors[name], 3e38)}
     plan = BundlePlan("nano", read_config(nano), ["text_encoder"], 18, "float32", None, "none")
     with pytest.raises(CheckpointError, match="exported text_encoder differs from PyTorch by nan"):
-        write_bundle(plan, altered(tensors, nano.facts), tmp_path / "out", quiet, force=False)
+        write_bundle(plan, altered(tensors, nano.metadata), tmp_path / "out", quiet, force=False)
     assert list(tmp_path.iterdir()) == []
 
 

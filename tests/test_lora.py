@@ -141,8 +141,8 @@ def test_an_adapter_of_another_model_is_refused(adapter: Path) -> None:
 def test_damaged_adapters_are_refused(
     adapter: Path, tmp_path: Path, change: dict[str, object], message: str
 ) -> None:
-    facts = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
-    (tmp_path / "adapter_config.json").write_text(json.dumps({**facts, **change}))
+    metadata = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
+    (tmp_path / "adapter_config.json").write_text(json.dumps({**metadata, **change}))
     weights = (adapter / "adapter_model.safetensors").read_bytes()
     (tmp_path / "adapter_model.safetensors").write_bytes(weights)
     with pytest.raises(CheckpointError, match=message):

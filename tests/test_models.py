@@ -221,7 +221,7 @@ def test_a_plain_state_dict_is_refused_until_it_is_told_its_heads(
 def test_a_part_of_a_model_is_refused(nano: Checkpoint, network_name: str) -> None:
     rest = {n: t for n, t in nano.tensors.items() if not n.startswith(PREFIXES[network_name])}
     with pytest.raises(CheckpointError, match=f"holds no {network_name} "):
-        read_config(Checkpoint("part.pt", (), rest, nano.facts))
+        read_config(Checkpoint("part.pt", (), rest, nano.metadata))
 
 
 @pytest.mark.parametrize(
@@ -233,14 +233,14 @@ def test_a_part_of_a_model_is_refused(nano: Checkpoint, network_name: str) -> No
     ],
 )
 def test_the_prediction_is_what_the_module_says(nano: Checkpoint, name: str, found: str) -> None:
-    facts = {**nano.facts, "parameterization": name}
-    assert read_config(Checkpoint("m", (), nano.tensors, facts)).prediction_type == found
+    metadata = {**nano.metadata, "parameterization": name}
+    assert read_config(Checkpoint("m", (), nano.tensors, metadata)).prediction_type == found
 
 
 def test_an_unknown_prediction_is_refused(nano: Checkpoint) -> None:
-    facts = {**nano.facts, "parameterization": "flow"}
+    metadata = {**nano.metadata, "parameterization": "flow"}
     with pytest.raises(CheckpointError, match="predicts 'flow', known are eps, v, x0"):
-        read_config(Checkpoint("m", (), nano.tensors, facts))
+        read_config(Checkpoint("m", (), nano.tensors, metadata))
 
 
 @pytest.mark.parametrize("frames", [1, 3])

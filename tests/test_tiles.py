@@ -246,9 +246,9 @@ def test_the_graphs_of_a_bundle_decode_by_tiles(nano_bundle: Path) -> None:
     import onnxruntime
 
     bundle = Bundle.open(nano_bundle)
-    facts = bundle.manifest.tiled
-    assert facts is not None
-    layers, groups = facts.layers, facts.groups
+    metadata = bundle.manifest.tiled
+    assert metadata is not None
+    layers, groups = metadata.layers, metadata.groups
 
     def opened(stage: str) -> Any:
         path = bundle.graph(stage, "cpu")

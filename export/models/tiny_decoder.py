@@ -1,4 +1,4 @@
-"""TAESD's decoder: a small convolutional network in place of the VAE's, frame by frame.
+"""TAESD's decoder: a small convolutional network instead of the VAE's, frame by frame.
 
     rgb = f(3 tanh(z / 3)),   z the latents of diffusion as they are, rgb in about [0, 1]
 

@@ -1,4 +1,4 @@
-"""What unfinished latents look like, at once: one matrix in place of the decoder.
+"""What unfinished latents look like, at once: one matrix instead of the decoder.
 
     rgb = [z, 1] M        for every latent pixel z (C,), M (C + 1, 3)
 
