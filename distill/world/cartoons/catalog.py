@@ -9,7 +9,7 @@ __all__ = ["CATALOG", "FACINGS", "NOUNS", "SPRITES_FOLDER", "Noun"]
 
 FOLDER = Path(__file__).parent
 SPRITES_FOLDER = FOLDER / "sprites"
-"""Where the sprites lie: in a checkout alone, an installed package carries none."""
+"""Where the sprites lie, with their licence."""
 FACINGS = ("left", "right", "none")
 
 

@@ -67,9 +67,7 @@ def read_frames(path: Path) -> list[Image.Image]:
                 frame = picture.convert("RGBA")
                 frames += [frame] * round(picture.info["duration"] / FRAME_MS)
     except (OSError, EOFError, KeyError, UnidentifiedImageError) as error:
-        raise RequestError(
-            f"{path} cannot be read ({error}): sprites come with a checkout of the project"
-        ) from error
+        raise RequestError(f"{path} cannot be read ({error}): install the project again") from error
     if len(frames) != LOOP:
         raise RequestError(
             f"{path} has {len(frames)} frames, a sprite has {LOOP}: make it anew with "
