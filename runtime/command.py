@@ -3,6 +3,7 @@
 import io
 import signal
 import sys
+import threading
 from importlib.util import find_spec
 from typing import Annotated
 
@@ -43,7 +44,8 @@ def run_command(app: typer.Typer, name: str, left: str = "nothing half-written i
         if isinstance(stream, io.TextIOWrapper):
             # A redirected stream on Windows cannot take every letter of every prompt.
             stream.reconfigure(errors="backslashreplace")
-    signal.signal(signal.SIGTERM, _end)
+    if threading.current_thread() is threading.main_thread():  # others take no signals
+        signal.signal(signal.SIGTERM, _end)
     try:
         status = app(prog_name=name, standalone_mode=False)
         if status == _INTERRUPTED:  # some releases of Typer turn Ctrl-C into a status
@@ -54,9 +56,6 @@ def run_command(app: typer.Typer, name: str, left: str = "nothing half-written i
     except (typer.Abort, KeyboardInterrupt):
         print(f"\n{name}: stopped, {left}", file=sys.stderr)
         status = _INTERRUPTED
-    except _Terminated:
-        print(f"{name}: terminated, {left}", file=sys.stderr)
-        status = _TERMINATED
     except MemoryError:
         print(f"{name}: out of memory: try fewer frames or a smaller size", file=sys.stderr)
         status = 1
@@ -68,6 +67,12 @@ def run_command(app: typer.Typer, name: str, left: str = "nothing half-written i
         message = error.format_message().rstrip(".")  # type: ignore[attr-defined]
         print(f"{name}: {message}: see {name} --help", file=sys.stderr)
         status = 2
+    except BaseException:
+        # An import that SIGTERM interrupts raises an ImportError of its own.
+        if signal.getsignal(signal.SIGTERM) is not signal.SIG_IGN:
+            raise
+        print(f"{name}: terminated, {left}", file=sys.stderr)
+        status = _TERMINATED
     sys.exit(status if isinstance(status, int) else 0)
 
 

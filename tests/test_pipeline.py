@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -398,7 +399,9 @@ def test_a_prompt_that_is_cut_warns(pipeline: TextToVideo) -> None:
         pipeline("cat " * 100, frames=1, width=16, height=16, steps=1)
 
 
-def test_a_device_that_is_passed_over_is_told(nano_bundle: Path) -> None:
+def test_a_device_that_is_passed_over_is_told(
+    nano_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """To whoever listens, and once for all videos."""
     heard: list[str] = []
     pipeline = TextToVideo.from_bundle(nano_bundle, notify=heard.append)
@@ -409,9 +412,10 @@ def test_a_device_that_is_passed_over_is_told(nano_bundle: Path) -> None:
 
     def with_a_lacking_device(*args: Any) -> Plan:
         found = plan(*args)
-        return Plan({**found.placements, "unet": [unet, *found.placements["unet"]]}, {})
+        placements = [unet, *found.placements["unet"]]
+        return replace(found, placements={**found.placements, "unet": placements})
 
-    pipeline.stages.planner.plan = with_a_lacking_device  # type: ignore[method-assign]
+    monkeypatch.setattr(pipeline.stages.planner, "plan", with_a_lacking_device)
     for _ in range(2):
         pipeline("a cat", frames=1, width=16, height=16, steps=1)
     assert len([text for text in heard if "openvino:GPU.7" in text]) == 1
