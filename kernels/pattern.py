@@ -1,4 +1,8 @@
-"""What surrounds a node in a graph: how fusions and quantization recognise what they replace."""
+"""What surrounds a node in a graph: how fusions and quantization recognise what they replace.
+
+Matched by hand: each kernel has several exported forms (with a bias or without, weights stored as
+float16 behind a Cast), which onnxscript's rewrite rules would need a pattern each for.
+"""
 
 import math
 

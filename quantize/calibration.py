@@ -27,7 +27,7 @@ from hummingbird_edge.quantize.layers import find_layers
 from hummingbird_edge.quantize.peaks import Peaks, add_peaks
 from hummingbird_edge.quantize.ranges import Ranges, observe
 from hummingbird_edge.quantize.sensitivity import Noise, add_twins
-from hummingbird_edge.quantize.trajectory import Run, decode, walk
+from hummingbird_edge.quantize.trajectory import Run, decode_frames, sample_latents
 from hummingbird_edge.runtime.bundle.bundle import Bundle
 from hummingbird_edge.runtime.devices.backend import Backend
 from hummingbird_edge.runtime.devices.packages import import_onnxruntime
@@ -101,7 +101,13 @@ class _Watched:
     more than 14 GB, in this order 7.4).
     """
 
-    def __init__(self, graph: Path, names: Sequence[str], collector: _Collector) -> None:
+    _session: Any = None
+
+    def __init__(
+        self, graph: Path, names: Sequence[str], collector: _Collector, weights: Path | None = None
+    ) -> None:
+        """Load `graph`, which goes with the network, and so does its own file of `weights`."""
+        self._files = [graph] if weights is None else [graph, weights]
         onnxruntime = import_onnxruntime()
 
         _give_back()
@@ -125,6 +131,11 @@ class _Watched:
             first, *more = self._session.run(None, fed)
         self._collector.add(self._names, more)
         return np.asarray(first, np.float32)
+
+    def __del__(self) -> None:
+        self._session = None  # Windows removes no file that is mapped
+        for path in self._files:
+            path.unlink(missing_ok=True)
 
 
 def _give_back() -> None:
@@ -196,10 +207,7 @@ def find_peaks(
     for stage, peaks in found.items():
         path = folder / stage / "peaks.onnx"
         names = add_peaks(ir.load(folder / stage / "model.onnx"), path)
-        try:
-            networks[stage] = _Watched(path, names, peaks)
-        finally:
-            path.unlink()
+        networks[stage] = _Watched(path, names, peaks)
     _run(trajectory, bundle, contexts, networks.get)
     return found
 
@@ -215,12 +223,12 @@ def _run(
     `network` is asked for the U-Net, and once that is gone for the decoder; None is not watched.
     """
     unet = network("unet") or open_session(bundle.graph("unet", "cpu"), _CPU).run
-    latents = walk(trajectory, bundle, contexts, unet)
+    latents = sample_latents(trajectory, bundle, contexts, unet)
     del unet
     vae = network("vae_decoder")
     if vae is not None:
         frames = sorted({0, latents.shape[2] // 2, latents.shape[2] - 1})
-        for _ in decode(latents[:, :, frames], bundle, vae):
+        for _ in decode_frames(latents[:, :, frames], bundle, vae):
             pass
 
 
@@ -240,20 +248,14 @@ def _for_cpu(bundle: Bundle, folder: Path, stage: str) -> ir.Model:
 def _with_ranges(bundle: Bundle, folder: Path, stage: str, found: Calibration) -> Run:
     model, path = _for_cpu(bundle, folder, stage), folder / stage / "observed.onnx"
     names = observe(model, find_layers(model), path)
-    try:
-        return _Watched(path, names, found.ranges.setdefault(stage, Ranges()))
-    finally:
-        path.unlink()
+    return _Watched(path, names, found.ranges.setdefault(stage, Ranges()))
 
 
 def _with_twins(bundle: Bundle, folder: Path, stage: str, found: Calibration) -> Run:
     model, path = _for_cpu(bundle, folder, stage), folder / stage / "twins.onnx"
-    names = add_twins(model, found.ranges[stage], path, "twins.onnx_data")
-    try:
-        return _Watched(path, names, found.noise.setdefault(stage, Noise()))
-    finally:
-        path.unlink()
-        path.with_name("twins.onnx_data").unlink()
+    weights = path.with_name("twins.onnx_data")
+    names = add_twins(model, found.ranges[stage], path, weights.name)
+    return _Watched(path, names, found.noise.setdefault(stage, Noise()), weights)
 
 
 def _keep(found: Calibration, record: Path) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hummingbird_edge.quantize.quality import Quality, compare
-from hummingbird_edge.quantize.trajectory import decode, walk
+from hummingbird_edge.quantize.trajectory import decode_frames, sample_latents
 from hummingbird_edge.runtime.bundle.bundle import Bundle
 from hummingbird_edge.runtime.devices.backend import Backend
 from hummingbird_edge.runtime.engines.loading import open_session
@@ -49,13 +49,15 @@ class Evaluation:
         latents = self._latents(unet or self._bundle.graph("unet", "cpu"))
         network = self._open("vae_decoder", vae or self._bundle.graph("vae_decoder", "cpu"))
         return [
-            to_pixels(np.concatenate(list(decode(clip, self._bundle, network.run))))
+            to_pixels(np.concatenate(list(decode_frames(clip, self._bundle, network.run))))
             for clip in latents
         ]
 
     def _latents(self, unet: Path) -> list[NDArray[np.float32]]:
         network = self._open("unet", unet)
-        return [walk(each, self._bundle, self._contexts, network.run) for each in self._plan]
+        return [
+            sample_latents(each, self._bundle, self._contexts, network.run) for each in self._plan
+        ]
 
     def _open(self, stage: str, graph: Path) -> Session:
         frames, height, width = self._plan[0].latent_shape(self._bundle.manifest)[2:]

@@ -11,14 +11,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hummingbird_edge.runtime.bundle.bundle import Bundle
+from hummingbird_edge.runtime.decoder import decode
 from hummingbird_edge.runtime.denoiser import Denoiser
 from hummingbird_edge.runtime.devices.backend import Backend
 from hummingbird_edge.runtime.engines.loading import open_session
-from hummingbird_edge.runtime.noise import gaussian_noise
+from hummingbird_edge.runtime.noise import Noise
 from hummingbird_edge.runtime.request import Request
+from hummingbird_edge.runtime.sampler import sample
 from hummingbird_edge.runtime.tokenizer import Tokenizer
 
-__all__ = ["Run", "decode", "encode", "trajectories", "walk"]
+__all__ = ["Run", "decode_frames", "encode", "sample_latents", "trajectories"]
 
 Latents = NDArray[np.float32]
 Run = Callable[[Mapping[str, NDArray[Any]]], NDArray[np.float32]]
@@ -59,22 +61,19 @@ def encode(bundle: Bundle, prompts: Iterable[str]) -> dict[str, NDArray[np.float
     }
 
 
-def walk(
+def sample_latents(
     request: Request, bundle: Bundle, contexts: Mapping[str, NDArray[np.float32]], unet: Run
 ) -> Latents:
-    """Take all the steps of one video; returns its clean latents (1, C, T, h, w)."""
+    """Take all the steps of one video; returns its denoised latents (1, C, T, h, w)."""
     manifest, shape = bundle.manifest, request.latent_shape(bundle.manifest)
     needed, width = [contexts[request.prompt], contexts[""]], manifest.model.guidance_width
     denoiser = Denoiser(unet, needed, request.guidance, width, request.fps)
-    x_t = denoised = gaussian_noise(shape, request.seed, 0)
-    for step in manifest.sampler.steps(request.steps):
-        noise = gaussian_noise(shape, request.seed, 1 + step.index)
-        x_t, denoised = step(x_t, denoiser(x_t, step.t), noise)
-    return denoised
+    noise = Noise(shape, request.steps, request.seed)
+    x_T, sampler = noise.x_T(), manifest.sampler
+    *_, (_, x_0) = sample(denoiser, sampler, request.steps, x_T, noise.of_step)
+    return x_0
 
 
-def decode(latents: Latents, bundle: Bundle, vae: Run) -> Iterator[NDArray[np.float32]]:
+def decode_frames(latents: Latents, bundle: Bundle, vae: Run) -> Iterator[NDArray[np.float32]]:
     """Yield the frames of latents (1, C, T, h, w) one by one, (1, 3, H, W) in about [-1, 1]."""
-    z = latents[0].transpose(1, 0, 2, 3) / np.float32(bundle.manifest.model.scaling_factor)
-    for frame in z:
-        yield vae({"latent_sample": np.ascontiguousarray(frame[None])})
+    return decode(latents, bundle.manifest.model.scaling_factor, vae)
