@@ -75,7 +75,7 @@ def read_checkpoint(
         label = f"{source}@{snapshot.commit}/{chosen}"
         return _read(chosen, snapshot.fetch, label=label)
     raise CheckpointError(
-        f"{source}: no such file or folder; check the path, or name a hub repository as owner/name."
+        f"{source}: no such file or folder; check the path, or name a hub repository as owner/name"
     )
 
 
@@ -110,7 +110,7 @@ def load_strict(
         raise CheckpointError(
             f"{checkpoint.source}: the tensors{f' under {prefix!r}' if prefix else ''} do not fit"
             f" {type(module).__name__} ({listed}); choose the preset this checkpoint was made for,"
-            " or download it again."
+            " or download it again"
         )
     module.load_state_dict(fitting, strict=True, assign=True)
 
@@ -131,14 +131,14 @@ def _read(name: str, locate: Callable[[str], Path], *, label: str) -> Checkpoint
         except OSError as error:
             raise CheckpointError(
                 f"{file.name}: cannot be read ({error.strerror or error});"
-                " check that it is there and may be read."
+                " check that it is there and may be read"
             ) from error
         sources |= dict.fromkeys(found, found)
         metadata |= numbers
     if not sources:
         raise CheckpointError(
             f"{label}: it holds no tensors under names;"
-            " name a file of a whole module or of a state_dict."
+            " name a file of a whole module or of a state_dict"
         )
     return Checkpoint(label, files, _Tensors(sources), metadata)
 
@@ -167,7 +167,7 @@ def _read_file(path: Path) -> tuple[Mapping[str, torch.Tensor], dict[str, Scalar
     with path.open("rb") as stream:
         head = stream.read(9)
     if not head:
-        raise CheckpointError(f"{path.name}: the file is empty; download it again.")
+        raise CheckpointError(f"{path.name}: the file is empty; download it again")
     if head.startswith(b"PK\x03\x04"):
         places, metadata = read_torch_archive(path)
         return MappedTensors(places), metadata
@@ -176,11 +176,11 @@ def _read_file(path: Path) -> tuple[Mapping[str, torch.Tensor], dict[str, Scalar
     if head[0] == 0x80:
         raise CheckpointError(
             f"{path.name}: a bare pickle, as PyTorch wrote before 1.6, found where a zip archive"
-            " belongs; load it in a PyTorch you trust it with and save it again with torch.save."
+            " belongs; load it in a PyTorch you trust it with and save it again with torch.save"
         )
     raise CheckpointError(
         f"{path.name}: not a checkpoint (it begins with {head!r});"
-        " name a file that torch.save or safetensors wrote."
+        " name a file that torch.save or safetensors wrote"
     )
 
 
@@ -191,7 +191,7 @@ def _shards(index: Path) -> list[str]:
             raise ValueError("a shard lies outside the index's folder")
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise CheckpointError(
-            f"{index.name}: the index of shards cannot be used ({error}); download it again."
+            f"{index.name}: the index of shards cannot be used ({error}); download it again"
         ) from error
     return names
 
@@ -209,11 +209,11 @@ def _choose_weights(names: Iterable[str], source: str) -> str:
         if candidates:
             raise CheckpointError(
                 f"{source}: several checkpoints are there ({', '.join(candidates[:_NAMES_SHOWN])});"
-                " say which one by its file name."
+                " say which one by its file name"
             )
     raise CheckpointError(
         f"{source}: no .safetensors, {', '.join(_PICKLES)} file is there;"
-        " name a checkpoint file or another folder."
+        " name a checkpoint file or another folder"
     )
 
 

@@ -82,5 +82,5 @@ def _refusal(repository: str, error: Exception) -> CheckpointError:
     return CheckpointError(
         f"{repository}: cannot be fetched from the Hugging Face hub ({type(error).__name__}:"
         f" {reason}); check the name, the connection and whether its licence must be accepted, or"
-        " name a local file."
+        " name a local file"
     )

@@ -91,7 +91,7 @@ def read_pickle(data: bytes, source: str) -> object:
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise CheckpointError(
             f"{source}: its pickle is damaged ({error or type(error).__name__});"
-            " download the file again."
+            " download the file again"
         ) from error
 
 
@@ -104,7 +104,7 @@ def _refuse_hostile(name: Name, source: str) -> None:
     if hostile:
         raise CheckpointError(
             f"{source}: refused: the pickle asks for {name}, which a checkpoint has no use for and"
-            " an attack has; delete the file and get the weights from their publisher."
+            " an attack has; delete the file and get the weights from their publisher"
         )
 
 
@@ -127,7 +127,7 @@ class _Machine:
         else:
             raise CheckpointError(
                 f"{self.source}: refused: the pickle uses {opcode}, which no checkpoint needs;"
-                " get the weights from their publisher."
+                " get the weights from their publisher"
             )
 
     def push(self, value: object) -> None:

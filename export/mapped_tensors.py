@@ -29,7 +29,7 @@ class MappedFile:
             except RuntimeError as error:
                 raise CheckpointError(
                     f"{self.path.name}: the file cannot be mapped into memory"
-                    f" ({str(error).splitlines()[0]}); check that it is still there and readable."
+                    f" ({str(error).splitlines()[0]}); check that it is still there and readable"
                 ) from error
         return cast(torch.UntypedStorage, self._storage[start : start + size])
 
@@ -91,7 +91,7 @@ class MappedTensors(Mapping[str, torch.Tensor]):
             if problem := place.problem():
                 raise CheckpointError(
                     f"{place.file.path.name}: tensor '{name}' {problem}; the file is damaged or"
-                    " hostile, so get it again from its publisher."
+                    " hostile, so get it again from its publisher"
                 )
 
     def __getitem__(self, name: str) -> torch.Tensor:

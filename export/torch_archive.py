@@ -57,7 +57,7 @@ def read_torch_archive(path: Path) -> tuple[dict[str, TensorPlace], dict[str, Sc
     if "byteorder" in archive.spans and archive.read("byteorder").strip() != b"little":
         raise CheckpointError(
             f"{path.name}: the weights are big-endian, which is not supported;"
-            " save the file again on a little-endian machine."
+            " save the file again on a little-endian machine"
         )
     root = read_pickle(archive.read("data.pkl"), path.name)
     if isinstance(root, dict) and "state_dict" in root:
@@ -87,7 +87,7 @@ def _open(path: Path) -> _Archive:
             if not pickles:
                 raise CheckpointError(
                     f"{path.name}: a zip archive without the data.pkl of a checkpoint;"
-                    " name a file that torch.save or safetensors wrote."
+                    " name a file that torch.save or safetensors wrote"
                 )
             folder = min(pickles, key=len).removesuffix("data.pkl")
             spans: dict[str, tuple[int, int]] = {}
@@ -100,7 +100,7 @@ def _open(path: Path) -> _Archive:
     except (zipfile.BadZipFile, EOFError, ValueError, NotImplementedError) as error:
         raise CheckpointError(
             f"{path.name}: the archive is damaged or cut short ({file.size} bytes; {error});"
-            " download it again."
+            " download it again"
         ) from error
     return _Archive(file, spans)
 
@@ -110,7 +110,7 @@ def _span(record: zipfile.ZipInfo, header: bytes, file: MappedFile) -> tuple[int
     if record.compress_type != zipfile.ZIP_STORED or record.flag_bits & 1:
         raise CheckpointError(
             f"{file.path.name}: record {record.filename} is compressed or encrypted, which"
-            " torch.save never does; load the file and save it again with torch.save."
+            " torch.save never does; load the file and save it again with torch.save"
         )
     if len(header) < _LOCAL_HEADER or header[:4] != b"PK\x03\x04":
         raise zipfile.BadZipFile(f"record {record.filename} has no header")
@@ -137,7 +137,7 @@ def _walk(root: object, source: str) -> Iterator[tuple[str, Record]]:
         if count > _MEMBERS_AT_MOST or prefix.count(".") > 100:
             raise CheckpointError(
                 f"{source}: its modules contain one another without end;"
-                " the file is damaged or hostile, so get it again from its publisher."
+                " the file is damaged or hostile, so get it again from its publisher"
             )
         yield prefix, module
         children = trees[2] if isinstance(trees[2], dict) else {}
@@ -181,7 +181,7 @@ def _place(value: object, archive: _Archive) -> TensorPlace | None:
             )
     raise CheckpointError(
         f"{archive.file.path.name}: a tensor is described in a way that is not understood"
-        " or its record is missing; download the file again."
+        " or its record is missing; download the file again"
     )
 
 

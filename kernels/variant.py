@@ -1,5 +1,6 @@
 """The variants of a stage: other graphs beside `model.onnx`, over its weights file."""
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -13,20 +14,33 @@ from hummingbird_edge.kernels.fused_gelu import fuse_gelu
 from hummingbird_edge.kernels.fused_group_norm import fuse_group_norm
 from hummingbird_edge.runtime.errors import RequestError
 
-__all__ = ["FUSIONS", "GRAPH", "VARIANTS", "Variant", "save_variant"]
+__all__ = ["FUSIONS", "GRAPH", "VARIANTS", "Fusion", "Variant", "count_fused", "save_variant"]
 
 GRAPH = "model.onnx"
 """The graph of a stage that the variants are made from."""
-FUSIONS: Mapping[str, Callable[[onnx_ir.Model], int]] = {
-    "attentions": fuse_attention,
-    "gelus": fuse_gelu,
-    "group norms": fuse_group_norm,
+
+
+@dataclass(frozen=True, slots=True)
+class Fusion:
+    """A kernel that becomes a single node."""
+
+    fuse: Callable[[onnx_ir.Model], int]
+    """Rewrites a graph in place; returns how many of its kernels are single nodes then."""
+    operator: str
+    """The type of that node."""
+
+
+FUSIONS: Mapping[str, Fusion] = {
+    "attentions": Fusion(fuse_attention, "MultiHeadAttention"),
+    "gelus": Fusion(fuse_gelu, "Gelu"),
+    "group norms": Fusion(fuse_group_norm, "GroupNorm"),
 }
+"""By the name under which `export.stage.count_kernels` counts the layers that have the kernel."""
 
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """A graph for some devices, with some kernels as single nodes."""
+    """A graph for some devices, with some kernels as single nodes; listed in `VARIANTS`."""
 
     file: str
     devices: tuple[str, ...]
@@ -41,6 +55,12 @@ VARIANTS = (
 )
 
 
+def count_fused(model: onnx_ir.Model) -> dict[str, int]:
+    """Return how many kernels of each kind are single nodes in a graph."""
+    nodes = Counter(node.op_type for node in model.graph)
+    return {kernel: nodes[fusion.operator] for kernel, fusion in FUSIONS.items()}
+
+
 def save_variant(
     folder: Path, variant: Variant, expected: Mapping[str, int], graph: str = GRAPH
 ) -> str:
@@ -51,7 +71,7 @@ def save_variant(
     """
     model = onnx_ir.load(folder / graph)
     for kernel in variant.kernels:
-        found = FUSIONS[kernel](model)
+        found = FUSIONS[kernel].fuse(model)
         if found != expected[kernel]:
             raise RequestError(
                 f"{found} of {expected[kernel]} {kernel} in {folder.name} have the form that is "

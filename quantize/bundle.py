@@ -3,7 +3,6 @@
 import json
 import math
 import shutil
-from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
@@ -12,7 +11,7 @@ from typing import Any
 import onnx
 import onnx_ir as ir
 
-from hummingbird_edge.kernels.variant import GRAPH, VARIANTS, save_variant
+from hummingbird_edge.kernels.variant import GRAPH, VARIANTS, count_fused, save_variant
 from hummingbird_edge.quantize.bundle_folder import files_of, new_bundle, require_free
 from hummingbird_edge.quantize.calibration import PROMPTS, Calibration, calibrate, find_peaks
 from hummingbird_edge.quantize.evaluation import Evaluation, Frames
@@ -40,7 +39,6 @@ __all__ = ["Judge", "QuantizationPlan", "quantize_bundle"]
 INT8, HALF_DATA = "int8.onnx", "float16.onnx_data"
 _CALIBRATED = ("unet", "vae_decoder")
 _HALVES = ("vae_decoder_head", "vae_decoder_tail")
-_FUSED = {"MultiHeadAttention": "attentions", "Gelu": "gelus"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -321,8 +319,7 @@ class _Quantization:
         cpu = next(variant for variant in VARIANTS if "cpu" in variant.devices)
         if not (folder / cpu.file).is_file():
             return path
-        nodes = Counter(node.op_type for node in ir.load(folder / cpu.file).graph)
-        kernels = {kernel: nodes[kind] for kind, kernel in _FUSED.items()}
+        kernels = count_fused(ir.load(folder / cpu.file))
         return folder / save_variant(folder, cpu, kernels, INT8)
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from hummingbird_edge.runtime.command import Version, run_command
+from hummingbird_edge.runtime.devices.providers import PROVIDERS
 from hummingbird_edge.runtime.errors import RequestError
 
 if TYPE_CHECKING:
@@ -40,13 +41,13 @@ def run(
     device: Annotated[
         str,
         typer.Option(
-            help="auto, cpu, dml, migraphx, rocm, webgpu, openvino[:DEVICE]; or a name a stage, "
+            help=f"auto, {', '.join(PROVIDERS)}[:CPU|GPU|NPU]; or one name per stage, as in "
             "unet=dml,vae=cpu,text=cpu."
         ),
     ] = "auto",
     precision: Annotated[
         str,
-        typer.Option(help="auto, fp32, bf16, fp16, int8, as the bundle has it; or one a stage."),
+        typer.Option(help="auto, fp32, bf16, fp16, int8, as the bundle has; or one per stage."),
     ] = "auto",
     max_memory: Annotated[
         str | None,

@@ -30,6 +30,8 @@ from hummingbird_edge.runtime.bundle.bundle import BUILTIN, Bundle
 from hummingbird_edge.runtime.errors import RequestError
 from hummingbird_edge.runtime.files import CACHE_VARIABLE, cache_directory
 
+pytestmark = pytest.mark.slow  # runs benchmarks
+
 FOLDER = Path(__file__).parents[1] / "benchmarks"
 """A path in the clone: scripts are run from there."""
 RESULTS = sorted(
@@ -230,7 +232,6 @@ def test_an_exponent_is_the_slope_of_logarithms() -> None:
     assert np.isnan(exponent(pairs[:1]))
 
 
-@pytest.mark.slow
 def test_latency_measures_every_device_and_adds_up(tmp_path: Path) -> None:
     done = script("latency", "--quick", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
@@ -261,7 +262,6 @@ def test_latency_measures_every_device_and_adds_up(tmp_path: Path) -> None:
     assert len(re.findall(r"\| video_s \|", compared.stdout)) == len(found.rows)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "arguments", "rows"),
     [
@@ -298,7 +298,6 @@ def test_each_runs_whole(
             assert row["agreement_db"].min > 80
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "arguments", "code", "message"),
     [

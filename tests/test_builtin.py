@@ -36,6 +36,7 @@ def test_a_prompt_becomes_what_it_says(
     assert (verdict.background, verdict.actors[0].colour) == ("black", colour)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("precision", "least_db"), [("fp32", 60), ("bf16", 30)])
 def test_engines_agree_over_all_steps(precision: str, least_db: float) -> None:
     """The export holds ONNX Runtime's CPU to PyTorch; the others are held to that."""

@@ -335,6 +335,7 @@ class Line(TimedStage[nn.Linear]):
         return {"loss": (self.trained(x) - 3 * x + 1).square().mean()}
 
 
+@pytest.mark.slow
 def test_training_ends_with_its_budget_and_goes_on_from_it(tmp_path: Path) -> None:
     schedule, run = Schedule(peak_rate=0.1, decay=0.9, save_every_s=0.1), Run(tmp_path, "line")
     first = Line()
@@ -359,6 +360,7 @@ def test_a_checkpoint_of_another_shape_is_refused(tmp_path: Path) -> None:
         fit_budget(run, Line(), Schedule(0.1), 1.0, 0)
 
 
+@pytest.mark.slow
 def test_a_vae_learns_from_frames(sprites: Sprites) -> None:
     torch.manual_seed(0)
     stage = autoencoder.FrameStage(
@@ -379,6 +381,7 @@ def test_a_vae_learns_from_frames(sprites: Sprites) -> None:
     assert autoencoder.psnr(torch.full((9,), 0.01)) == 20
 
 
+@pytest.mark.slow
 def test_a_judge_reads_its_own_labels_and_learns(sprites: Sprites) -> None:
     torch.manual_seed(0)
     world = dataclasses.replace(WORLD, resolution=128)
@@ -402,6 +405,7 @@ def test_a_judge_reads_its_own_labels_and_learns(sprites: Sprites) -> None:
     }
 
 
+@pytest.mark.slow
 def test_a_reward_prefers_what_was_asked_for(sprites: Sprites) -> None:
     torch.manual_seed(0)
     judge = Judge(JudgeConfig.of(WORLD)).eval().requires_grad_(False)

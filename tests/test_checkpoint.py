@@ -327,6 +327,7 @@ print(anonymous() - before)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="RssAnon is Linux's")
 def test_memory_stays_in_the_file(tmp_path: Path) -> None:
     path = tmp_path / "w.pt"

@@ -25,6 +25,8 @@ from hummingbird_edge.distill.world.shapes.scene import FULL, Scene
 from hummingbird_edge.runtime.errors import DeviceError, OutputError, RequestError
 from hummingbird_edge.runtime.media.video import write_video
 
+pytestmark = pytest.mark.slow  # filters and captions videos
+
 Frames = NDArray[np.uint8]
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -298,7 +300,6 @@ def test_bad_folders_are_refused(folder: Path, tmp_path: Path) -> None:
         curate_folder(folder, tmp_path / "file", TemplateEnricher(), Thresholds())
 
 
-@pytest.mark.slow
 def test_the_command_says_it_in_one_sentence(hb: Command, folder: Path, tmp_path: Path) -> None:
     done = hb("hb-distill", "curate", folder, tmp_path / "out")
     assert done.returncode == 0, done.stderr

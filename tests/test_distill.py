@@ -54,6 +54,8 @@ WORLD = World(
     resolution=16,
     frames=4,
 )
+pytestmark = pytest.mark.slow  # trains
+
 TINY = Plan(2, 4, 1e-3, log_every=1, save_every=2)
 RECIPE = Recipe(
     world=WORLD,

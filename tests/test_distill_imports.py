@@ -8,6 +8,7 @@ import pytest
 DISTILL = Path(__file__).parent.parent / "distill"
 PACKAGE = "hummingbird_edge.distill."
 FLOORS = (
+    {"mixed_precision"},
     {"world", "strip"},
     {"data"},
     {"train"},

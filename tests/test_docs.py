@@ -220,8 +220,8 @@ def _params(language: str, pages: list[Path]) -> list[Any]:
     for page in pages:
         chosen = [block for block in blocks(page) if block.language == language]
         if chosen:
-            # The small checkpoint has to be exported: before the example, or by it.
-            pattern = rf"\b({BUNDLE}|{re.escape(CHECKPOINT)})\b"
+            # The small checkpoint has to be exported, before the example or by it; or it trains.
+            pattern = rf"\b({BUNDLE}|{re.escape(CHECKPOINT)}|hummingbird_edge\.distill)\b"
             slow = any(re.search(pattern, b.text) for b in chosen if b.runs)
             marks = [pytest.mark.slow] if slow or language == "sh" else []
             name = page.relative_to(ROOT).as_posix()

@@ -137,6 +137,7 @@ def test_importing_the_runtime_loads_no_toolchain() -> None:
     assert (done.returncode, done.stdout.strip(), done.stderr) == (0, "[]", "")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="the home folder is found by HOME")
 def test_engines_report_to_nobody(tmp_path: Path) -> None:
     """Their telemetry leaves an identity in the home folder when it starts."""

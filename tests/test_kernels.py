@@ -277,6 +277,7 @@ def test_attention_in_graphs(sequences: int, queries: int, keys: int) -> None:
     assert_close(in_onnxruntime(model, *inputs), expected)
 
 
+@pytest.mark.slow
 def test_frames_share_the_keys_and_values_of_the_text() -> None:
     torch.manual_seed(0)
     block = TransformerBlock(8, 2, 6).eval()
@@ -353,6 +354,7 @@ def test_gated_feed_forward_in_graphs() -> None:
     assert_close(in_onnxruntime(model, x), expected)
 
 
+@pytest.mark.slow
 def test_gelu_of_a_newer_opset_is_whole_already() -> None:
     x = normal(2, 3, 6)
     model = graph_of(nn.Sequential(GEGLU(6, 10)), x, opset=20)
@@ -361,6 +363,7 @@ def test_gelu_of_a_newer_opset_is_whole_already() -> None:
     assert {node.domain for node in model.graph} == {""}
 
 
+@pytest.mark.slow
 def test_another_activation_is_no_gelu() -> None:
     model = graph_of(nn.Sequential(nn.Linear(6, 10), nn.GELU("tanh")), normal(2, 3, 6))
     assert fuse_gelu(model) == 0
@@ -398,6 +401,7 @@ def test_group_norm(kind: type[nn.GroupNorm], shape: tuple[int, ...], opset: int
     assert_close(in_reference(model, x), expected)
 
 
+@pytest.mark.slow
 def test_a_norm_that_is_read_twice_keeps_its_silu_apart() -> None:
     norm, x = published_norm(nn.GroupNorm, 4, 12), normal(2, 12, 3, 5)
     y = group_norm(double(x), double(norm.weight), double(norm.bias), 4, 1e-3)

@@ -151,6 +151,7 @@ def test_tuning_as_a_command(hb: Command) -> None:
     assert "unet on cpu fp32: 0." in done.stderr
 
 
+@pytest.mark.slow
 def test_a_broken_record_is_no_record(own_cache: Path) -> None:
     bundle = Bundle.open(BUILTIN)
     tune(bundle, {"text_encoder": {"batch": 1}})
@@ -185,6 +186,7 @@ def test_a_driver_may_write_in_any_encoding(
     assert probe("cpu", fresh=True).works
 
 
+@pytest.mark.slow
 def test_a_cache_that_cannot_be_written_costs_a_warning(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -198,6 +200,7 @@ def test_a_cache_that_cannot_be_written_costs_a_warning(
     assert [text.partition(" in ")[0] for text in heard] == ["the measurements cannot be kept"]
 
 
+@pytest.mark.slow
 def test_a_measured_backend_is_tried_once(own_cache: Path) -> None:
     bundle = Bundle.open(BUILTIN)
     tune(bundle, SIZES)

@@ -238,6 +238,7 @@ def test_the_text_encoder_keeps_its_numbers(tmp_path: Path) -> None:
     assert 10 * np.log10(np.square(truth).mean() / np.square(truth - found).mean()) > 30
 
 
+@pytest.mark.slow
 def test_a_stopped_calibration_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     bundle, folder = Bundle.open(BUILTIN), tmp_path / "copy"
     shutil.copytree(BUILTIN, folder)
@@ -267,6 +268,7 @@ def test_a_stopped_calibration_goes_on(tmp_path: Path, monkeypatch: pytest.Monke
     )
 
 
+@pytest.mark.slow
 def test_a_calibration_needs_no_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "home").write_text("no folder", encoding="utf-8")
     monkeypatch.setenv("HUMMINGBIRD_CACHE", str(tmp_path / "home"))

@@ -23,6 +23,7 @@ from hummingbird_edge.runtime.pipeline import TextToVideo
 WORLD = BUILTIN_RECIPE.world
 
 
+@pytest.mark.slow
 def test_rendered_clips_are_right_and_swapped_ones_are_not() -> None:
     rng = random.Random(0)
     scenes = [WORLD.draw(rng) for _ in range(24)]
@@ -46,6 +47,7 @@ def test_the_judge_reads_what_the_built_in_vae_makes() -> None:
     assert found["after the VAE"].accuracy["all"] >= 0.97
 
 
+@pytest.mark.slow
 def test_scored_captions_were_never_trained_on_or_watched() -> None:
     scored = {text for _, text in unseen_captions(WORLD, 400, 0)}
     watched = {text for _, text in watched_captions(WORLD)}
@@ -57,6 +59,7 @@ def test_scored_captions_were_never_trained_on_or_watched() -> None:
     assert scored.isdisjoint(trained)
 
 
+@pytest.mark.slow
 def test_a_bundle_is_scored_through_the_runtime() -> None:
     pipeline = TextToVideo.from_bundle(BUILTIN, device="cpu")
     seen: list[tuple[int, int]] = []

@@ -45,6 +45,7 @@ def saved(module: nn.Module, folder: Path, narrow: bool) -> Path:
     return folder / "model.onnx"
 
 
+@pytest.mark.slow
 def test_sizes_halve_and_numbers_are_the_rounded_modules(module: Tiny, tmp_path: Path) -> None:
     original = copy.deepcopy(module)
     wide = saved(copy.deepcopy(module), tmp_path / "wide", narrow=False)
@@ -63,6 +64,7 @@ def test_sizes_halve_and_numbers_are_the_rounded_modules(module: Tiny, tmp_path:
     assert 0 < largest < 2**-12
 
 
+@pytest.mark.slow
 def test_stored_weights_are_the_rounded_ones_to_the_bit(module: Tiny, tmp_path: Path) -> None:
     round_to_float16(module)
     path = saved(copy.deepcopy(module), tmp_path, narrow=True)

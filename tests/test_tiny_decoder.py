@@ -28,6 +28,8 @@ DATA = Path(__file__).parent / "data"
 TINY = DATA / "taesd_layout_decoder.safetensors"
 SMALL = ("--size", "32x32", "--frames", "3", "--steps", "2", "--device", "cpu")
 
+pytestmark = pytest.mark.slow  # exports a bundle of its own
+
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
 
 

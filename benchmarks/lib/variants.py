@@ -137,7 +137,7 @@ def graph_run(variants: KernelVariants, is_fused: bool, backend: Backend, folder
     fusions = next((v.kernels for v in VARIANTS if backend.device.name in v.devices), ())
     for fusion in fusions:
         if is_fused or fusion != variants.fusion:
-            FUSIONS[fusion](graph)
+            FUSIONS[fusion].fuse(graph)
     path = folder / f"{'fused' if is_fused else 'baseline'}.onnx"
     onnx_ir.save(graph, path)
     session = open_session(path, backend)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from hummingbird_edge.distill.cartoons.budget import TimedStage
+from hummingbird_edge.distill.mixed_precision import mixed_precision
 from hummingbird_edge.distill.world.cartoons.render import Rendered, render
 from hummingbird_edge.distill.world.cartoons.shots import World
 from hummingbird_edge.distill.world.cartoons.sprites import Sprites
@@ -108,7 +109,7 @@ class FrameStage(TimedStage[VAE]):
         return {"loss": loss, "reconstruction": reconstruction, "divergence": divergence}
 
     def _reconstruct(self, frames: Tensor, alpha: Tensor) -> tuple[Tensor, Tensor]:
-        with torch.autocast(frames.device.type, torch.bfloat16):
+        with mixed_precision(frames.device):
             mean, log_variance = self.trained.encode(frames).float().chunk(2, dim=1)
             log_variance = log_variance.clamp(-20, 10)
             noise = torch.randn_like(mean)
@@ -141,7 +142,7 @@ class DecoderStage(TimedStage[VAE]):
         drawn = sample_frames(self.world, self.sprites, pairs, generator, neighbours=2)
         frames, alpha = drawn.frames.flatten(0, 1) * 2 - 1, drawn.alpha.flatten(0, 1)
         frames = frames.contiguous(memory_format=torch.channels_last)
-        with torch.autocast(frames.device.type, torch.bfloat16):
+        with mixed_precision(frames.device):
             with torch.no_grad():
                 mean = self.trained.encode(frames).float().chunk(2, dim=1)[0]
             degree = torch.rand(len(mean), 1, 1, 1, generator=generator).to(mean.device)
@@ -171,7 +172,7 @@ def measure_vae(
     frames, alpha = drawn.frames.flatten(0, 1), drawn.alpha.flatten(0, 1)
     errors, means = [], []
     for part in frames.split(32):
-        with torch.autocast(device.type, torch.bfloat16):
+        with mixed_precision(device):
             mean = vae.encode(part * 2 - 1).chunk(2, dim=1)[0]
             decoded = vae.decode(mean).float()
         means.append(mean.float())

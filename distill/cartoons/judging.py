@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from hummingbird_edge.distill.cartoons.budget import TimedStage
+from hummingbird_edge.distill.mixed_precision import mixed_precision
 from hummingbird_edge.distill.world.cartoons.judge import LOOKS, Judge
 from hummingbird_edge.distill.world.cartoons.render import render
 from hummingbird_edge.distill.world.cartoons.shots import World
@@ -54,7 +55,7 @@ class JudgeStage(TimedStage[Judge]):
             frames = torch.cat((reconstruct(self.vaes[0], frames[:part]), frames[part:]))
         frames = degrade(frames, generator)
         device = frames.device
-        with torch.autocast(device.type, torch.bfloat16):
+        with mixed_precision(device):
             logits = self.trained(frames)
         targets = {name: x.to(device) for name, x in self.trained.labels(shots).items()}
         targets["action"] = (~torch.tensor(frozen)).long().to(device)
@@ -101,7 +102,7 @@ def reconstruct(vae: VAE, frames: Tensor) -> Tensor:
     """Encode and decode clips (B, T, 3, H, W) in [0, 1]."""
     decoded = []
     for part in frames.flatten(0, 1).split(32):
-        with torch.autocast(frames.device.type, torch.bfloat16):
+        with mixed_precision(frames.device):
             mean = vae.encode(part * 2 - 1).chunk(2, dim=1)[0]
             decoded.append((vae.decode(mean).float() / 2 + 0.5).clamp(0, 1))
     return torch.cat(decoded).unflatten(0, frames.shape[:2])

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
+from hummingbird_edge.distill.mixed_precision import mixed_precision
 from hummingbird_edge.distill.world.cartoons.judge import LOOKS, Judge
 from hummingbird_edge.distill.world.cartoons.shots import Shot
 
@@ -30,7 +31,7 @@ class JudgeReward:
         labels = self.judge.labels([self.shots[caption] for caption in captions])
         labels = {**labels, "action": torch.ones(len(captions), dtype=torch.long)}
         chosen = torch.linspace(0, frames.shape[1] - 1, LOOKS, device=device).round().long()
-        with torch.autocast(device.type, torch.bfloat16):
+        with mixed_precision(device):
             logits = self.judge(frames[:, chosen].clamp(0, 1))
         sure = [
             getattr(logits, name).float().log_softmax(1).gather(1, label.to(device)[:, None])

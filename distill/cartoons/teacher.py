@@ -16,6 +16,7 @@ from hummingbird_edge.distill.cartoons.budget import TimedStage
 from hummingbird_edge.distill.cartoons.reading import Lessons, Reader
 from hummingbird_edge.distill.data.batches import Batches, draw_fps
 from hummingbird_edge.distill.data.clips import Clips
+from hummingbird_edge.distill.mixed_precision import mixed_precision
 from hummingbird_edge.distill.train.diffusion import Diffusion, predict
 from hummingbird_edge.distill.world.cartoons.shots import World
 from hummingbird_edge.export.models.config import ModelConfig
@@ -102,7 +103,7 @@ class TeacherStage(TimedStage[Learner]):
         """Return `denoise`, `read`, the share of captions `named` right, and the `loss`."""
         questions, answers = self.lessons.draw(QUESTIONS, generator)
         answers = {name: x.to(self.device) for name, x in answers.items()}
-        with torch.autocast(self.device.type, torch.bfloat16):
+        with mixed_precision(self.device):
             hidden = self.trained.text(questions.to(self.device))
         read = self.trained.reader.loss(hidden, answers)
         named = self.trained.reader.accuracy(hidden.detach(), answers)
@@ -128,7 +129,7 @@ class TeacherStage(TimedStage[Learner]):
         noise = torch.randn(x0.shape, generator=_on(device, generator), device=device)
         fps = draw_fps(count, generator).to(device)
         x_t = diffusion.noised(x0, noise, t, torch.ones(1, device=device))
-        with torch.autocast(device.type, torch.bfloat16):
+        with mixed_precision(device):
             context = self.trained.text(ids)
         with without_time(self.trained.unet) if is_single else nullcontext():
             output = predict(self.trained.unet, x_t, t, context, None, fps)

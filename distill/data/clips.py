@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from hummingbird_edge.distill.mixed_precision import mixed_precision
 from hummingbird_edge.distill.world.shapes.captions import sample_training
 from hummingbird_edge.distill.world.shapes.render import render
 from hummingbird_edge.distill.world.shapes.scene import World
@@ -130,6 +131,6 @@ def encode(vae: VAE, clips: torch.Tensor) -> torch.Tensor:
     """Encode clips (B, T, 3, H, W) in [0, 1] to unscaled latents (B, 4, T, h, w) float32."""
     device = next(vae.parameters()).device
     frames = (clips.to(device) * 2 - 1).flatten(0, 1).contiguous(memory_format=torch.channels_last)
-    with torch.autocast(device.type, torch.bfloat16):
+    with mixed_precision(device):
         mean = torch.cat([vae.encode(part).chunk(2, dim=1)[0] for part in frames.split(128)])
     return mean.float().unflatten(0, clips.shape[:2]).transpose(1, 2)

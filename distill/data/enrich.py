@@ -51,7 +51,7 @@ class ChatEnricher:
 
     def __post_init__(self) -> None:
         if not self.url.startswith(("http://", "https://")):
-            raise RequestError(f"{self.url!r} is no endpoint: give http://HOST/v1 or https://...")
+            raise RequestError(f"{self.url!r} is no endpoint: give http://HOST/v1 or https://..")
 
     def __call__(self, caption: str) -> tuple[str, ...]:
         """Return the model's rewriting; raises DeviceError where the endpoint does not answer."""

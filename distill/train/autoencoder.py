@@ -10,6 +10,7 @@ from collections.abc import Mapping
 
 import torch
 
+from hummingbird_edge.distill.mixed_precision import mixed_precision
 from hummingbird_edge.distill.train.training import Stage
 from hummingbird_edge.distill.world.shapes.render import render
 from hummingbird_edge.distill.world.shapes.scene import World
@@ -37,7 +38,7 @@ class AutoencoderStage(Stage[VAE]):
         """Return the weighted `reconstruction`, the `divergence` and their `loss`."""
         frames = sample_frames(self.world, self.batch, generator).to(self.device)
         frames = frames.contiguous(memory_format=torch.channels_last)
-        with torch.autocast(self.device.type, torch.bfloat16):
+        with mixed_precision(self.device):
             mean, log_variance = self.trained.encode(frames).float().chunk(2, dim=1)
             log_variance = log_variance.clamp(-20, 10)
             noise = torch.randn(mean.shape, generator=generator).to(self.device)
@@ -109,7 +110,7 @@ class DecoderStage(Stage[VAE]):
         """Return the weighted `reconstruction` error, that of the `change` and their `loss`."""
         frames = sample_frames(self.world, self.batch, generator, 2).to(self.device)
         frames = frames.contiguous(memory_format=torch.channels_last)
-        with torch.autocast(self.device.type, torch.bfloat16):
+        with mixed_precision(self.device):
             with torch.no_grad():
                 mean = self.trained.encode(frames).float().chunk(2, dim=1)[0]
             loudness = self.noise * torch.rand(len(mean), 1, 1, 1, generator=generator)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from hummingbird_edge.distill.mixed_precision import mixed_precision
 from hummingbird_edge.export.models.unet import UNet
 from hummingbird_edge.runtime.sampler import Sampler
 
@@ -103,10 +104,10 @@ def predict(
     cond: torch.Tensor | None,
     fps: torch.Tensor,
 ) -> torch.Tensor:
-    """Run the U-Net in bfloat16 arithmetic; returns float32."""
+    """Run the U-Net in mixed precision; returns float32."""
     device = x_t.device.type
     # The fused attention's backward pass is slow on short sequences on a CPU.
     attention = sdpa_kernel(SDPBackend.MATH) if device == "cpu" else nullcontext()
-    with torch.autocast(device, torch.bfloat16), attention:
+    with mixed_precision(device), attention:
         output: torch.Tensor = unet(x_t, t, context, cond, fps)
     return output.float()

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from hummingbird_edge.distill.mixed_precision import mixed_precision
 from hummingbird_edge.export.architecture import read_config
 from hummingbird_edge.export.checkpoint import read_checkpoint
 from hummingbird_edge.export.models.config import ModelConfig
@@ -111,7 +112,7 @@ class Model:
     def decode(self, latents: torch.Tensor) -> torch.Tensor:
         """Decode scaled latents (B, 4, T, h, w) to RGB (B, T, 3, H, W) in about [-1, 1]."""
         z = latents.transpose(1, 2).flatten(0, 1) / self.config.vae.scaling_factor
-        with torch.autocast(z.device.type, torch.bfloat16):
+        with mixed_precision(z.device):
             frames = torch.cat([self.vae.decode(part).float() for part in z.split(64)])
         return frames.unflatten(0, (len(latents), -1))
 

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy, interpolate, normalize
 
+from hummingbird_edge.distill.mixed_precision import mixed_precision
 from hummingbird_edge.distill.train.run import Run, load_finished
 from hummingbird_edge.distill.train.training import Stage
 from hummingbird_edge.distill.world.shapes.captions import sample_training
@@ -89,7 +90,7 @@ class ScorerStage(Stage[Scorer]):
         captions = sample_training(scenes, rng)
         ids = torch.tensor([self.tokenizer(caption).ids.tolist() for caption in captions])
         clips = soften(render(scenes, self.world, generator), generator)
-        with torch.autocast(self.device.type, torch.bfloat16):
+        with mixed_precision(self.device):
             seen, text = self.trained.embed(clips.to(self.device), ids.to(self.device))
         logits = self.trained.scale.exp().clamp(max=50) * seen.float() @ text.float().T
         # Equal scenes of a batch are no wrong answers to each other.
@@ -130,6 +131,6 @@ class ContrastiveReward:
     def __call__(self, frames: torch.Tensor, captions: Sequence[str]) -> torch.Tensor:
         """Return the cosine of each clip with its caption, (B,) in [-1, 1]."""
         ids = torch.tensor([self.tokenizer(caption).ids.tolist() for caption in captions])
-        with torch.autocast(frames.device.type, torch.bfloat16):
+        with mixed_precision(frames.device):
             seen, text = self.scorer.embed(frames, ids.to(frames.device))
         return (seen.float() * text.float()).sum(1)

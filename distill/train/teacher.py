@@ -21,6 +21,7 @@ from torch import nn
 
 from hummingbird_edge.distill.data.batches import Batches, draw_fps
 from hummingbird_edge.distill.data.clips import Clips
+from hummingbird_edge.distill.mixed_precision import mixed_precision
 from hummingbird_edge.distill.train.diffusion import Diffusion, predict
 from hummingbird_edge.distill.train.reader import Lessons, Reader, learn_to_read
 from hummingbird_edge.distill.train.training import Stage
@@ -86,7 +87,7 @@ class TeacherStage(Stage[Learner]):
         fps = draw_fps(count, generator).to(device)
         questions, answers = self.lessons.draw(count, generator)
         x_t = diffusion.noised(x0, noise, t, loudness.to(device))
-        with torch.autocast(device.type, torch.bfloat16):
+        with mixed_precision(device):
             hidden = self.trained.text(torch.cat([ids, questions.to(device)]))
         output = predict(self.trained.unet, x_t, t, hidden[:count], None, fps)
         denoise = (output - diffusion.target(x0, noise, x_t, t)).square().mean()

@@ -1,13 +1,4 @@
-"""Where a stage can run, by the names a user types.
-
-cpu         ONNX Runtime's CPU provider, everywhere
-dml         DirectML, Windows GPUs; `dml:1` is the second adapter
-winml       Windows ML: the provider that the maker of the GPU or NPU gives
-migraphx    AMD GPUs on Linux
-rocm        AMD GPUs on Linux, ONNX Runtime before 1.23
-webgpu      any GPU with Vulkan, D3D12 or Metal
-openvino    native OpenVINO, `openvino:CPU`, `openvino:GPU`, `openvino:NPU`
-"""
+"""Where a stage can run: a device by the name that a user types, such as `cpu` or `dml:1`."""
 
 import re
 from dataclasses import dataclass
@@ -17,30 +8,10 @@ from importlib.util import find_spec
 from hummingbird_edge.runtime.devices.packages import import_onnxruntime, import_openvino
 from hummingbird_edge.runtime.devices.plugins import has_plugin
 from hummingbird_edge.runtime.devices.precision import Precision
+from hummingbird_edge.runtime.devices.providers import AUTO, PROVIDERS
 from hummingbird_edge.runtime.errors import DeviceError, RequestError
 
-__all__ = ["Device", "candidates", "names_of_providers"]
-
-_PROVIDERS = {
-    "cpu": "CPUExecutionProvider",
-    "dml": "DmlExecutionProvider",
-    "migraphx": "MIGraphXExecutionProvider",
-    "rocm": "ROCMExecutionProvider",
-    "webgpu": "WebGpuExecutionProvider",
-    "winml": "",  # whichever the catalogue has
-}
-# Two packages of ONNX Runtime in one environment overwrite each other's files.
-_REPLACE = "pip uninstall onnxruntime, then pip install {}"
-_INSTALL = {
-    "dml": "it comes with this project on Windows, and is for Windows alone",
-    "migraphx": _REPLACE.format("onnxruntime-migraphx"),
-    "rocm": _REPLACE.format("onnxruntime-rocm"),
-    "webgpu": "pip install onnxruntime-ep-webgpu",
-    "winml": "on Windows 11, pip uninstall onnxruntime-directml, then "
-    "pip install windowsml onnxruntime-windowsml",
-}
-# `auto` tries these in order and takes the first that loads the stage.
-_LADDER = ("winml", "dml", "migraphx", "rocm", "openvino", "cpu")
+__all__ = ["Device", "candidates"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,20 +34,20 @@ class Device:
         if engine == "openvino" and re.fullmatch(r"|CPU|(GPU|NPU)(\.[0-9]+)?", target):
             return cls(name, "openvino", target or "CPU")
         if engine == "dml" and target.isascii() and target.isdigit():
-            return cls(name, "onnxruntime", _PROVIDERS["dml"], int(target))
-        if name not in _PROVIDERS:
-            known = ", ".join(["auto", *_PROVIDERS, "openvino"])
+            return cls(name, "onnxruntime", PROVIDERS["dml"].target, int(target))
+        if name not in PROVIDERS:
+            known = ", ".join(["auto", *PROVIDERS])
             raise RequestError(f"there is no device called {name!r}: choose from {known}")
-        return cls(name, "onnxruntime", _PROVIDERS[name])
+        return cls(name, "onnxruntime", PROVIDERS[name].target)
 
     @property
     def family(self) -> str:
-        """The name without which of several: what a bundle's variants list."""
+        """The name without an adapter or target: what a bundle's variants list."""
         return self.name.partition(":")[0]
 
     @property
     def needs_proof(self) -> bool:
-        """Whether it hangs on a driver that may not work; processors need none."""
+        """Whether it depends on a driver that may not work; CPUs do not."""
         return self.target not in ("CPUExecutionProvider", "CPU")
 
     def precisions(self) -> tuple[Precision, ...]:
@@ -88,8 +59,8 @@ class Device:
 
     @property
     def has_int8(self) -> bool:
-        """Whether it computes products of 8-bit integers: RDNA 3 gains nothing by them."""
-        return self.target == "CPUExecutionProvider" or self.engine == "openvino"
+        """Whether it multiplies 8-bit integers faster than floats."""
+        return PROVIDERS[self.family].has_int8
 
     def require_installed(self) -> None:
         """Raise DeviceError where the engine or its provider is not installed."""
@@ -106,7 +77,7 @@ class Device:
             raise DeviceError(
                 f"device {self.name} needs {self.target or 'Windows ML'}, the installed ONNX "
                 f"Runtime {onnxruntime.__version__} has {', '.join(available)}: "
-                f"{_INSTALL[self.family]}"
+                f"{PROVIDERS[self.family].install}"
             )
 
     @property
@@ -127,11 +98,6 @@ def _openvino_precisions(target: str) -> tuple[Precision, ...]:
     return (*(precision for precision, has in fast.items() if has), Precision.FP32)
 
 
-def names_of_providers() -> list[str]:
-    """Return the names of ONNX Runtime's devices, and OpenVINO's plain one."""
-    return [*_PROVIDERS, "openvino"]
-
-
 def candidates(name: str) -> list[Device]:
     """Return the devices to try for `name`: the one named, or all installed ones for `auto`."""
     if name != "auto":
@@ -139,8 +105,8 @@ def candidates(name: str) -> list[Device]:
         device.require_installed()
         return [device]
     found = []
-    for rung in _LADDER:
-        device = Device.parse(rung)
+    for known in AUTO:
+        device = Device.parse(known)
         try:
             device.require_installed()
         except DeviceError:

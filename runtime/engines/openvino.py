@@ -146,7 +146,7 @@ def _core_with(device: Device) -> Any:
         core = import_openvino().Core()
     except (ImportError, OSError, RuntimeError) as error:
         raise DeviceError(
-            f"OpenVINO is installed and does not start ({last_line(error)}): "
+            f"openVINO is installed and does not start ({last_line(error)}): "
             f"install it again, or choose --device cpu"
         ) from error
     # Listing devices loads every driver there is: not for the CPU's sake.

@@ -31,17 +31,17 @@ class Clip:
         """Check the three and return them as a clip; raises RequestError."""
         if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[3] != 3 or not frames.size:
             raise RequestError(
-                f"Frames must be non-empty (T, H, W, 3) uint8, but {frames.shape} {frames.dtype} "
-                "was found: convert them first."
+                f"frames must be non-empty (T, H, W, 3) uint8, but {frames.shape} {frames.dtype} "
+                "was found: convert them first"
             )
         if fps < 1:
-            raise RequestError(f"A video needs at least 1 frame a second, not {fps}: raise it.")
+            raise RequestError(f"A video needs at least 1 frame a second, not {fps}: raise it")
         try:
             text = json.dumps(dict(settings), ensure_ascii=True, allow_nan=False)
         except (TypeError, ValueError, RecursionError) as error:
             raise RequestError(
-                f"Settings cannot be stored as JSON ({error}): use only text, finite numbers, "
-                "lists and mappings."
+                f"settings cannot be stored as JSON ({error}): use only text, finite numbers, "
+                "lists and mappings"
             ) from error
         return cls(frames, fps, str(settings.get("prompt", "")), text)
 

@@ -44,8 +44,8 @@ def write(path: Path, clip: Clip) -> None:
     height, width = clip.frames.shape[1:3]
     if height % 2 or width % 2:
         raise RequestError(
-            f"Frames of {width}x{height} cannot become an .mp4 because H.264 needs even sizes: "
-            "choose an even width and height, or another format."
+            f"frames of {width}x{height} cannot become an .mp4 because H.264 needs even sizes: "
+            "choose an even width and height, or another format"
         )
     options = {"movflags": "+faststart"}
     try:

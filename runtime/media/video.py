@@ -28,22 +28,22 @@ def check_output(path: Path) -> None:
     """
     if path.suffix.lower() not in WRITERS:
         raise RequestError(
-            f"Output {path} has the unknown suffix {path.suffix!r}: end it in "
-            f"{written_suffixes()}, or give no suffix for a folder of PNG frames."
+            f"output {path} has the unknown suffix {path.suffix!r}: end it in "
+            f"{written_suffixes()}, or give no suffix for a folder of PNG frames"
         )
     _check_target(path, is_folder=not path.suffix)
     target = path.resolve()
     if not target.parent.is_dir():
         raise OutputError(
-            f"Output {path} cannot be written because {target.parent} is not an existing folder: "
-            "create it or choose another place."
+            f"output {path} cannot be written because {target.parent} is not an existing folder: "
+            "create it or choose another place"
         )
     try:
         check_path(target)
     except OSError as error:
         raise OutputError(
-            f"Output {path} cannot be written because {target.parent} does not take a new file "
-            f"({error.strerror or error}): choose another name or a folder you can write to."
+            f"output {path} cannot be written because {target.parent} does not take a new file "
+            f"({error.strerror or error}): choose another name or a folder you can write to"
         ) from error
 
 
@@ -66,8 +66,8 @@ def write_video(
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else error
         raise OutputError(
-            f"Output {path} could not be written ({reason}): free some space or choose another "
-            "place or format."
+            f"output {path} could not be written ({reason}): free some space or choose another "
+            "place or format"
         ) from error
 
 
@@ -80,12 +80,12 @@ def read_settings(path: Path) -> dict[str, object]:
     """
     source = first_frame(path) if path.is_dir() else path
     if not source.is_file():
-        raise OutputError(f"Video {source} does not exist as a file: check the path.")
+        raise OutputError(f"video {source} does not exist as a file: check the path")
     read = READERS.get(source.suffix.lower())
     if read is None:
         raise OutputError(
-            f"File {path} is no video of this project because its suffix is {path.suffix!r}: give "
-            f"a {written_suffixes()} file or a folder of frames."
+            f"file {path} is no video of this project because its suffix is {path.suffix!r}: give "
+            f"a {written_suffixes()} file or a folder of frames"
         )
     try:
         text = read(source)
@@ -93,13 +93,13 @@ def read_settings(path: Path) -> dict[str, object]:
     # SyntaxError is how Pillow reports a broken PNG, RecursionError JSON nested without end.
     except (OSError, ValueError, SyntaxError, RecursionError) as error:
         raise OutputError(
-            f"Video {path} cannot be read, it is damaged or holds something else "
-            f"({type(error).__name__}): give a file that hb-run wrote."
+            f"video {path} cannot be read, it is damaged or holds something else "
+            f"({type(error).__name__}): give a file that hb-run wrote"
         ) from error
     if not isinstance(settings, dict):
         raise OutputError(
-            f"Video {path} holds no settings: give a file that hb-run wrote and that no other "
-            "program has re-encoded since."
+            f"video {path} holds no settings: give a file that hb-run wrote and that no other "
+            "program has re-encoded since"
         )
     return settings
 
@@ -111,13 +111,13 @@ def _check_target(path: Path, *, is_folder: bool) -> None:
     if path.is_dir() != is_folder:
         found, wanted = ("folder", "file") if path.is_dir() else ("file", "folder of frames")
         raise OutputError(
-            f"Output {path} is an existing {found} but a {wanted} is to be written: choose "
-            "another name."
+            f"output {path} is an existing {found} but a {wanted} is to be written: choose "
+            "another name"
         )
     if is_folder and not _is_ours(path):
         raise OutputError(
-            f"Output folder {path} holds other things than frames written by this project, or is "
-            "the current folder, and will not be replaced: choose another name."
+            f"output folder {path} holds other things than frames written by this project, or is "
+            "the current folder, and will not be replaced: choose another name"
         )
 
 

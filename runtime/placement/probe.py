@@ -24,9 +24,10 @@ from subprocess import CompletedProcess, TimeoutExpired, run
 
 from hummingbird_edge.runtime.bundle.bundle import BUILTIN, Bundle
 from hummingbird_edge.runtime.devices.backend import Backend
-from hummingbird_edge.runtime.devices.device import Device, names_of_providers
+from hummingbird_edge.runtime.devices.device import Device
 from hummingbird_edge.runtime.devices.drivers import driver_fingerprint
 from hummingbird_edge.runtime.devices.packages import import_openvino
+from hummingbird_edge.runtime.devices.providers import PROVIDERS
 from hummingbird_edge.runtime.errors import DeviceError
 from hummingbird_edge.runtime.files import read_record, record_path, write_record
 from hummingbird_edge.runtime.placement.plan import MIN_SHARE
@@ -60,7 +61,7 @@ def probe_all() -> list[Verdict]:
 
 def known_devices() -> list[str]:
     """Return the name of every device there could be, OpenVINO's as it lists them."""
-    names = names_of_providers()
+    names = list(PROVIDERS)
     if find_spec("openvino") is None:
         return names
     # Listing loads every driver, and one may end the process.

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from hummingbird_edge.distill.mixed_precision import mixed_precision
 from hummingbird_edge.distill.world.cartoons.shots import Shot, World
 
 __all__ = ["ATTRIBUTES", "Judge", "JudgeConfig", "Logits", "Verdict", "frechet_distance"]
@@ -207,7 +208,7 @@ class Judge(nn.Module):
     def look(self, frames: Tensor) -> Logits:
         """Read whole clips (B, T, 3, H, W) in [0, 1] of any length."""
         chosen = torch.linspace(0, frames.shape[1] - 1, LOOKS, device=frames.device).round().long()
-        with torch.autocast(frames.device.type, torch.bfloat16):
+        with mixed_precision(frames.device):
             logits: Logits = self(frames[:, chosen])
         return logits
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from hummingbird_edge.distill.mixed_precision import mixed_precision
 from hummingbird_edge.distill.world.cartoons.judge import Judge
 
 __all__ = ["assess"]
@@ -24,7 +25,7 @@ MIN_SHARE = 0.02
 @torch.no_grad()
 def assess(judge: Judge, frames: Tensor) -> dict[str, float]:
     """Return the mean scores of clips (B, T, 3, H, W) in [0, 1]."""
-    with torch.autocast(frames.device.type, torch.bfloat16):
+    with mixed_precision(frames.device):
         mask, subject, _ = judge.watch(frames)
     share = mask.sigmoid()
     return {
