@@ -2,23 +2,21 @@
 
 import hashlib
 import json
-import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 import torch
 
-from hummingbird_edge.export.hub import HubSnapshot
 from hummingbird_edge.export.mapped_tensors import MappedTensors
 from hummingbird_edge.export.safetensors_file import SafetensorsFile
 from hummingbird_edge.export.torch_archive import Scalar, read_torch_archive
+from hummingbird_edge.runtime.bundle.hub import HubSnapshot, looks_like_hub_id
 from hummingbird_edge.runtime.errors import CheckpointError
 from hummingbird_edge.runtime.files import sha256_of
 
 __all__ = ["Checkpoint", "load_strict", "read_checkpoint"]
 
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 _PUBLISHED = "07B_merged_all.pt"  # AMD's repository holds two checkpoints; this is the smallest
 _INDEX = ".safetensors.index.json"
 _PICKLES = (".pt", ".pth", ".ckpt", ".bin")
@@ -60,7 +58,7 @@ def read_checkpoint(
     file or index, a folder of one of those, or a hub id such as `amd/AMD-Hummingbird-T2V`;
     `filename` picks one of a folder's or a repository's files, and `revision` and `cache_dir`
     are for the hub. Raises `CheckpointError` where it is missing, damaged, unsafe or of an
-    unknown format.
+    unknown format, `HubError` where it cannot be downloaded.
     """
     path = Path(source)
     if path.is_dir():
@@ -69,7 +67,7 @@ def read_checkpoint(
         return _read(chosen, lambda name: path / name, label=chosen)
     if path.exists():
         return _read(path.name, lambda name: path.parent / name, label=path.name)
-    if isinstance(source, str) and _looks_like_hub_id(source):
+    if isinstance(source, str) and _is_repository(source):
         snapshot = HubSnapshot.resolve(source, revision, cache_dir)
         chosen = filename or _choose_weights(snapshot.names, source)
         label = f"{source}@{snapshot.commit}/{chosen}"
@@ -217,10 +215,10 @@ def _choose_weights(names: Iterable[str], source: str) -> str:
     )
 
 
-def _looks_like_hub_id(source: str) -> bool:
+def _is_repository(source: str) -> bool:
     """Tell `owner/name` from a misspelt path to a weights file."""
     weights = source.endswith((*_PICKLES, ".safetensors", ".json"))
-    return bool(_HUB_ID.fullmatch(source)) and not weights and not Path(source).parent.exists()
+    return looks_like_hub_id(source) and not weights and not Path(source).parent.exists()
 
 
 def _is_ignored(name: str, ignored: Collection[str]) -> bool:

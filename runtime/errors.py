@@ -7,7 +7,8 @@
     │   └── OutOfMemoryError  its memory does not suffice                    exit code 1
     ├── GenerationError       the model made NaN, black or constant frames   exit code 1
     ├── OutputError           a result cannot be written or read back        exit code 1
-    └── CheckpointError       a checkpoint cannot be read or does not fit    exit code 1
+    ├── CheckpointError       a checkpoint cannot be read or does not fit    exit code 1
+    └── HubError              the Hugging Face hub cannot or will not serve  exit code 1
 
 Every message says what was wrong, what was found and what to do, in one sentence.
 """
@@ -17,6 +18,7 @@ __all__ = [
     "CheckpointError",
     "DeviceError",
     "GenerationError",
+    "HubError",
     "HummingbirdError",
     "HummingbirdWarning",
     "OutOfMemoryError",
@@ -33,7 +35,7 @@ class HummingbirdError(Exception):
 
 
 class HummingbirdWarning(UserWarning):
-    """Say that something goes otherwise than planned: a prompt is cut, a device passed over."""
+    """Warn of something unexpected: a prompt was cut, a device was skipped."""
 
 
 class RequestError(HummingbirdError):
@@ -64,6 +66,10 @@ class OutputError(HummingbirdError):
 
 class CheckpointError(HummingbirdError):
     """Say that a checkpoint cannot be read, is unsafe, or does not fit the model."""
+
+
+class HubError(HummingbirdError):
+    """Say that the Hugging Face hub cannot be reached, or refuses a repository or a file."""
 
 
 _OUT_OF_MEMORY = (

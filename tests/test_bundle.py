@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,6 @@ from hummingbird_edge.runtime.bundle.external_data import external_files
 from hummingbird_edge.runtime.bundle.manifest import MANIFEST, Manifest, StageKind
 from hummingbird_edge.runtime.errors import BundleError
 from hummingbird_edge.runtime.files import sha256_of
-from hummingbird_edge.runtime.pipeline import TextToVideo
 
 GRAPH = bytes((0x08, 10))
 """The smallest ONNX graph: its version of the format, and nothing else."""
@@ -424,60 +422,6 @@ def test_every_external_file_of_a_real_bundle_is_found(nano_bundle: Path) -> Non
                 if entry.key == "location"
             }
             assert external_files(nano_bundle / name) == named
-
-
-def as_hub_cache(bundle: Path, cache: Path, repository: str) -> Path:
-    """Lay a bundle out as the Hugging Face cache does; returns the snapshot's folder."""
-    home = cache / f"models--{repository.replace('/', '--')}"
-    snapshot = home / "snapshots" / "0123abc"
-    (home / "refs").mkdir(parents=True)
-    (home / "blobs").mkdir()
-    (home / "refs" / "main").write_text("0123abc", encoding="utf-8")
-    for path in (path for path in bundle.rglob("*") if path.is_file()):
-        blob = home / "blobs" / sha256_of(path)
-        shutil.copyfile(path, blob)
-        link = snapshot / path.relative_to(bundle)
-        link.parent.mkdir(parents=True, exist_ok=True)
-        link.symlink_to(os.path.relpath(blob, link.parent))
-    return snapshot
-
-
-@posix
-@pytest.mark.parametrize("device", ["cpu", "openvino"])
-def test_a_bundle_in_the_hugging_face_cache_runs_offline(
-    nano_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, device: str
-) -> None:
-    if device == "openvino":
-        pytest.importorskip("openvino")
-    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
-    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
-    snapshot = as_hub_cache(nano_bundle, tmp_path / "hub", "owner/nano")
-    for source in ("owner/nano", snapshot):
-        pipeline = TextToVideo.from_bundle(source, device=device, precision="fp32")
-        assert pipeline.bundle.digest == Bundle.open(nano_bundle).digest
-        assert pipeline("a cat", frames=2, width=32, height=32, steps=1).frames.any()
-
-
-@posix
-def test_a_link_out_of_the_cache_is_refused(
-    nano_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
-    snapshot = as_hub_cache(nano_bundle, tmp_path / "hub", "owner/nano")
-    link = snapshot / "unet" / "model.onnx"
-    link.unlink()
-    link.symlink_to(nano_bundle / "unet" / "model.onnx")
-    with pytest.raises(BundleError, match=r"model\.onnx is missing"):
-        Bundle.open(snapshot)
-
-
-def test_a_repository_that_is_nowhere_is_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
-    monkeypatch.setattr("hummingbird_edge.runtime.bundle.hub.find_spec", lambda name: None)
-    with pytest.raises(BundleError, match="no folder owner/nano and the Hugging Face cache"):
-        TextToVideo.from_bundle("owner/nano")
 
 
 def test_a_tiny_decoder_of_before_takes_scaled_latents(folder: Path) -> None:

@@ -7,8 +7,8 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 
 from hummingbird_edge.runtime.bundle.external_data import external_files
-from hummingbird_edge.runtime.bundle.hub import with_real_files
 from hummingbird_edge.runtime.bundle.manifest import MANIFEST, Manifest
+from hummingbird_edge.runtime.bundle.real_files import with_real_files
 from hummingbird_edge.runtime.errors import BundleError
 from hummingbird_edge.runtime.files import read_record, record_path, sha256_of, write_record
 

@@ -1,20 +1,21 @@
-"""Bundles on the Hugging Face hub: `hb-run --bundle owner/name`.
+"""Repositories on the Hugging Face hub: bundles for `hb-run`, checkpoints for `hb-export`.
 
-What the local cache holds is used without asking anybody. What it lacks is downloaded by
-huggingface_hub, where that is installed; reading the cache takes a few lines and no package.
-Source: huggingface_hub's guide "Understand caching" (the folder's layout).
+Files come from the local cache, or are downloaded by huggingface_hub where that is installed;
+reading the cache takes a few lines and no package. Source: huggingface_hub's guide "Understand
+caching" (the folder's layout).
 """
 
 import os
 import re
-import shutil
+from contextlib import suppress
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-from hummingbird_edge.runtime.errors import BundleError
-from hummingbird_edge.runtime.files import atomic_folder, record_path
+from hummingbird_edge.runtime.bundle.manifest import MANIFEST, Manifest
+from hummingbird_edge.runtime.errors import BundleError, HubError
 
-__all__ = ["cached_snapshot", "find_bundle", "looks_like_hub_id", "with_real_files"]
+__all__ = ["HubSnapshot", "find_bundle", "looks_like_hub_id"]
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]*[A-Za-z0-9]")
 
@@ -28,33 +29,119 @@ def looks_like_hub_id(source: str | os.PathLike[str]) -> bool:
 def find_bundle(source: str | Path) -> Path:
     """Return the folder of a bundle: `source` itself, or a snapshot of the repository it names.
 
-    Raises BundleError where a repository is neither in the cache nor to be downloaded.
+    The cache is used without asking anybody; files that it lacks are downloaded. Raises BundleError
+    where huggingface_hub is needed and not installed, HubError where the download fails.
     """
     if not looks_like_hub_id(source):
         return Path(source)
     repository = Path(source).as_posix()
-    snapshot = cached_snapshot(repository)
-    if snapshot is not None and (snapshot / "hummingbird.json").exists():
-        return snapshot
+    cached = _cached_snapshot(repository, "main", None)
+    if cached is not None and _is_whole(cached):
+        return cached
     if find_spec("huggingface_hub") is None:
         raise BundleError(
-            f"there is no folder {repository} and the Hugging Face cache holds no bundle of that "
-            f"name: check the path, or pip install huggingface_hub to download it"
+            f"there is no folder {repository} and the Hugging Face cache holds no whole bundle of "
+            f"that name: check the path, or pip install huggingface_hub to download it"
         )
-    return _download(repository)
+    snapshot = HubSnapshot.resolve(repository)
+    folder = snapshot.fetch(MANIFEST).parent
+    for name in Manifest.read(folder).files:
+        snapshot.fetch(name)
+    return folder
 
 
-def _download(repository: str) -> Path:
-    from huggingface_hub import snapshot_download
+def _is_whole(folder: Path) -> bool:
+    """Tell whether a cached snapshot has a manifest and all files that it lists."""
+    if not (folder / MANIFEST).exists():
+        return False
+    return all((folder / name).exists() for name in Manifest.read(folder).files)
 
-    try:
-        return Path(snapshot_download(repository))
-    except Exception as error:  # whatever the HTTP client of the installed version raises
-        line = next((x.strip() for x in str(error).splitlines() if x.strip()), "no reason given")
-        raise BundleError(
-            f"{repository} cannot be fetched from the Hugging Face hub ({type(error).__name__}: "
-            f"{line.rstrip('.')}): check the name and the connection, or name a local folder"
-        ) from error
+
+@dataclass(frozen=True, slots=True)
+class HubSnapshot:
+    """One commit of a hub repository: its file names, and a way to fetch them."""
+
+    repository: str
+    revision: str
+    """What was asked for: a branch, a tag or a commit's hash."""
+    commit: str
+    names: tuple[str, ...]
+    cache_dir: Path | None = None
+
+    @classmethod
+    def resolve(
+        cls, repository: str, revision: str | None = None, cache_dir: Path | None = None
+    ) -> "HubSnapshot":
+        """Find the commit of a branch, a tag or a commit's hash; `main` by default.
+
+        Asks the hub, and the local cache where the hub cannot be reached.
+        Raises HubError where the hub refuses, or neither of them knows the repository.
+        """
+        from huggingface_hub import HfApi
+        from huggingface_hub.errors import HfHubHTTPError
+
+        wanted = revision or "main"
+        try:
+            info = HfApi().model_info(repository, revision=wanted)
+        # A lost connection raises whatever the HTTP client of the installed version raises.
+        except Exception as error:
+            answered = isinstance(error, HfHubHTTPError) and error.response is not None
+            folder = _cached_snapshot(repository, wanted, cache_dir)
+            if answered or isinstance(error, ValueError) or folder is None:
+                raise _refusal(repository, error) from error
+            files = (path for path in folder.rglob("*") if path.is_file())
+            names = tuple(path.relative_to(folder).as_posix() for path in files)
+            return cls(repository, wanted, folder.name, names, cache_dir)
+        names = tuple(file.rfilename for file in info.siblings or ())
+        return cls(repository, wanted, info.sha or wanted, names, cache_dir)
+
+    def fetch(self, name: str) -> Path:
+        """Return the local path of one file, downloading it unless the cache holds it.
+
+        Raises HubError where the hub refuses it or cannot be reached.
+        """
+        from huggingface_hub import hf_hub_download
+
+        try:
+            path = hf_hub_download(
+                self.repository, name, revision=self.commit, cache_dir=self.cache_dir
+            )
+        except Exception as error:
+            raise _refusal(self.repository, error) from error
+        self._remember()
+        return Path(path)
+
+    def _remember(self) -> None:
+        """Note the commit of a branch or tag, as a download by that name does: for offline use."""
+        if self.revision == self.commit:
+            return
+        reference = _repository(self.repository, self.cache_dir) / "refs" / self.revision
+        with suppress(OSError):  # a cache that somebody else filled may be read-only
+            reference.parent.mkdir(parents=True, exist_ok=True)
+            reference.write_text(self.commit, encoding="utf-8")
+
+
+def _refusal(repository: str, error: Exception) -> HubError:
+    lines = (line.strip() for line in str(error).splitlines())
+    reason = next((line for line in lines if line), "no reason given").rstrip(".")
+    return HubError(
+        f"{repository} cannot be fetched from the Hugging Face hub ({type(error).__name__}: "
+        f"{reason}): check the name, the connection and whether its licence must be accepted, or "
+        f"name a local file or folder"
+    )
+
+
+def _cached_snapshot(repository: str, revision: str, cache_dir: Path | None) -> Path | None:
+    """Return the folder of a repository's files at `revision` in the local cache, or None."""
+    home = _repository(repository, cache_dir)
+    reference = home / "refs" / revision
+    commit = reference.read_text("utf-8").strip() if reference.is_file() else revision
+    folder = home / "snapshots" / commit
+    return folder if folder.is_dir() else None
+
+
+def _repository(repository: str, cache_dir: Path | None) -> Path:
+    return (cache_dir or _cache()) / f"models--{repository.replace('/', '--')}"
 
 
 def _cache() -> Path:
@@ -65,49 +152,3 @@ def _cache() -> Path:
         return Path(home).expanduser() / "hub"
     default = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache"))
     return default.expanduser() / "huggingface" / "hub"
-
-
-def cached_snapshot(
-    repository: str, revision: str = "main", cache: Path | None = None
-) -> Path | None:
-    """Return the folder of a repository's files at `revision` in the cache, or None."""
-    home = (cache or _cache()) / f"models--{repository.replace('/', '--')}"
-    reference = home / "refs" / revision
-    commit = reference.read_text("utf-8").strip() if reference.is_file() else revision
-    folder = home / "snapshots" / commit
-    return folder if folder.is_dir() else None
-
-
-def with_real_files(folder: Path) -> Path:
-    """Return `folder`, or for a snapshot in the Hugging Face cache one with files for its links.
-
-    OpenVINO reads no weights through a link that leaves the graph's folder. The files are
-    hard links into the cache where the file system has them, else copies. Raises BundleError.
-    """
-    home = folder.resolve()
-    if home.parent.name != "snapshots" or not home.parent.parent.name.startswith("models--"):
-        return folder
-    view, blobs = record_path("hub", str(home)).with_suffix(""), home.parent.parent / "blobs"
-    if view.is_dir():
-        return view
-    try:
-        view.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_folder(view) as partial:
-            for path in home.rglob("*"):
-                if path.is_file() and path.resolve().is_relative_to(blobs):
-                    target = partial / path.relative_to(home)
-                    target.parent.mkdir(parents=True, exist_ok=True)
-                    _link_or_copy(path.resolve(), target)
-    except OSError as error:
-        raise BundleError(
-            f"the files of {folder} cannot be linked or copied into {view.parent} ({error}): "
-            f"make room there, or set HUMMINGBIRD_CACHE to another folder"
-        ) from error
-    return view
-
-
-def _link_or_copy(source: Path, target: Path) -> None:
-    try:
-        os.link(source, target)
-    except OSError:  # another file system
-        shutil.copyfile(source, target)
