@@ -1,4 +1,4 @@
-"""The model's hot operators, one a file: the maths, its source, the PyTorch form, its lowerings.
+"""The model's hot operators, one per file: the maths, its source, the PyTorch form, its lowerings.
 
-`fused_*` are rewrites of exported graphs for the engines that have one node for a kernel.
+`fused_*` are rewrites of exported graphs for engines that have a single node for a kernel.
 """

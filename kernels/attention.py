@@ -40,7 +40,7 @@ def attention(
 def _attention_in_products(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, heads: int
 ) -> torch.Tensor:
-    """Write attention as two products with the head axis of the key transposed once.
+    """Compute attention as two products, with the key's head axis transposed once.
 
     The exporter's own decomposition computes the key's shape at run time to swap its last axes;
     this one is MatMul, Softmax, MatMul and four Transposes.

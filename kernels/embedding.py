@@ -1,4 +1,4 @@
-"""What every residual block is told of: the timestep, the guidance scale and the frame rate.
+"""The embedding for residual blocks: timestep, guidance scale and frame rate.
 
     e(t) = [cos(t f_0) .. cos(t f_k), sin(t f_0) .. sin(t f_k)],  f_i = exp(-ln(10000) i / k)
     emb  = MLP_time(e(timestep) + W w) + MLP_fps(e(fps)),         MLP(x) = A silu(B x + b) + a
@@ -10,7 +10,7 @@ Sources: Ho et al. 2020 (arXiv:2006.11239), cosines first as the published U-Net
 al. 2024 (VideoCrafter2, arXiv:2401.09047) for the frame rate; Li et al. 2024 (T2V-Turbo,
 arXiv:2405.18750) for the guidance scale, after Meng et al. 2022 (arXiv:2210.03142).
 
-Lowering: the same on every engine, a few small nodes a step; the frequencies are one constant.
+Lowering: the same on every engine, a few small nodes per step; the frequencies are one constant.
 """
 
 import math

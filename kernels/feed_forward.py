@@ -5,7 +5,7 @@
 Source: Shazeer 2020 (arXiv:2002.05202), equation 6; W and V are the two halves of one published
 projection, the value's half first.
 
-Lowerings: two products in place of one that is split (`benchmarks/kernels.py`: 1.6 to 2.3 times as
+Lowerings: two products instead of one that is split (`benchmarks/kernels.py`: 1.6 to 2.3 times as
 fast in OpenVINO's bfloat16, 1.05 times on ONNX Runtime's CPU); its gelu as one node for ONNX
 Runtime's CPU and DirectML, see `kernels.fused_gelu`.
 """

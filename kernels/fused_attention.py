@@ -24,7 +24,7 @@ KEY_TRANSPOSED = [0, 2, 3, 1]
 def fuse_attention(model: ir.Model) -> int:
     """Replace every attention of `kernels.attention`'s form in place; returns how many.
 
-    What has another form (a mask, a single head that comes as pixels) is left as it is.
+    Attention in another form (with a mask, or a single head over pixels) is left unchanged.
     """
     fused = sum(_fuse(model.graph, node) for node in list(model.graph) if node.op_type == "Softmax")
     if fused:

@@ -20,7 +20,7 @@ __all__ = ["fuse_gelu"]
 
 
 def fuse_gelu(model: ir.Model) -> int:
-    """Replace every exact gelu in place; returns how many are one node then.
+    """Replace every exact gelu in place; returns how many are single nodes afterwards.
 
     From opset 20 on the exporter writes ONNX's own Gelu, which is as fast and stays.
     """
@@ -49,6 +49,6 @@ def _fuse(graph: ir.Graph, erf: ir.Node) -> bool:
 
 
 def _has(node: ir.Node, number: float) -> bool:
-    """Return whether one of a node's inputs is this constant, in float32."""
+    """Tell whether one of a node's inputs is this constant, in float32."""
     found = [scalar(value) for value in node.inputs]
     return any(x is not None and math.isclose(x, number, rel_tol=1e-6) for x in found)

@@ -4,8 +4,8 @@
 
 or, from opset 21 on, GroupNormalization [-> Sigmoid -> Mul], becomes `com.microsoft.GroupNorm`,
 which DirectML computes as one normalization with scale, bias and activation. It takes channels
-last, (N, H, W, C), whatever its attribute says: any (N, C, ...) is seen as (N, C, L, 1) and turned.
-ONNX Runtime's CPU has no such kernel.
+last, (N, H, W, C), whatever its attribute says: any (N, C, ...) is reshaped to (N, C, L, 1) and
+transposed. ONNX Runtime's CPU has no such kernel.
 
 Sources: `kernels.group_norm` for the maths; ONNX Runtime's contrib operators, version 1.
 """

@@ -1,4 +1,4 @@
-"""The variants of a stage: other graphs beside `model.onnx`, over its weights file."""
+"""The variants of a stage: further graphs that share the weights file of `model.onnx`."""
 
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -64,9 +64,9 @@ def count_fused(model: onnx_ir.Model) -> dict[str, int]:
 def save_variant(
     folder: Path, variant: Variant, expected: Mapping[str, int], graph: str = GRAPH
 ) -> str:
-    """Write a variant of `folder / graph` beside it; returns the name of its file.
+    """Write a variant of `folder / graph` next to it; returns its file name.
 
-    `expected` says how many of each kernel the model has. Raises RequestError where not all of them
+    `expected` is the number of each kernel in the model. Raises RequestError if not all of them
     have the form that is fused.
     """
     model = onnx_ir.load(folder / graph)

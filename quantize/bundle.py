@@ -43,7 +43,7 @@ _HALVES = ("vae_decoder_head", "vae_decoder_tail")
 
 @dataclass(frozen=True, slots=True)
 class QuantizationPlan:
-    """What is to be done."""
+    """What `quantize_bundle` does, and on which videos."""
 
     precisions: Mapping[str, tuple[str, ...]]
     """Of the graphs that `text_encoder`, `unet` and `vae_decoder` get: `float32`, `float16`,
@@ -82,7 +82,7 @@ class QuantizationPlan:
 
 @dataclass(frozen=True, slots=True)
 class Judge:
-    """Who can tell from a video whether it shows what its prompt asked for."""
+    """Counts the videos that show what their prompts ask for."""
 
     requests: Sequence[Request]
     """A video to be made each."""
@@ -113,8 +113,8 @@ def quantize_bundle(
     calibrates on videos of the first `calibration` of `prompts` (else of a list of the project's
     own), with `frames`, `width` and `height` as given or the bundle's defaults, and noise from
     `seed` on; layers stay in float32 until the median PSNR of `held_out` other videos is
-    `min_psnr` dB. `judge` counts videos that are right before and after; `notify` hears what is
-    done. `force` replaces a bundle at `out`, which on any failure is as it was.
+    `min_psnr` dB. `judge` measures accuracy before and after; `notify` receives progress
+    messages. `force` replaces a bundle at `out`, which on any failure is as it was.
     Raises BundleError, RequestError or OutputError.
     """
     texts = list(prompts) if prompts is not None else read_prompts(PROMPTS)
@@ -142,7 +142,7 @@ def quantize_bundle(
 
 
 def _copy_listed(bundle: Bundle, folder: Path) -> None:
-    """Copy the bundle's own files; others that lie in its folder stay there."""
+    """Copy the files that the manifest lists; other files of the folder are not copied."""
     for name in (*bundle.manifest.files, MANIFEST):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(bundle.path(name), folder / name)
@@ -160,7 +160,7 @@ def _require_float32(bundle: Bundle, plan: QuantizationPlan) -> None:
 
 @dataclass
 class _Found:
-    """What quantization came to."""
+    """The result: layers, the search's choice, quality and accuracy."""
 
     plan: QuantizationPlan
     rows: tuple[LayerRow, ...] = ()
@@ -209,7 +209,7 @@ class _Quantization:
         return found
 
     def _float16(self) -> None:
-        """Write a float16 graph beside each float32 one that GPUs take."""
+        """Write a float16 graph for each float32 graph that GPUs run."""
         plan, stages = self.plan, [s for s in self.plan.halved if s in _CALIBRATED]
         peaks: dict[str, Peaks] = {}
         if stages:
@@ -225,7 +225,7 @@ class _Quantization:
                 store.save(model, path)
                 onnx.checker.check_model(str(path), full_check=False)
             self.report(
-                f"{stage}: float16, {kept} nodes stay float32, {len(known.far)} make large numbers"
+                f"{stage}: float16, {kept} nodes stay float32, {len(known.far)} write large values"
             )
 
     def _text_encoder(self) -> None:
@@ -273,7 +273,7 @@ class _Quantization:
         found.rows = tuple(replace(row, kept=name in choice.keep) for name, row in rows.items())
 
     def _judged(self, judge: Judge, graphs: Mapping[str, Path]) -> Accuracy:
-        """Count what is right before, and after by `graphs`."""
+        """Measure accuracy before quantization, and after it with `graphs`."""
         contexts = encode(self.bundle, [request.prompt for request in judge.requests])
         evaluation = Evaluation(self.bundle, judge.requests, contexts)
         videos = evaluation.videos(graphs.get("unet"), graphs.get("vae_decoder"))
@@ -282,7 +282,7 @@ class _Quantization:
         return Accuracy(len(videos), before, after)
 
     def _prompts(self) -> list[str]:
-        """Return a prompt a trajectory; held-out ones differ as far as there are enough."""
+        """Return one prompt per trajectory; held-out prompts differ if there are enough."""
         given, count = self.plan.prompts, self.plan.calibration + self.plan.held_out
         return [given[index % len(given)] for index in range(count)]
 
@@ -311,7 +311,7 @@ class _Quantization:
         return graphs
 
     def _save(self, model: ir.Model, stage: str) -> Path:
-        """Write a graph with a file of weights of its own, and its variant for the CPU."""
+        """Write a graph with its own weights file, and its variant for the CPU."""
         folder = self.folder / stage
         path = folder / INT8
         ir.save(model, path, external_data=f"{INT8}_data", size_threshold_bytes=256)
@@ -326,7 +326,7 @@ class _Quantization:
 def _graphs_for_gpus(manifest: Manifest, stage: str, with_halves: bool) -> list[str]:
     """Return the float32 graphs of a stage, and of a decoder's halves, but those for the CPU.
 
-    Halves have other nodes: where large numbers were met in the whole, theirs are not known.
+    The halves have other nodes, so peaks of the whole decoder do not say which of theirs are large.
     """
     names = [stage, *(_HALVES if stage == "vae_decoder" and with_halves else ())]
     return [
@@ -345,7 +345,7 @@ def _float16_of(graph: str) -> str:
 
 
 def _chosen(choice: Choice, layers: int) -> str:
-    """Say what was settled on, and what to do where that is most of the graph."""
+    """Report the choice, and what to change where it keeps most of the graph."""
     kept = len(choice.keep)
     found = f"chosen: {kept} of {layers} layers stay as they were, {choice.psnr_db:.1f} dB"
     if 2 * kept <= layers:
@@ -356,7 +356,7 @@ def _chosen(choice: Choice, layers: int) -> str:
 def _list_variants(
     entries: dict[str, Any], folder: Path, plan: QuantizationPlan, quality: Quality | None
 ) -> None:
-    """List the new graphs in the manifest's `entries`, and drop those that nobody asked for."""
+    """List the new graphs in the manifest's `entries`, and drop those not requested."""
     for stage, precisions in plan.precisions.items():
         if "float16" in precisions:
             _list_float16(entries["stages"], stage, folder)
@@ -389,7 +389,7 @@ def _list_float16(stages: dict[str, Any], stage: str, folder: Path) -> None:
 
 
 def _drop_float32(stages: dict[str, Any], stage: str, folder: Path) -> None:
-    """Remove the float32 graphs of a stage and of a decoder's halves, and weights nobody reads."""
+    """Remove the float32 graphs of a stage and of a decoder's halves, and unused weights."""
     for name in [stage, *(_HALVES if stage == "vae_decoder" else ())]:
         if name not in stages:
             continue

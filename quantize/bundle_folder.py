@@ -1,4 +1,4 @@
-"""The folder of a bundle: made beside its target, listed with digests, renamed when all is well."""
+"""A bundle's folder: written under a temporary name, listed with digests, then renamed."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,7 +19,7 @@ WEIGHTS = "model.onnx_data"
 
 @contextmanager
 def new_bundle(out: Path) -> Iterator[Path]:
-    """Yield a folder beside `out` that takes its place when all went well; raises OutputError."""
+    """Yield a temporary folder that replaces `out` on success; raises OutputError."""
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         with atomic_folder(out) as partial:
@@ -31,14 +31,14 @@ def new_bundle(out: Path) -> Iterator[Path]:
 
 
 def require_free(out: Path, force: bool) -> None:
-    """Raise OutputError where `out` is there already and is no bundle to be replaced."""
+    """Raise OutputError if `out` exists and is not a bundle that may be replaced."""
     if out.exists() and not (force and (out / MANIFEST).is_file()):
         advice = "choose another folder" + ("" if force else ", or replace a bundle with --force")
         raise OutputError(f"{out} is there already: {advice}")
 
 
 def files_of(folder: Path) -> dict[str, dict[str, Any]]:
-    """Return size and digest of every file below `folder` but the manifest, as it lists them."""
+    """Return size and digest of every file in `folder` except the manifest, in its format."""
     return {
         path.relative_to(folder).as_posix(): {
             "bytes": path.stat().st_size,

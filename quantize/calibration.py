@@ -1,9 +1,9 @@
 """Calibration: what the networks' activations are like on real trajectories.
 
-Two passes over trajectories, each a run of the whole sampler: the first takes the ranges of all
-activations, the second, over the first trajectory alone, the loss of every layer. Nothing of a run
-is kept but sums and extremes. What is done is recorded after every trajectory: a calibration that
-was stopped goes on where it was. For float16 one trajectory tells which values are too large.
+Two passes over trajectories, each a run of the whole sampler: the first measures the ranges of all
+activations, the second, on the first trajectory alone, the loss of every layer. Only sums and
+extremes of a run are kept. Progress is recorded after every trajectory, so an interrupted
+calibration resumes. For float16 one trajectory shows which values are too large.
 """
 
 import contextlib
@@ -49,7 +49,7 @@ _FORM = 2
 
 @dataclass
 class Calibration:
-    """What was found, by stage."""
+    """Ranges and quantization noise, by stage."""
 
     ranges: dict[str, Ranges] = field(default_factory=dict)
     noise: dict[str, Noise] = field(default_factory=dict)
@@ -57,7 +57,7 @@ class Calibration:
     """Trajectories whose ranges are in."""
 
     def save(self, path: Path) -> None:
-        """Write it to `path`, an .npz file, beside and renamed; raises OSError."""
+        """Write it atomically to `path`, an .npz file; raises OSError."""
         arrays: dict[str, Any] = {"done": np.array(self.done)}
         for stage, ranges in self.ranges.items():
             arrays |= {f"ranges/{stage}/{n}": rows for n, rows in ranges.arrays().items()}
@@ -70,7 +70,7 @@ class Calibration:
 
     @classmethod
     def load(cls, path: Path) -> "Calibration":
-        """Read what `save` wrote; nothing where there is none, or where it is damaged."""
+        """Read what `save` wrote; an empty calibration if it is missing or damaged."""
         found = cls()
         try:
             with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
@@ -96,9 +96,9 @@ class _Collector(Protocol):
 class _Watched:
     """A network on ONNX Runtime's CPU whose further outputs are collected.
 
-    Nodes run in the order in which they stand: what measures an activation stands beside it, and in
-    the default order would wait for the end of the graph, and all activations with it (at full size
-    more than 14 GB, in this order 7.4).
+    Nodes run in the order of the graph, which measures each activation right after it is computed.
+    In ONNX Runtime's default order the measurements would wait until the end of the graph and keep
+    all activations alive: more than 14 GB at full size, against 7.4 GB.
     """
 
     _session: Any = None
@@ -106,7 +106,7 @@ class _Watched:
     def __init__(
         self, graph: Path, names: Sequence[str], collector: _Collector, weights: Path | None = None
     ) -> None:
-        """Load `graph`, which goes with the network, and so does its own file of `weights`."""
+        """Load `graph`; it and its `weights` file are deleted when the network is closed."""
         self._files = [graph] if weights is None else [graph, weights]
         onnxruntime = import_onnxruntime()
 
@@ -139,7 +139,7 @@ class _Watched:
 
 
 def _give_back() -> None:
-    """Let the system have what was freed: at full size the sessions before leave 0.6 GB behind."""
+    """Return freed memory to the system: at full size earlier sessions leave 0.6 GB."""
     gc.collect()  # graphs refer to themselves, and hold weights
     if sys.platform == "linux":
         with contextlib.suppress(AttributeError, OSError):  # glibc alone has it
@@ -167,7 +167,7 @@ def calibrate(
 ) -> Calibration:
     """Observe `stages`, of `unet` and `vae_decoder`, on all of `plan`.
 
-    `folder` holds a copy of the bundle: graphs to be run are written beside its weights and removed
+    `folder` holds a copy of the bundle: graphs to be run are written next to its weights and removed
     again. Raises RequestError for values that are not finite.
     """
     record = _record(bundle, plan, stages)
@@ -201,7 +201,7 @@ def find_peaks(
     contexts: Mapping[str, NDArray[np.float32]],
     stages: Sequence[str],
 ) -> dict[str, Peaks]:
-    """Return how large values get in `stages` on one trajectory; `folder` as for `calibrate`."""
+    """Return the peak magnitudes in `stages` on one trajectory; `folder` as for `calibrate`."""
     found = {stage: Peaks() for stage in stages}
     networks = {}
     for stage, peaks in found.items():
@@ -220,7 +220,7 @@ def _run(
 ) -> None:
     """Run one trajectory and decode its first, middle and last frame.
 
-    `network` is asked for the U-Net, and once that is gone for the decoder; None is not watched.
+    `network` opens the U-Net and, after that is released, the decoder; None is not observed.
     """
     unet = network("unet") or open_session(bundle.graph("unet", "cpu"), _CPU).run
     latents = sample_latents(trajectory, bundle, contexts, unet)
@@ -233,7 +233,7 @@ def _run(
 
 
 def _for_cpu(bundle: Bundle, folder: Path, stage: str) -> ir.Model:
-    """Return a stage's graph for ONNX Runtime's CPU, what layers read named as in the plain one.
+    """Return a stage's graph for ONNX Runtime's CPU, its activations named as in `model.onnx`.
 
     Its attention stores no scores, which saves time and memory.
     """

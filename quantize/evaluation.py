@@ -1,4 +1,4 @@
-"""Frames of a quantized model beside those in float32, for the same prompts and seeds."""
+"""Frames of a quantized model compared with float32 ones, for the same prompts and seeds."""
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property
@@ -23,7 +23,7 @@ Frames = NDArray[np.uint8]
 
 
 class Evaluation:
-    """Makes the videos of `plan` on ONNX Runtime's CPU, which gives the same ones every time."""
+    """Makes the videos of `plan` on ONNX Runtime's CPU, which is deterministic."""
 
     def __init__(
         self,
@@ -40,11 +40,11 @@ class Evaluation:
         return self.videos(None, None)
 
     def measure(self, unet: Path | None, vae: Path | None) -> Quality:
-        """Compare the videos by these graphs, or float32 ones for None, with the references."""
+        """Compare the videos made by these graphs (float32 for None) with the references."""
         return compare(self.videos(unet, vae), self.references)
 
     def videos(self, unet: Path | None, vae: Path | None) -> list[Frames]:
-        """Make the videos by these graphs, or float32 ones for None."""
+        """Make the videos with these graphs, or the float32 graph for None."""
         # The U-Net is gone before the decoder is loaded.
         latents = self._latents(unet or self._bundle.graph("unet", "cpu"))
         network = self._open("vae_decoder", vae or self._bundle.graph("vae_decoder", "cpu"))

@@ -2,14 +2,13 @@
 
     |x| <= 65504, steps of 2^-10 relative to x
 
-Always in float32 are the angles of the embeddings up to their sine and cosine: at timestep 999 they
-have steps of a half in float16. Beyond these, nodes that make or read values near the largest
-float16 stay in float32, told by measurement (`hummingbird_edge.quantize.peaks`). Normalizations and
-softmaxes need no island of their own: DirectML, WebGPU and OpenVINO sum in float32, and the frames
-say so (57 dB on DirectML, `tests/directml`).
+The angles of the embeddings, up to their sine and cosine, always stay in float32: in float16 the
+spacing at timestep 999 is 0.5. So do nodes that write or read values near the largest float16, which
+calibration finds (`hummingbird_edge.quantize.peaks`). Normalizations and softmaxes need no island:
+DirectML, WebGPU and OpenVINO accumulate in float32 (57 dB on DirectML, `tests/directml`).
 
-`onnxruntime.transformers.float16` would copy all weights into one protobuf, of 2 GB at most, and
-lose the file that graphs share; here float16 weights that are stored already are read as they are.
+`onnxruntime.transformers.float16` would copy all weights into one protobuf, limited to 2 GB, and
+lose the file that graphs share; here float16 weights that are already stored are read as they are.
 
 Source: IEEE 754-2019, binary16.
 """
@@ -35,7 +34,7 @@ _FIRST_ONLY = ("Resize",)
 
 
 def leading_to_angles(graph: ir.Graph) -> set[str]:
-    """Return the names of all sines and cosines, and of the nodes that they depend on."""
+    """Return the names of all sines and cosines, and of the nodes they depend on."""
     found, pending = set[str](), [n for n in graph if n.op_type in ("Sin", "Cos")]
     while pending:
         node = pending.pop()
@@ -49,7 +48,7 @@ def leading_to_angles(graph: ir.Graph) -> set[str]:
 def to_float16(model: ir.Model, islands: Collection[str] = ()) -> int:
     """Turn `model` into float16 in place, between inputs and outputs that stay float32.
 
-    Nodes named in `islands` compute in float32. Returns how many nodes stay so, with the angles.
+    Nodes named in `islands` compute in float32. Returns the number of float32 nodes, angles included.
     """
     exact = leading_to_angles(model.graph) | set(islands)
     rewrite = _Rewrite(model.graph)
@@ -62,14 +61,14 @@ def to_float16(model: ir.Model, islands: Collection[str] = ()) -> int:
 
 @dataclass
 class _Rewrite:
-    """One pass over a graph in order; a value is cast once at most each way."""
+    """One pass over a graph in order; each value is cast at most once in each direction."""
 
     graph: ir.Graph
     kinds: dict[ir.Value, ir.DataType] = field(default_factory=dict)
     casts: dict[tuple[ir.Value, ir.DataType], ir.Value] = field(default_factory=dict)
 
     def node(self, node: ir.Node, is_exact: bool) -> bool:
-        """Bring the floats that a node reads to one kind; returns whether that is float32."""
+        """Cast the floats that a node reads to one type; returns whether that is float32."""
         kind = _FLOAT if is_exact else _HALF
         if node.op_type == "Cast" and node.attributes["to"].as_int() in (_FLOAT, _HALF):
             if self._kind(node.inputs[0]) is not None:
@@ -91,7 +90,7 @@ class _Rewrite:
         return is_exact
 
     def output(self, index: int, value: ir.Value) -> None:
-        """Give an output its float32 back, under its name."""
+        """Cast a graph output back to float32, under its own name."""
         if self._kind(value) == _HALF:
             name, shape = value.name, value.shape
             value.name = f"{name}_float16"
@@ -100,7 +99,7 @@ class _Rewrite:
             self.graph.outputs[index] = wide
 
     def _kind(self, value: ir.Value | None) -> ir.DataType | None:
-        """Return float32 or float16, or None for what is no float."""
+        """Return float32 or float16, or None for other types."""
         if value is None:
             return None
         if value in self.kinds:

@@ -2,7 +2,7 @@
 work.
 
 Softmaxes, normalizations and the products between activations inside of attention stay as they are:
-in 8 bits they gain nothing on the engines measured (OpenVINO 2026.4), and lose most.
+in int8 they gain nothing on the engines measured (OpenVINO 2026.4), and lose the most.
 """
 
 from dataclasses import dataclass
@@ -38,14 +38,14 @@ class Layer:
 
     @property
     def activation(self) -> ir.Value:
-        """What it reads: (N, C, H, W) for a convolution, else (..., C)."""
+        """Its input: (N, C, H, W) for a convolution, else (..., C)."""
         value = self.node.inputs[0]
         assert value is not None
         return value
 
     @property
     def in_width(self) -> int | None:
-        """Channels of rows (..., C) that it reads; None for a convolution, whose are axis 1."""
+        """Channels of its input rows (..., C); None for a convolution, whose channels are axis 1."""
         shape = self.weight().shape
         return None if self.kind == "Conv" else shape[self.in_axis]
 
@@ -57,12 +57,12 @@ class Layer:
 
     @property
     def in_axis(self) -> int:
-        """The axis of its weight that goes over the channels of what it reads."""
+        """The axis of its weight that runs over input channels."""
         return 1 if self.kind == "Conv" else 1 - self.out_axis
 
     @property
     def sides(self) -> tuple[ir.Value, ...]:
-        """The activations whose ranges it needs: both sides where it reads a skip concatenation."""
+        """The activations whose ranges it needs: two if its input is a skip concatenation."""
         concat = producer(self.activation, "Concat")
         if self.kind != "Conv" or concat is None or len(concat.inputs) != 2:
             return (self.activation,)

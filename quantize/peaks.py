@@ -1,4 +1,4 @@
-"""Which nodes need float32: the largest magnitudes that a graph's arithmetic meets in use."""
+"""Which nodes need float32: the largest magnitudes seen while a graph runs."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -23,7 +23,7 @@ _HEADROOM = 4
 
 @dataclass
 class Peaks:
-    """By the name of a node the largest magnitude of its output so far."""
+    """The largest magnitude of each node's output so far, by the node's name."""
 
     largest: dict[str, float] = field(default_factory=dict)
 
@@ -36,13 +36,13 @@ class Peaks:
 
     @property
     def far(self) -> set[str]:
-        """The nodes that make values too near the end of float16."""
+        """The nodes whose values come too close to the largest float16."""
         return {name for name, peak in self.largest.items() if not peak * _HEADROOM <= LARGEST}
 
     def islands(self, model: ir.Model) -> set[str]:
-        """Return the nodes of `model` that make or read such values.
+        """Return the nodes of `model` that write or read such values.
 
-        What only moves values, and so is not measured, makes what it reads.
+        Nodes that only move values are not measured: they write what they read.
         """
         found = set[str]()
         pending = [node for node in model.graph if node.name in self.far]
@@ -56,7 +56,7 @@ class Peaks:
 
 
 def add_peaks(model: ir.Model, path: Path) -> list[str]:
-    """Write `model` to `path`, beside its weights, with the peak of each arithmetic node as output.
+    """Write `model` to `path`, next to its weights, with each arithmetic node's peak as an output.
 
     Returns the nodes' names in the order of these outputs, which follow the graph's own.
     """

@@ -16,9 +16,9 @@ _GRAPHS = {
 
 
 def graphs_for(precision: str) -> dict[str, tuple[str, ...]]:
-    """Return the precisions of each stage's graphs; stages that a list leaves out stay float32.
+    """Return the precisions of each stage's graphs; stages not named stay float32.
 
-    Raises RequestError for what does not parse.
+    Raises RequestError for text that does not parse.
     """
     found = {}
     for stage, names in parse_by_stage("precision", precision, "fp32").items():

@@ -1,4 +1,4 @@
-"""How near two videos are: PSNR and SSIM of frames, by scikit-image."""
+"""Quality of a video against a reference: PSNR and SSIM of frames, by scikit-image."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ _MAX_DB = 100.0
 
 @dataclass(frozen=True, slots=True)
 class Quality:
-    """Of several videos against their references."""
+    """PSNR and SSIM of several videos against their references."""
 
     psnr_db: tuple[float, ...]
     """Each video's, over all its pixels."""

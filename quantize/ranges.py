@@ -1,8 +1,8 @@
 """The ranges of activations, observed while a graph runs.
 
-Beside each activation that is wanted the graph gets two outputs, its smallest and largest value in
-every channel: a few kilobytes a run, whatever the size of the video, so that nothing has to be kept
-but the extremes so far.
+The graph gets two more outputs for each observed activation: the smallest and the largest value of
+every channel. They take a few kilobytes per run, whatever the size of the video, and only the
+extremes so far are kept.
 """
 
 from collections.abc import Iterable, Mapping
@@ -27,7 +27,7 @@ Extremes = tuple[NDArray[np.float32], NDArray[np.float32]]
 
 @dataclass
 class Ranges:
-    """By the name of an activation its smallest and largest values, (C,) float32 each."""
+    """Smallest and largest values of each activation, (C,) float32 each, by its name."""
 
     extremes: dict[str, Extremes] = field(default_factory=dict)
 
@@ -47,9 +47,9 @@ class Ranges:
             self.extremes[name] = np.minimum(before[0], low), np.maximum(before[1], high)
 
     def largest(self, name: str) -> NDArray[np.float32]:
-        """Return how far every channel reaches, (C,), with room where others reach farther.
+        """Return the largest magnitude of every channel, (C,), with a margin where others are larger.
 
-        A single channel goes beyond what calibration saw of it much sooner than all of them do.
+        One channel exceeds what calibration saw of it much more easily than all of them together.
         """
         low, high = self.extremes[name]
         found: NDArray[np.float32] = np.maximum(-low, high)
@@ -57,17 +57,17 @@ class Ranges:
         return with_room
 
     def arrays(self) -> dict[str, NDArray[np.float32]]:
-        """Return plain arrays to be stored."""
+        """Return plain arrays for storing."""
         return {name: np.stack(extremes) for name, extremes in self.extremes.items()}
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, NDArray[np.float32]]) -> "Ranges":
-        """Return what `arrays` gave."""
+        """Restore ranges from `arrays`."""
         return cls({name: (rows[0], rows[1]) for name, rows in arrays.items()})
 
 
 def observe(model: ir.Model, layers: Iterable[Layer], path: Path) -> list[str]:
-    """Write `model` to `path` with outputs for the ranges of what `layers` read.
+    """Write `model` to `path` with outputs for the ranges of the inputs of `layers`.
 
     Returns the names of the activations, in the order of their pairs of outputs, which follow the
     graph's own. `path` must lie where the graph's weights are found: they are not copied.

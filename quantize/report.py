@@ -1,4 +1,4 @@
-"""What quantization did to a model, for people (Markdown and a plot) and programs (JSON)."""
+"""The report of a quantization: Markdown and a plot for people, JSON for programs."""
 
 import json
 from collections.abc import Mapping
@@ -33,7 +33,7 @@ class LayerRow:
 
 @dataclass(frozen=True, slots=True)
 class Accuracy:
-    """How many videos show all that their prompts ask for, where somebody can tell."""
+    """The share of videos that show all their prompts ask for, where a judge can tell."""
 
     videos: int
     before: float
@@ -43,7 +43,7 @@ class Accuracy:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """Everything that was found."""
+    """All results of one quantization."""
 
     name: str
     precisions: Mapping[str, tuple[str, ...]]
@@ -99,7 +99,7 @@ class Report:
             return "\n".join([*lines, ""])
         lines += [
             "",
-            f"{len(self.layers) - len(kept)} of {len(self.layers)} layers are in 8 bits, from "
+            f"{len(self.layers) - len(kept)} of {len(self.layers)} layers are in int8, from "
             f"{self.trajectories} trajectories. A layer stays in higher precision where its own "
             f"signal-to-noise ratio is below {MIN_LAYER_DB:g} dB, or where the frames need it.",
             "",

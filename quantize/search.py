@@ -1,8 +1,8 @@
-"""Which layers stay in higher precision: as few as the picture needs.
+"""Which layers stay in higher precision: as few as the requested quality allows.
 
-Layers are ranked by what they lose for the work they save; those whose own signal-to-noise ratio is
-below a gate are kept in any case. If frames then are too far from float32 ones, more are kept, from
-the top of the ranking, until they are near enough: the number is found by halving.
+Layers are ranked by the noise they add for the work they save; those whose own signal-to-noise ratio
+is below a threshold are always kept. If the frames' PSNR is then too low, more layers are kept from
+the top of the ranking; bisection finds how many.
 """
 
 from collections.abc import Callable, Collection, Mapping
@@ -16,7 +16,7 @@ MIN_LAYER_DB = 20.0
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """What the search settled on."""
+    """The result of the search."""
 
     keep: tuple[str, ...]
     """Layers that stay as they were."""
@@ -34,7 +34,7 @@ def search(
 ) -> Choice:
     """Return the fewest layers to keep such that `measure` of them is at least `min_psnr_db`.
 
-    `snr_db` and `work` (multiplications) are by layer. Where no number does, all are kept.
+    `snr_db` and `work` (multiplications) are by layer. If no number suffices, all are kept.
     """
     gated = [name for name, snr in snr_db.items() if snr < MIN_LAYER_DB]
     ranked = sorted(snr_db, key=lambda name: (name not in gated, -_worth(snr_db[name], work[name])))
@@ -59,5 +59,5 @@ def search(
 
 
 def _worth(snr_db: float, work: float) -> float:
-    """Return the noise that a layer adds for each multiplication that it saves."""
+    """Return the noise that a layer adds per multiplication it saves."""
     return float(10 ** (-snr_db / 10) / max(work, 1.0))

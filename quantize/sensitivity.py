@@ -1,10 +1,10 @@
-"""How much each layer loses by 8 bits: its signal-to-noise ratio with only it quantized.
+"""How much each layer loses in int8: its signal-to-noise ratio when only it is quantized.
 
     SNR = 10 log10(sum y^2 / sum (y - y_q)^2)
 
-y is the layer's output in float32 and y_q that of a quantized twin that reads the same activations;
-the twin feeds nothing else. So one run of one graph measures every layer by itself, where a graph a
-layer would take hours at full size.
+y is the layer's output in float32 and y_q that of a quantized twin with the same inputs, whose output
+nothing else reads. One run of one graph thus measures every layer separately; one graph per layer
+would take hours at full size.
 """
 
 from collections.abc import Iterable
@@ -29,7 +29,7 @@ _ABSENT = 1e-30
 
 @dataclass
 class Noise:
-    """By a layer's name, the sums of y^2, of (y - y_q)^2 and of the number of y over all runs."""
+    """Sums of y^2, of (y - y_q)^2 and the count of y over all runs, by the layer's name."""
 
     sums: dict[str, NDArray[np.float64]] = field(default_factory=dict)
 
@@ -40,22 +40,22 @@ class Noise:
             self.sums[name] = self.sums.get(name, np.zeros(3)) + row
 
     def snr_db(self) -> dict[str, float]:
-        """Return each layer's ratio in decibels."""
+        """Return each layer's signal-to-noise ratio in decibels."""
         return {
             name: float(10 * np.log10(max(signal, _ABSENT) / max(noise, _ABSENT * signal, _ABSENT)))
             for name, (signal, noise, _) in self.sums.items()
         }
 
     def outputs(self) -> dict[str, float]:
-        """Return how many numbers each layer computed."""
+        """Return how many values each layer computed."""
         return {name: float(count) for name, (_, _, count) in self.sums.items()}
 
 
 def add_twins(model: ir.Model, ranges: Ranges, path: Path, weights: str) -> list[str]:
-    """Write `model` to `path` with a quantized twin beside every layer, and outputs of the sums.
+    """Write `model` to `path` with a quantized twin of every layer, and outputs of the sums.
 
     Returns the layers' names in the order of their three outputs, which follow the graph's own.
-    `weights` names the file of weights, beside `path`.
+    `weights` names the weights file, in the folder of `path`.
     """
     graph, layers = model.graph, find_layers(model)
     quantizer = Quantizer(graph, ranges, layers)
@@ -77,7 +77,7 @@ def add_twins(model: ir.Model, ranges: Ranges, path: Path, weights: str) -> list
 def _sums(
     graph: ir.Graph, name: str, y: ir.Value, y_q: ir.Value, before: ir.Node | None
 ) -> list[ir.Value]:
-    """Return sum y^2, sum (y - y_q)^2 and the number of y."""
+    """Return sum y^2, sum (y - y_q)^2 and the count of y."""
     error = add_node(graph, "Sub", [y, y_q], f"{name}_error", before)
     squares = [
         add_node(graph, "ReduceSumSquare", [value], f"{value.name}_squared", before, keepdims=0)

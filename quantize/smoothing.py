@@ -1,14 +1,14 @@
-"""Channel by channel, range that activations have too much of goes into the weights.
+"""SmoothQuant: moves range from activations to weights, channel by channel.
 
     W x = (W t) (x / t),    t_c = max|x_c|^a / max|W_c|^(1 - a)
 
-An activation's one scale must reach its largest channel, and leaves small ones few levels; divided
-by t all are alike. Nothing is computed more: QuantizeLinear divides by a scale a channel, S t_c in
-place of S, and W t is what is stored. Of several a the one with the least expected noise is taken,
-for each activation and all the layers that read it, where that is well below that of t = 1.
+An activation's single scale must cover its largest channel and leaves small channels few levels;
+divided by t, all channels have similar ranges. This costs nothing at run time: QuantizeLinear takes
+one scale per channel, S t_c instead of S, and W t is stored. For each activation and all its readers
+the a with the least expected noise is used, if that is well below the noise of t = 1.
 
-Source: Xiao et al. 2022 (arXiv:2211.10438), equations 3 and 4; there t goes into the layer before,
-which SiLU and skip concatenations do not let through.
+Source: Xiao et al. 2022 (arXiv:2211.10438), equations 3 and 4; there the layer before absorbs
+t, which SiLU and skip concatenations rule out here.
 """
 
 from collections.abc import Iterable
@@ -33,7 +33,7 @@ _FLOOR = 1e-3
 def smoothing(largest: Channels, weights: Iterable[NDArray[np.float32]]) -> Channels | None:
     """Return t (C,) for an activation with max|x_c| `largest`, or None where 1 is best.
 
-    `weights` are those of its readers, (O, C, K) each.
+    `weights` are those of the layers that read it, (O, C, K) each.
     """
     x = np.maximum(largest, max(_FLOOR * float(largest.max()), 1e-8)).astype(np.float64)
     stacked = [np.abs(weight) for weight in weights]

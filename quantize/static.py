@@ -1,20 +1,19 @@
-"""INT8 with fixed scales: each layer's activations and weight go through 8 bits.
+"""Static int8 quantization: activations and weights of each layer, with fixed scales.
 
     q = clip(round(x / S) + Z, -128, 127)        x' = S (q - Z)
 
-A weight has one scale S for every output channel, with Z = 0 and |q| <= 127; activations have one
-for all, from the ranges that calibration saw, once those of convolutions are even over their
-channels (`smoothing`). A graph says so with QuantizeLinear and
-DequantizeLinear around each layer, which ONNX Runtime and OpenVINO both turn into products of 8-bit
-integers; the rest stays as it was.
+A weight has one scale S per output channel, with Z = 0 and |q| <= 127. Activations have one scale per
+tensor, from the ranges that calibration saw; those of convolutions are smoothed first (`smoothing`).
+QuantizeLinear and DequantizeLinear around each layer express this in the graph; ONNX Runtime and
+OpenVINO fuse them into int8 products. All other nodes stay as they were.
 
 Activations are symmetric (Z = 0): in OpenVINO, with AMX, a convolution with a zero point takes
-40 % longer and a MatMul 20 %. A convolution over a skip concatenation becomes the sum of two, one a
-side, so that each side has a scale of its own.
+40 % longer and a MatMul 20 %. A convolution over a skip concatenation becomes the sum of two
+convolutions, one per side, so that each side has its own scale.
 
 ONNX Runtime's `quantize_static` would do the same to a graph with float32 weights below protobuf's
-2 GB; these graphs store float16 behind a Cast, in a file that other graphs share, and it knows no
-scale a side. `benchmarks/quantization.py` compares both.
+2 GB; these graphs store float16 behind a Cast, in a file that other graphs share, and it has no
+scale per side. `benchmarks/quantization.py` compares both.
 
 Source: Jacob et al. 2018 (arXiv:1712.05877), equations 1 and 12; per channel: Krishnamoorthi 2018
 (arXiv:1806.08342), section 3.
@@ -38,7 +37,7 @@ __all__ = ["Quantizer", "add_weight", "quantize", "quantize_weight"]
 def quantize_weight(
     weight: NDArray[np.float32], axis: int
 ) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
-    """Return W in 8 bits, shaped like it, and the scale (C,) of each channel along `axis`."""
+    """Return W as int8, with its shape, and the scale (C,) of each channel along `axis`."""
     others = tuple(a for a in range(weight.ndim) if a != axis)
     scale = np.abs(weight).max(axis=others) / 127
     scale = np.where(scale > 0, scale, 1).astype(np.float32)
@@ -47,7 +46,7 @@ def quantize_weight(
 
 
 def quantize(model: ir.Model, ranges: Ranges, keep: Collection[str] = ()) -> int:
-    """Quantize the layers of `model` in place, but for those named in `keep`; returns how many.
+    """Quantize the layers of `model` in place, except those in `keep`; returns how many.
 
     `ranges` has the activations of every other layer.
     """
@@ -66,7 +65,7 @@ def quantize(model: ir.Model, ranges: Ranges, keep: Collection[str] = ()) -> int
 def add_weight(
     graph: ir.Graph, name: str, weight: NDArray[np.float32], axis: int, reader: ir.Node
 ) -> ir.Value:
-    """Add a weight in 8 bits for the node `reader`; returns it as the node reads it."""
+    """Add an int8 weight for the node `reader`; returns the dequantized value it reads."""
     q, scale = quantize_weight(weight, axis)
     inputs = [
         add_constant(graph, f"{name}_q", q),
@@ -77,11 +76,11 @@ def add_weight(
 
 
 class Quantizer:
-    """Adds quantized products to a graph; an activation that several layers read is quantized once,
-    so layers come in the order of their nodes."""
+    """Adds quantized products to a graph. An activation that several layers read is quantized once,
+    so layers must come in the order of their nodes."""
 
     def __init__(self, graph: ir.Graph, ranges: Ranges, layers: Sequence[Layer]) -> None:
-        """`layers` are all that will be quantized: those that read one activation share its t."""
+        """`layers` are all that will be quantized: the readers of an activation share its t."""
         self.graph, self.ranges = graph, ranges
         self._done: dict[str, ir.Value] = {}
         readers: dict[str, list[NDArray[np.float32]]] = {}
@@ -96,7 +95,7 @@ class Quantizer:
         }
 
     def product(self, layer: Layer) -> ir.Value:
-        """Return what `layer` computes in 8 bits, from a new node beside its own.
+        """Return the int8 output of `layer`, from a new node next to its own.
 
         Conv(concat(a, b), W) = Conv(a, W_a) + Conv(b, W_b), the bias with the first.
         """
@@ -110,7 +109,7 @@ class Quantizer:
         return add_node(self.graph, "Add", sides, f"{layer.name}_sum", layer.node)
 
     def _parts(self, layer: Layer) -> list[tuple[ir.Value, NDArray[np.float32]]]:
-        """Return the sides of what `layer` reads, each with its part of the weight."""
+        """Return the sides of the input of `layer`, each with its part of the weight."""
         widths = [len(self.ranges.extremes[str(side.name)][0]) for side in layer.sides]
         parts = np.split(layer.weight(), np.cumsum(widths)[:-1], axis=layer.in_axis)
         return list(zip(layer.sides, parts, strict=True))

@@ -1,7 +1,7 @@
 """Weights stored as float16 and widened when a graph is loaded.
 
-The arithmetic stays float32: an engine folds the Cast behind each weight while it loads. Halves a
-bundle on disk; a weight loses at most 1 part in 2048.
+Arithmetic stays float32: engines fold the Cast behind each weight while they load. This halves a
+bundle on disk; a weight changes by at most 1 part in 2048.
 """
 
 import numpy as np
@@ -17,7 +17,7 @@ _SMALLEST = 256
 def round_to_float16(module: torch.nn.Module) -> float:
     """Round the weights that `store_as_float16` will narrow; returns the largest change.
 
-    Rounding before the export makes graph and module agree to the last bit of the stored weights.
+    Rounding before the export gives the graph and the module bit-identical weights.
     """
     largest = 0.0
     with torch.no_grad():

@@ -1,7 +1,7 @@
-"""Real runs of the few-step sampler: the inputs that the networks see in use.
+"""Trajectories of the few-step sampler: the inputs that the networks see in use.
 
-Prompts go through the text encoder, latents through all the steps from pure noise, and the guidance
-scale and the seed differ from one trajectory to the next. What the decoder sees is where they end.
+Prompts go through the text encoder, latents through all steps from pure noise; guidance scale and
+seed differ from one trajectory to the next. The decoder's inputs are the final latents.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -32,9 +32,9 @@ _GUIDANCE = (1.0, 2 / 3, 4 / 3)
 def trajectories(
     bundle: Bundle, prompts: Sequence[str], seed: int, size: Mapping[str, int | None]
 ) -> list[Request]:
-    """Return a video to be made for each prompt, seeds from `seed` on, guidance over its range.
+    """Return a request for each prompt, with seeds from `seed` on and guidance over its range.
 
-    `size` may give `frames`, `width` and `height`, else they are the bundle's default. Raises
+    `size` may give `frames`, `width` and `height`; the bundle's defaults otherwise. Raises
     RequestError for sizes that the model does not take.
     """
     default = bundle.manifest.defaults.guidance
@@ -52,7 +52,7 @@ def trajectories(
 
 
 def encode(bundle: Bundle, prompts: Iterable[str]) -> dict[str, NDArray[np.float32]]:
-    """Return the encoded prompts (1, 77, D) by their texts, the empty one among them."""
+    """Return the encoded prompts (1, 77, D) by their texts, the empty prompt included."""
     session = open_session(bundle.graph("text_encoder"), Backend.parse("cpu"))
     tokenizer = Tokenizer(bundle.path("tokenizer"), bundle.manifest.model.context_length)
     return {

@@ -2,9 +2,9 @@
 
     W' = S q,  q = clip(round(W / S), -127, 127), one S for every output channel or embedded token
 
-Its first token has activations hundreds of times as large as the others': fixed scales for them
-would leave the others a few levels, and it is a fiftieth of the work. OpenVINO keeps the weights in
-8 bits; ONNX Runtime widens them when it loads.
+The first token's activations are hundreds of times as large as the others': static scales would leave
+the others a few levels, and the text encoder is a fiftieth of the work. OpenVINO keeps the weights in
+int8; ONNX Runtime widens them when it loads.
 
 Source: Dettmers et al. 2022 (arXiv:2208.07339) on such outliers; the scales are those of
 `hummingbird_edge.quantize.static`.
@@ -23,7 +23,7 @@ __all__ = ["quantize_weights"]
 
 
 def quantize_weights(model: ir.Model) -> int:
-    """Put weights of products and embeddings into 8 bits in place; returns how many."""
+    """Quantize weights of products and embeddings to int8 in place; returns how many."""
     layers, tables = find_layers(model), [node for node in model.graph if _is_embedding(node)]
     for layer in layers:
         node = layer.node
@@ -41,7 +41,7 @@ def _is_embedding(node: ir.Node) -> bool:
 
 
 def _quantize_rows(graph: ir.Graph, gather: ir.Node) -> None:
-    """Look up 8-bit rows and their scales, so that the table itself is never widened."""
+    """Look up int8 rows and their scales, so that the table itself is never widened."""
     table = stored_weight(gather.inputs[0])
     assert table is not None
     q, scale = quantize_weight(table.numpy().astype(np.float32), 0)

@@ -14,9 +14,9 @@ _ALIGNMENT = 64
 
 
 class WeightStore:
-    """Writes the tensors of graphs to one file, each content once.
+    """Writes the tensors of graphs to one file, identical ones once.
 
-    Tensors that already lie in a file stay there.
+    Tensors that are already in a file stay there.
     """
 
     def __init__(self, path: Path) -> None:

@@ -88,7 +88,7 @@ def test_the_bundle_says_what_was_done(int8_bundle: Path) -> None:
     assert len(report["quality"]["psnr_db"]) == report["held_out"] == 2
     assert min(report["quality"]["ssim"]) > 0.95
     table = (int8_bundle / "QUANTIZATION.md").read_text(encoding="utf-8")
-    assert "177 of 177 layers are in 8 bits" in table
+    assert "177 of 177 layers are in int8" in table
     assert (int8_bundle / "quantization.png").read_bytes().startswith(b"\x89PNG")
 
 
