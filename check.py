@@ -1,7 +1,7 @@
 """Everything a change must pass: formatter, linter, strict types, tests with warnings as errors.
 
 python check.py                    all of it
-python check.py --fast             without the tests marked slow, in two minutes on two cores
+python check.py --fast             without what exports, trains or runs benchmarks: under a minute
 """
 
 import argparse

@@ -19,7 +19,7 @@ APPS = {"hb-run": hb_run, "hb-export": hb_export, "hb-distill": hb_distill}
 HEAD = """# Commands
 
 Made by `python docs/commands.py` from the commands themselves, which print the same with `--help`.
-Exit codes: 0, 1 (an error, one sentence on stderr), 2 (wrong usage), 130 (Ctrl-C).
+Exit codes: 0, 1 (an error, one sentence on stderr), 2 (wrong usage), 130 (Ctrl-C), 143 (SIGTERM).
 """
 
 

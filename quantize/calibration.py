@@ -167,8 +167,8 @@ def calibrate(
 ) -> Calibration:
     """Observe `stages`, of `unet` and `vae_decoder`, on all of `plan`.
 
-    `folder` holds a copy of the bundle: graphs to be run are written next to its weights and removed
-    again. Raises RequestError for values that are not finite.
+    `folder` holds a copy of the bundle: graphs to be run are written next to its weights and
+    removed again. Raises RequestError for values that are not finite.
     """
     record = _record(bundle, plan, stages)
     found = Calibration.load(record)

@@ -3,9 +3,9 @@
     |x| <= 65504, steps of 2^-10 relative to x
 
 The angles of the embeddings, up to their sine and cosine, always stay in float32: in float16 the
-spacing at timestep 999 is 0.5. So do nodes that write or read values near the largest float16, which
-calibration finds (`hummingbird_edge.quantize.peaks`). Normalizations and softmaxes need no island:
-DirectML, WebGPU and OpenVINO accumulate in float32 (57 dB on DirectML, `tests/directml`).
+spacing at timestep 999 is 0.5. So do nodes that write or read values near the largest float16,
+which calibration finds (`hummingbird_edge.quantize.peaks`). Normalizations and softmaxes need no
+island: DirectML, WebGPU and OpenVINO accumulate in float32 (57 dB on DirectML, `tests/directml`).
 
 `onnxruntime.transformers.float16` would copy all weights into one protobuf, limited to 2 GB, and
 lose the file that graphs share; here float16 weights that are already stored are read as they are.
@@ -48,7 +48,8 @@ def leading_to_angles(graph: ir.Graph) -> set[str]:
 def to_float16(model: ir.Model, islands: Collection[str] = ()) -> int:
     """Turn `model` into float16 in place, between inputs and outputs that stay float32.
 
-    Nodes named in `islands` compute in float32. Returns the number of float32 nodes, angles included.
+    Nodes named in `islands` compute in float32. Returns the number of float32 nodes, angles
+    included.
     """
     exact = leading_to_angles(model.graph) | set(islands)
     rewrite = _Rewrite(model.graph)

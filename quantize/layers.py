@@ -45,7 +45,7 @@ class Layer:
 
     @property
     def in_width(self) -> int | None:
-        """Channels of its input rows (..., C); None for a convolution, whose channels are axis 1."""
+        """Channels of its input rows (..., C); None for a convolution (axis 1)."""
         shape = self.weight().shape
         return None if self.kind == "Conv" else shape[self.in_axis]
 

@@ -47,7 +47,7 @@ class Ranges:
             self.extremes[name] = np.minimum(before[0], low), np.maximum(before[1], high)
 
     def largest(self, name: str) -> NDArray[np.float32]:
-        """Return the largest magnitude of every channel, (C,), with a margin where others are larger.
+        """Return the largest magnitude of each channel, (C,), with a margin if others are larger.
 
         One channel exceeds what calibration saw of it much more easily than all of them together.
         """

@@ -1,8 +1,8 @@
 """Which layers stay in higher precision: as few as the requested quality allows.
 
-Layers are ranked by the noise they add for the work they save; those whose own signal-to-noise ratio
-is below a threshold are always kept. If the frames' PSNR is then too low, more layers are kept from
-the top of the ranking; bisection finds how many.
+Layers are ranked by the noise they add for the work they save; those whose own signal-to-noise
+ratio is below a threshold are always kept. If the frames' PSNR is then too low, more layers are
+kept from the top of the ranking; bisection finds how many.
 """
 
 from collections.abc import Callable, Collection, Mapping

@@ -2,9 +2,9 @@
 
     SNR = 10 log10(sum y^2 / sum (y - y_q)^2)
 
-y is the layer's output in float32 and y_q that of a quantized twin with the same inputs, whose output
-nothing else reads. One run of one graph thus measures every layer separately; one graph per layer
-would take hours at full size.
+y is the layer's output in float32 and y_q that of a quantized twin with the same inputs, whose
+output nothing else reads. One run of one graph thus measures every layer separately; one graph per
+layer would take hours at full size.
 """
 
 from collections.abc import Iterable

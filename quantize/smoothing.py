@@ -4,8 +4,8 @@
 
 An activation's single scale must cover its largest channel and leaves small channels few levels;
 divided by t, all channels have similar ranges. This costs nothing at run time: QuantizeLinear takes
-one scale per channel, S t_c instead of S, and W t is stored. For each activation and all its readers
-the a with the least expected noise is used, if that is well below the noise of t = 1.
+one scale per channel, S t_c instead of S, and W t is stored. For each activation and all its
+readers the a with the least expected noise is used, if that is well below the noise of t = 1.
 
 Source: Xiao et al. 2022 (arXiv:2211.10438), equations 3 and 4; there the layer before absorbs
 t, which SiLU and skip concatenations rule out here.
@@ -25,7 +25,7 @@ _PEAK_TO_RMS = 5.0
 """Of an activation's channel, for the noise that weights make; only extremes are known."""
 _MIN_GAIN_DB = 2.0
 """Below, t is not worth it: a scale a channel makes OpenVINO's QuantizeLinear slower (a full-size
-U-Net step 6.0 s in place of 5.1 where all convolutions had one)."""
+U-Net step 6.0 s instead of 5.1 where all convolutions had one)."""
 _FLOOR = 1e-3
 """Of the largest channel: smaller ones count as this large."""
 

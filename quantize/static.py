@@ -2,10 +2,10 @@
 
     q = clip(round(x / S) + Z, -128, 127)        x' = S (q - Z)
 
-A weight has one scale S per output channel, with Z = 0 and |q| <= 127. Activations have one scale per
-tensor, from the ranges that calibration saw; those of convolutions are smoothed first (`smoothing`).
-QuantizeLinear and DequantizeLinear around each layer express this in the graph; ONNX Runtime and
-OpenVINO fuse them into int8 products. All other nodes stay as they were.
+A weight has one scale S per output channel, with Z = 0 and |q| <= 127. Activations have one scale
+per tensor, from the ranges that calibration saw; those of convolutions are smoothed first
+(`smoothing`). QuantizeLinear and DequantizeLinear around each layer express this in the graph; ONNX
+Runtime and OpenVINO fuse them into int8 products. All other nodes stay as they were.
 
 Activations are symmetric (Z = 0): in OpenVINO, with AMX, a convolution with a zero point takes
 40 % longer and a MatMul 20 %. A convolution over a skip concatenation becomes the sum of two

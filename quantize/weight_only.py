@@ -2,9 +2,9 @@
 
     W' = S q,  q = clip(round(W / S), -127, 127), one S for every output channel or embedded token
 
-The first token's activations are hundreds of times as large as the others': static scales would leave
-the others a few levels, and the text encoder is a fiftieth of the work. OpenVINO keeps the weights in
-int8; ONNX Runtime widens them when it loads.
+The first token's activations are hundreds of times as large as the others': static scales would
+leave the others a few levels, and the text encoder is a fiftieth of the work. OpenVINO keeps the
+weights in int8; ONNX Runtime widens them when it loads.
 
 Source: Dettmers et al. 2022 (arXiv:2208.07339) on such outliers; the scales are those of
 `hummingbird_edge.quantize.static`.

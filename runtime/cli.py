@@ -298,6 +298,9 @@ def _command(settings: dict[str, object]) -> str:
         raise OutputError(
             f"the file does not say its {error.args[0]}: it was made otherwise"
         ) from None
+    for option, key in (("--device", "devices"), ("--precision", "precisions")):
+        if recorded := _by_stage(settings.get(key)):
+            parts += [option, recorded]
     if settings.get("noise") == "given":
         return "not with a command: the noise was given, not drawn from the seed"
     manifest = BUILTIN / MANIFEST
@@ -305,6 +308,20 @@ def _command(settings: dict[str, object]) -> str:
         parts += ["--bundle", f"PATH_TO_{settings.get('model')}"]
     parts += ["--", prompt]
     return subprocess.list2cmdline(parts) if os.name == "nt" else shlex.join(parts)
+
+
+def _by_stage(recorded: object) -> str | None:
+    """Return what `--device` or `--precision` takes for a file's record: one name or one each."""
+    from hummingbird_edge.runtime.devices.backend import STAGE_NAMES
+
+    if not isinstance(recorded, dict):
+        return None  # an old file
+    # Whichever decoder ran is the user's `vae`.
+    short = {stage: name for name, stage in STAGE_NAMES.items()} | {"tiny_decoder": "vae"}
+    found = {short[stage]: str(name) for stage, name in recorded.items() if stage in short}
+    if len(set(found.values())) == 1:
+        return next(iter(found.values()))
+    return ",".join(f"{stage}={name}" for stage, name in found.items())
 
 
 def _note(text: str) -> None:

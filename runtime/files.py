@@ -5,7 +5,7 @@
     with atomic_folder(target) as partial:    a folder that is there already
         (partial / "a.txt").write_text(...)
 
-This is the only place that writes through a hidden neighbour and a rename, and that knows where
+This is the only place that writes a temporary file and renames it, and that knows where
 caches lie: `HUMMINGBIRD_CACHE` where it is set, else the system's folder for caches.
 """
 

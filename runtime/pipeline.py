@@ -64,10 +64,10 @@ class TextToVideo:
     ) -> "TextToVideo":
         """Open the bundle at `path`, or `owner/name` of the Hugging Face hub, or the built-in one.
 
-        `device` and `precision` are one name, or a name a stage (`unet=dml,vae=cpu`). `max_memory`
-        bounds the process, in bytes: the work is planned for it, or refused. `verify` compares
-        every file with its digest even if that was done before. `notify` hears what takes long or
-        goes otherwise than planned; without it the latter are warnings (HummingbirdWarning).
+        `device` and `precision` are one name, or one name per stage (`unet=dml,vae=cpu`).
+        `max_memory` limits the process, in bytes: the work is planned for it, or refused. `verify`
+        compares every file with its digest even if that was done before. `notify` receives notes
+        of slow work and warnings; without it, warnings are Python's (HummingbirdWarning).
         Raises BundleError, DeviceError, or RequestError for an unknown name.
         """
         bundle = Bundle.open(find_bundle(path), verify)

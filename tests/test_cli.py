@@ -118,7 +118,7 @@ def test_info_tells_how_to_make_the_same_again(
     assert again[place] == "PATH_TO_nano_07b_merged_all"
     again[place] = str(nano_bundle)
     second = tmp_path / "second"
-    done = hb(name, "-o", second, "--device", "cpu", *again)
+    done = hb(name, "-o", second, *again)
     assert done.returncode == 0, done.stderr
     first_frames, second_frames = frames(out), frames(second)
     assert len(first_frames) == 4

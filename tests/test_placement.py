@@ -1,4 +1,4 @@
-"""Where stages run: what is asked for is done or refused, and what is done is said."""
+"""Where stages run: requests are met or refused, and the choice is reported."""
 
 import json
 import subprocess

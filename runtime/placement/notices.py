@@ -22,13 +22,13 @@ class Notices:
     note: Listener = _ignore
     """Hears what takes long before it starts."""
     warn: Listener = _ignore
-    """Hears what goes otherwise than planned."""
+    """Receives warnings of anything unexpected."""
 
     @classmethod
     def for_user(cls, notify: Listener | None) -> "Notices":
         """Return notices that `notify` hears; without it, warnings of Python's and no notes.
 
-        What goes otherwise than planned is said once, however many videos it concerns.
+        Each warning is given once, however many videos it concerns.
         """
         return cls(notify or _ignore, _once(notify or _warn))
 

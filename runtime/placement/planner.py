@@ -39,7 +39,7 @@ class Planner:
     ) -> None:
         """Refuse at once what cannot be had; raises RequestError or DeviceError.
 
-        `device` and `precision` are one name, or a name a stage (`unet=dml,vae=cpu`).
+        `device` and `precision` are one name, or one name per stage (`unet=dml,vae=cpu`).
         """
         self.max_memory = max_memory
         """Bytes that the process may take; None for what the machine has."""
