@@ -28,8 +28,8 @@ from hummingbird_edge.benchmarks.lib.results_writer import (
     ResultsWriter,
     require_output,
 )
-from hummingbird_edge.benchmarks.lib.sampling import sample_latents
 from hummingbird_edge.benchmarks.lib.table import row_table
+from hummingbird_edge.quantize.trajectory import sample_latents
 from hummingbird_edge.runtime.bundle.bundle import BUILTIN, Bundle
 from hummingbird_edge.runtime.command import require_modules, run_command
 from hummingbird_edge.runtime.devices.backend import Backend

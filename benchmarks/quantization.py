@@ -33,10 +33,9 @@ from hummingbird_edge.benchmarks.lib.results_writer import (
     ResultsWriter,
     require_output,
 )
-from hummingbird_edge.benchmarks.lib.sampling import decode_frames, sample_latents
 from hummingbird_edge.benchmarks.lib.subprocess_runner import error_summary
 from hummingbird_edge.benchmarks.lib.table import format_number, row_table
-from hummingbird_edge.quantize.trajectory import encode, trajectories
+from hummingbird_edge.quantize.trajectory import decode_frames, encode, sample_latents, trajectories
 from hummingbird_edge.runtime.bundle.bundle import BUILTIN, Bundle
 from hummingbird_edge.runtime.command import require_modules, run_command
 from hummingbird_edge.runtime.devices.backend import Backend

@@ -223,13 +223,12 @@ def _run(
     `network` opens the U-Net and, after that is released, the decoder; None is not observed.
     """
     unet = network("unet") or open_session(bundle.graph("unet", "cpu"), _CPU).run
-    latents = sample_latents(trajectory, bundle, contexts, unet)
+    latents = sample_latents(trajectory, bundle.manifest, unet, contexts)
     del unet
     vae = network("vae_decoder")
     if vae is not None:
         frames = sorted({0, latents.shape[2] // 2, latents.shape[2] - 1})
-        for _ in decode_frames(latents[:, :, frames], bundle, vae):
-            pass
+        decode_frames(latents[:, :, frames], bundle.manifest, vae)
 
 
 def _for_cpu(bundle: Bundle, folder: Path, stage: str) -> ir.Model:

@@ -48,16 +48,12 @@ class Evaluation:
         # The U-Net is gone before the decoder is loaded.
         latents = self._latents(unet or self._bundle.graph("unet", "cpu"))
         network = self._open("vae_decoder", vae or self._bundle.graph("vae_decoder", "cpu"))
-        return [
-            to_pixels(np.concatenate(list(decode_frames(clip, self._bundle, network.run))))
-            for clip in latents
-        ]
+        manifest = self._bundle.manifest
+        return [to_pixels(decode_frames(clip, manifest, network.run)) for clip in latents]
 
     def _latents(self, unet: Path) -> list[NDArray[np.float32]]:
-        network = self._open("unet", unet)
-        return [
-            sample_latents(each, self._bundle, self._contexts, network.run) for each in self._plan
-        ]
+        network, manifest = self._open("unet", unet), self._bundle.manifest
+        return [sample_latents(each, manifest, network.run, self._contexts) for each in self._plan]
 
     def _open(self, stage: str, graph: Path) -> Session:
         frames, height, width = self._plan[0].latent_shape(self._bundle.manifest)[2:]

@@ -4,13 +4,14 @@ Prompts go through the text encoder, latents through all steps from pure noise; 
 seed differ from one trajectory to the next. The decoder's inputs are the final latents.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hummingbird_edge.runtime.bundle.bundle import Bundle
+from hummingbird_edge.runtime.bundle.manifest import Manifest
 from hummingbird_edge.runtime.decoder import decode
 from hummingbird_edge.runtime.denoiser import Denoiser
 from hummingbird_edge.runtime.devices.backend import Backend
@@ -62,18 +63,20 @@ def encode(bundle: Bundle, prompts: Iterable[str]) -> dict[str, NDArray[np.float
 
 
 def sample_latents(
-    request: Request, bundle: Bundle, contexts: Mapping[str, NDArray[np.float32]], unet: Run
+    request: Request, manifest: Manifest, unet: Run, contexts: Mapping[str, NDArray[np.float32]]
 ) -> Latents:
-    """Take all the steps of one video; returns its denoised latents (1, C, T, h, w)."""
-    manifest, shape = bundle.manifest, request.latent_shape(bundle.manifest)
-    needed, width = [contexts[request.prompt], contexts[""]], manifest.model.guidance_width
-    denoiser = Denoiser(unet, needed, request.guidance, width, request.fps)
-    noise = Noise(shape, request.steps, request.seed)
+    """Return the denoised latents (1, C, T, h, w) after all steps of one video.
+
+    `contexts` (1, 77, D) are the encoded prompts by their texts, the empty prompt included.
+    """
+    pair, width = [contexts[request.prompt], contexts[""]], manifest.model.guidance_width
+    denoiser = Denoiser(unet, pair, request.guidance, width, request.fps)
+    noise = Noise(request.latent_shape(manifest), request.steps, request.seed)
     x_T, sampler = noise.x_T(), manifest.sampler
     *_, (_, x_0) = sample(denoiser, sampler, request.steps, x_T, noise.of_step)
     return x_0
 
 
-def decode_frames(latents: Latents, bundle: Bundle, vae: Run) -> Iterator[NDArray[np.float32]]:
-    """Yield the frames of latents (1, C, T, h, w) one by one, (1, 3, H, W) in about [-1, 1]."""
-    return decode(latents, bundle.manifest.model.scaling_factor, vae)
+def decode_frames(latents: Latents, manifest: Manifest, decoder: Run) -> NDArray[np.float32]:
+    """Decode latents (1, C, T, h, w) frame by frame to RGB (T, 3, H, W) in about [-1, 1]."""
+    return np.concatenate(list(decode(latents, manifest.model.scaling_factor, decoder)))

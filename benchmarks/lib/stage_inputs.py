@@ -16,9 +16,8 @@ from numpy.typing import NDArray
 from hummingbird_edge.benchmarks.lib.machine import peak_mib
 from hummingbird_edge.benchmarks.lib.record import Row
 from hummingbird_edge.benchmarks.lib.recording import Inputs, record_inputs
-from hummingbird_edge.benchmarks.lib.sampling import sample_latents
 from hummingbird_edge.benchmarks.lib.workload import shape_text
-from hummingbird_edge.quantize.trajectory import encode
+from hummingbird_edge.quantize.trajectory import encode, sample_latents
 from hummingbird_edge.runtime.bundle.bundle import Bundle
 from hummingbird_edge.runtime.bundle.manifest import StageKind
 from hummingbird_edge.runtime.decoder import decode
