@@ -16,7 +16,8 @@ _ALIGNMENT = 64
 class WeightStore:
     """Writes the tensors of graphs to one file, identical ones once.
 
-    Tensors that are already in a file stay there.
+    float16 tensors that are already in a file stay there; the few float32 ones of a float16 graph
+    are copied, or they alone would keep the file of all float32 weights.
     """
 
     def __init__(self, path: Path) -> None:
@@ -27,10 +28,12 @@ class WeightStore:
         """Write `model` as the file `graph`, which is in the folder of the store."""
         for value in model.graph.initializers.values():
             tensor = value.const_value
-            if tensor is None or isinstance(tensor, ir.ExternalTensor):
+            if tensor is None or _may_stay(tensor):
                 continue
             if tensor.nbytes >= _MIN_BYTES:
                 value.const_value = self._stored(tensor)
+            elif isinstance(tensor, ir.ExternalTensor):
+                value.const_value = ir.tensor(tensor.numpy().copy(), name=value.name)
         ir.save(model, graph)
 
     def _stored(self, tensor: ir.TensorProtocol) -> ir.ExternalTensor:
@@ -54,3 +57,7 @@ class WeightStore:
             offset = -(-start // _ALIGNMENT) * _ALIGNMENT
             file.write(bytes(offset - start) + content)
         return offset
+
+
+def _may_stay(tensor: ir.TensorProtocol) -> bool:
+    return isinstance(tensor, ir.ExternalTensor) and tensor.dtype == ir.DataType.FLOAT16

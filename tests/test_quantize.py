@@ -27,7 +27,9 @@ from hummingbird_edge.quantize.smoothing import smoothing
 from hummingbird_edge.quantize.static import quantize, quantize_weight
 from hummingbird_edge.quantize.trajectory import encode, trajectories
 from hummingbird_edge.quantize.weight_only import quantize_weights
+from hummingbird_edge.quantize.weight_store import WeightStore
 from hummingbird_edge.runtime.bundle.bundle import BUILTIN, Bundle
+from hummingbird_edge.runtime.bundle.external_data import external_files
 from hummingbird_edge.runtime.errors import RequestError
 
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -327,3 +329,14 @@ def _largest(path: Path, inputs: dict[str, Array], name: str) -> float:
     model.graph.output.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, None))
     onnx.save(model, path.with_name("with_output.onnx"))
     return float(np.abs(_run(path.with_name("with_output.onnx"), inputs)[1]).max())
+
+
+def test_a_float32_constant_keeps_no_file_of_float32_weights(tmp_path: Path) -> None:
+    """At full size one of 640 bytes, in float16 graphs, kept 3 GB."""
+    path, inputs = _model(tmp_path)
+    stored, copy = tmp_path / "stored.onnx", tmp_path / "copy.onnx"
+    ir.save(ir.load(path), stored, external_data="stored.onnx_data", size_threshold_bytes=0)
+    WeightStore(tmp_path / "store.onnx_data").save(ir.load(stored), copy)
+    assert set(external_files(stored)) == {"stored.onnx_data"}
+    assert set(external_files(copy)) == {"store.onnx_data"}
+    np.testing.assert_array_equal(_run(copy, inputs)[0], _run(path, inputs)[0])
