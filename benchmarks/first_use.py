@@ -117,7 +117,15 @@ def first_commands(folder: Path) -> Iterator[Command]:
 def export(folder: Path) -> Command:
     """Return the export of the published size with random weights."""
     folder.mkdir(parents=True, exist_ok=True)
-    arguments = ("build", "--random-weights", "--preset", "hummingbird-0.7b", "--force")
+    arguments = (
+        "build",
+        "--random-weights",
+        "--preset",
+        "hummingbird-0.7b",
+        "--precision",
+        "fp32",
+        "--force",
+    )
     return Command("export hummingbird-0.7b", EXPORT, (*arguments, str(folder / "first-use")))
 
 

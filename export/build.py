@@ -18,7 +18,7 @@ from hummingbird_edge.export.weights import (
     WithTinyDecoder,
 )
 from hummingbird_edge.quantize.bundle_folder import require_free
-from hummingbird_edge.quantize.precision import graphs_for
+from hummingbird_edge.quantize.precision import LAPTOP, graphs_for
 from hummingbird_edge.runtime.errors import RequestError
 
 __all__ = ["build_bundle"]
@@ -36,8 +36,8 @@ def build_bundle(
     *,
     preset: str | None = None,
     config: Path | None = None,
-    storage: str = "float32",
-    precision: str = "fp32",
+    storage: str | None = None,
+    precision: str = LAPTOP,
     prompts: Sequence[str] | None = None,
     opset: int = 18,
     vae_encoder: bool = False,
@@ -56,17 +56,21 @@ def build_bundle(
 
     With `source` None the weights are random, drawn from `seed`, in the shape of `preset`
     (`hummingbird-0.7b`, `hummingbird-0.9b`, `videocrafter2`) or of `config`, a JSON file; else the
-    shape is read off the checkpoint where neither is given. `storage` is `float32` or `float16`
-    (half the size, arithmetic still float32); `precision` and `prompts` quantize what was built, as
-    `quantize_bundle` does. `tiny_decoder` is a TAESD decoder's file, `lora` an adapter's folder,
+    shape is read off the checkpoint where neither is given. `precision` names the graphs, as for
+    `quantize_bundle`: by default float16 for GPUs and int8 for CPUs, quickly calibrated on
+    `prompts`. `storage` of float32 graphs is `float32` or `float16` (half the size, arithmetic
+    still float32). `tiny_decoder` is a TAESD decoder's file, `lora` an adapter's folder,
     which is merged into the U-Net, `tokenizer` a CLIP tokenizer's folder. `revision` and `filename`
     choose in a Hub repository. `notify` hears a line a stage; `force` replaces a bundle at `out`,
     which on any failure is as it was.
     Raises RequestError, CheckpointError or OutputError.
     """
-    target, quantizes = Path(out), graphs_for(precision) != graphs_for("fp32")
+    target, graphs = Path(out), graphs_for(precision)
+    quantizes = graphs != graphs_for("fp32")
     if prompts is not None and not quantizes:
         raise RequestError("prompts are for a precision of int8 or fp16: leave them out")
+    if storage is None:  # float32 weights that only calibration reads need no more than float16
+        storage = "float32" if any("float32" in names for names in graphs.values()) else "float16"
     require_free(target, force)
     if opset not in OPSETS:
         raise RequestError(f"opset {opset} is not supported: choose {OPSETS[0]} to {OPSETS[-1]}")
@@ -112,7 +116,13 @@ def _built_and_quantized(
         built = Path(scratch, "bundle")
         write_bundle(plan, weights, built, notify, force)
         return quantize_bundle(
-            built, out, precision=precision, prompts=prompts, notify=notify, force=force
+            built,
+            out,
+            precision=precision,
+            prompts=prompts,
+            quick=True,
+            notify=notify,
+            force=force,
         )
 
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["main"]
 
 _QUANTIZING = ("onnx", "onnx_ir", "skimage", "matplotlib")
+_TARGETS = {"gpu": "fp16", "cpu": "int8", "all": "fp32+fp16+int8"}
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -48,14 +49,24 @@ def build(
         bool, typer.Option("--vae-encoder", help="Export the VAE's encoder too.")
     ] = False,
     opset: Annotated[int, typer.Option(help="ONNX opset, 18 to 21.")] = 18,
-    storage: Annotated[
-        str, typer.Option(help="How weights are stored: float32, or float16 at half the size.")
-    ] = "float32",
+    target: Annotated[
+        str | None,
+        typer.Option(
+            "--for",
+            help="gpu: float16 graphs, cpu: int8, all: both and float32; else float16 and int8.",
+        ),
+    ] = None,
     precision: Annotated[
-        str, typer.Option(help="Of the graphs; what hb-export quantize takes, with its defaults.")
-    ] = "fp32",
+        str | None,
+        typer.Option(
+            help="Instead of --for: precisions as hb-export quantize takes them, or fp32."
+        ),
+    ] = None,
+    storage: Annotated[
+        str | None, typer.Option(help="Of float32 graphs: float32, or float16 at half the size.")
+    ] = None,
     prompts: Annotated[
-        Path | None, typer.Option(help="For --precision: prompts to calibrate on, one a line.")
+        Path | None, typer.Option(help="Prompts to calibrate int8 on, one per line.")
     ] = None,
     tokenizer: Annotated[
         Path | None, typer.Option(help="A CLIP tokenizer's folder, instead of CLIP's own.")
@@ -79,8 +90,9 @@ def build(
     """Turn a checkpoint into a bundle that hb-run can use."""
     require_modules("export", "torch", "onnx", "onnxscript")
     source, out = _source_and_out(paths, random_weights)
+    precision = _precision(target, precision)
     if precision != "fp32":
-        require_modules("quantize", *_QUANTIZING)
+        require_modules("export", *_QUANTIZING)
     from hummingbird_edge.export import build_bundle
     from hummingbird_edge.runtime.prompts import read_prompts
 
@@ -116,6 +128,17 @@ def _source_and_out(paths: list[str], random_weights: bool) -> tuple[str | None,
     return (None if random_weights else paths[0]), Path(paths[-1])
 
 
+def _precision(target: str | None, precision: str | None) -> str:
+    """Return the precisions of a new bundle's graphs, as `build_bundle` takes them."""
+    from hummingbird_edge.quantize.precision import LAPTOP
+
+    if target is not None and precision is not None:
+        raise RequestError("--for and --precision exclude each other: give one")
+    if target is not None and target not in _TARGETS:
+        raise RequestError(f"--for is {target!r}: choose from {', '.join(_TARGETS)}")
+    return precision or (LAPTOP if target is None else _TARGETS[target])
+
+
 @app.command(name="quantize")
 def quantize_(
     bundle: Annotated[Path, typer.Argument(help="A bundle in float32, as hb-export build makes.")],
@@ -128,10 +151,19 @@ def quantize_(
         Path | None,
         typer.Option(help="A text file, a prompt a line: the first ones calibrate, others judge."),
     ] = None,
+    quick: Annotated[
+        bool,
+        typer.Option(
+            "--quick", help="4 frames, 1 held-out video, no search: as hb-export build does."
+        ),
+    ] = False,
     calibration: Annotated[int, typer.Option(help="Trajectories to calibrate on.")] = 4,
     held_out: Annotated[
-        int, typer.Option(help="Videos to compare with float32; 0 for none, and no search.")
-    ] = 4,
+        int | None,
+        typer.Option(
+            help="Videos to compare with float32; 4, or 1 with --quick. 0: none, and no search."
+        ),
+    ] = None,
     min_psnr: Annotated[
         float, typer.Option(help="Of these videos, in dB: layers stay in float32 until it is met.")
     ] = 36.0,
@@ -152,6 +184,7 @@ def quantize_(
         out,
         precision=precision,
         prompts=None if prompts is None else read_prompts(prompts),
+        quick=quick,
         calibration=calibration,
         held_out=held_out,
         min_psnr=min_psnr,

@@ -38,6 +38,7 @@ __all__ = ["Judge", "QuantizationPlan", "quantize_bundle"]
 
 INT8, HALF_DATA = "int8.onnx", "float16.onnx_data"
 _CALIBRATED = ("unet", "vae_decoder")
+_QUICK_FRAMES = 4
 _HALVES = ("vae_decoder_head", "vae_decoder_tail")
 
 
@@ -59,6 +60,8 @@ class QuantizationPlan:
     size: Mapping[str, int | None] = field(default_factory=dict)
     """`frames`, `width`, `height`; what is missing or None is the bundle's default."""
     seed: int = 0
+    is_quick: bool = False
+    """Whether to take the ranges alone: all layers are quantized, none is measured by itself."""
 
     @property
     def halved(self) -> list[str]:
@@ -96,8 +99,9 @@ def quantize_bundle(
     *,
     precision: str = "int8",
     prompts: Sequence[str] | None = None,
+    quick: bool = False,
     calibration: int = 4,
-    held_out: int = 4,
+    held_out: int | None = None,
     min_psnr: float = 36.0,
     frames: int | None = None,
     width: int | None = None,
@@ -110,19 +114,31 @@ def quantize_bundle(
     """Write the bundle `out` in other precisions from the one in float32 at `bundle`; returns it.
 
     `precision` is `int8`, `fp16`, `fp32+int8` for both, or a list (`unet=int8,vae=fp16`). int8
-    calibrates on videos of the first `calibration` of `prompts` (else of a list of the project's
-    own), with `frames`, `width` and `height` as given or the bundle's defaults, and noise from
-    `seed` on; layers stay in float32 until the median PSNR of `held_out` other videos is
-    `min_psnr` dB. `judge` measures accuracy before and after; `notify` receives progress
-    messages. `force` replaces a bundle at `out`, which on any failure is as it was.
+    calibrates on videos of the first `calibration` of `prompts` (else of a list of the
+    project's own), with `frames`, `width` and `height` as given or the bundle's defaults, and noise
+    from `seed` on; layers stay in float32 until the median PSNR of `held_out` (4) other videos is
+    `min_psnr` dB. `quick` calibrates on videos of 4 frames and quantizes all layers without a
+    search; `held_out` (1) videos tell the loss. `judge` measures accuracy before and after;
+    `notify` receives progress messages. `force` replaces a bundle at `out`, which on any failure is
+    as it was.
     Raises BundleError, RequestError or OutputError.
     """
+    opened, target = Bundle.open(bundle), Path(out)
+    if quick and frames is None:
+        frames = min(_QUICK_FRAMES, opened.manifest.defaults.frames)
     texts = list(prompts) if prompts is not None else read_prompts(PROMPTS)
     size = {"frames": frames, "width": width, "height": height}
+    default_held_out = 1 if quick else 4
     plan = QuantizationPlan(
-        graphs_for(precision), texts, calibration, held_out, min_psnr, size, seed
+        graphs_for(precision),
+        texts,
+        calibration,
+        default_held_out if held_out is None else held_out,
+        min_psnr,
+        size,
+        seed,
+        quick,
     )
-    opened, target = Bundle.open(bundle), Path(out)
     _require_float32(opened, plan)
     require_free(target, force)
     trajectories(opened, plan.prompts[:1], plan.seed, plan.size)  # or sizes that no video has
@@ -131,7 +147,7 @@ def quantize_bundle(
         found = _Quantization(opened, folder, plan, notify, judge).run()
         entries = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
         before = _megabytes(opened.folder, plan.precisions)
-        _list_variants(entries, folder, plan, found.quality)
+        _list_variants(entries, folder, plan, found.qualities.get("video"))
         after = _megabytes(folder, plan.precisions)
         found.report(opened.manifest.name, before, after).write(folder)
         entries["files"] = files_of(folder)
@@ -165,7 +181,8 @@ class _Found:
     plan: QuantizationPlan
     rows: tuple[LayerRow, ...] = ()
     choice: Choice | None = None
-    quality: Quality | None = None
+    qualities: Mapping[str, Quality] = field(default_factory=dict)
+    """Of `video`, and with `unet` or `vae_decoder` alone quantized."""
     accuracy: Accuracy | None = None
 
     def report(self, name: str, before: Mapping[str, float], after: Mapping[str, float]) -> Report:
@@ -174,11 +191,11 @@ class _Found:
             name,
             plan.precisions,
             {stage: {"before": before[stage], "after": after[stage]} for stage in before},
-            plan.calibration if self.rows else 0,
+            plan.calibration if plan.calibrated else 0,
             plan.held_out,
             plan.min_psnr_db,
             self.choice.tried if self.choice and plan.held_out else (),
-            self.quality,
+            self.qualities,
             self.accuracy,
             self.rows,
         )
@@ -240,12 +257,33 @@ class _Quantization:
         contexts = encode(self.bundle, prompts)
         seen, held_out = walks[: plan.calibration], walks[plan.calibration :]
         calibration = calibrate(
-            self.bundle, self.folder, seen, contexts, plan.calibrated, self.report
+            self.bundle,
+            self.folder,
+            seen,
+            contexts,
+            plan.calibrated,
+            self.report,
+            with_losses=not plan.is_quick,
         )
-        rows = {f"{row.stage}/{row.name}": row for row in self._rows(calibration)}
         evaluation = Evaluation(self.bundle, held_out, contexts) if held_out else None
-        qualities: dict[frozenset[str], Quality] = {}
+        if plan.is_quick:
+            graphs = self._write(calibration, ())
+        else:
+            graphs = self._searched(calibration, evaluation, found)
+        if evaluation is not None:
+            found.qualities = evaluation.measure_stages(
+                graphs.get("unet"), graphs.get("vae_decoder")
+            )
+            each = ", ".join(f"{s} {q.median_db:.1f} dB" for s, q in found.qualities.items())
+            self.report(f"against float32: {each}")
+        if self.judge is not None:
+            found.accuracy = self._judged(self.judge, graphs)
 
+    def _searched(
+        self, calibration: Calibration, evaluation: Evaluation | None, found: _Found
+    ) -> dict[str, Path]:
+        """Write the graphs with as few layers in float32 as the held-out videos allow."""
+        rows = {f"{row.stage}/{row.name}": row for row in self._rows(calibration)}
         graphs: dict[str, Path] = {}
 
         def measure(keep: Collection[str]) -> float:
@@ -253,7 +291,6 @@ class _Quantization:
             if evaluation is None:
                 return float("inf")
             quality = evaluation.measure(graphs.get("unet"), graphs.get("vae_decoder"))
-            qualities[frozenset(keep)] = quality
             self.report(f"{len(keep)} of {len(rows)} layers kept: {quality.median_db:.1f} dB")
             return quality.median_db
 
@@ -261,16 +298,15 @@ class _Quantization:
             {name: row.snr_db for name, row in rows.items()},
             {name: row.work for name, row in rows.items()},
             measure,
-            plan.min_psnr_db,
+            self.plan.min_psnr_db,
         )
         if choice.tried[-1][0] != len(choice.keep):
             self._write(calibration, choice.keep)
         if evaluation is not None:
             self.report(_chosen(choice, len(rows)))
-        found.choice, found.quality = choice, qualities.get(frozenset(choice.keep))
-        if self.judge is not None:
-            found.accuracy = self._judged(self.judge, graphs)
+        found.choice = choice
         found.rows = tuple(replace(row, kept=name in choice.keep) for name, row in rows.items())
+        return graphs
 
     def _judged(self, judge: Judge, graphs: Mapping[str, Path]) -> Accuracy:
         """Measure accuracy before quantization, and after it with `graphs`."""
@@ -377,6 +413,9 @@ def _list_variants(
             variants += [new, *own]
         if "float32" not in precisions:
             _drop_float32(entries["stages"], stage, folder)
+            if stage == "text_encoder" and "int8" in precisions:
+                # Its weights alone are int8: a device without int8 computes it in float32.
+                entries["stages"][stage]["variants"].append({**new, "precision": "float32"})
 
 
 def _list_float16(stages: dict[str, Any], stage: str, folder: Path) -> None:

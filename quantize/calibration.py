@@ -164,11 +164,13 @@ def calibrate(
     contexts: Mapping[str, NDArray[np.float32]],
     stages: Sequence[str],
     report: Callable[[str], None],
+    with_losses: bool = True,
 ) -> Calibration:
     """Observe `stages`, of `unet` and `vae_decoder`, on all of `plan`.
 
-    `folder` holds a copy of the bundle: graphs to be run are written next to its weights and
-    removed again. Raises RequestError for values that are not finite.
+    `with_losses` measures the loss of every layer too, which a search needs. `folder` holds a copy
+    of the bundle: graphs to be run are written next to its weights and removed again. Raises
+    RequestError for values that are not finite.
     """
     record = _record(bundle, plan, stages)
     found = Calibration.load(record)
@@ -182,7 +184,7 @@ def calibrate(
             _keep(found, record)
             report(f"calibration: {found.done} of {len(plan)} trajectories")
         del networks
-    if set(found.noise) != set(stages):
+    if with_losses and set(found.noise) != set(stages):
         found.noise = {}
 
         def twins(stage: str) -> Run | None:

@@ -43,15 +43,34 @@ class Evaluation:
         """Compare the videos made by these graphs (float32 for None) with the references."""
         return compare(self.videos(unet, vae), self.references)
 
+    def measure_stages(self, unet: Path | None, vae: Path | None) -> dict[str, Quality]:
+        """Compare the videos by both graphs (`video`), and by each of them alone, by stage."""
+        latents, references = self._latents(unet), self.references
+        found = {"video": compare(self._decoded(latents, vae), references)}
+        if unet is not None:
+            found["unet"] = compare(self._decoded(latents, None), references)
+        if vae is not None:
+            found["vae_decoder"] = compare(self._decoded(self._exact, vae), references)
+        return found
+
     def videos(self, unet: Path | None, vae: Path | None) -> list[Frames]:
         """Make the videos with these graphs, or the float32 graph for None."""
-        # The U-Net is gone before the decoder is loaded.
-        latents = self._latents(unet or self._bundle.graph("unet", "cpu"))
+        return self._decoded(self._latents(unet), vae)
+
+    def _decoded(self, latents: list[NDArray[np.float32]], vae: Path | None) -> list[Frames]:
         network = self._open("vae_decoder", vae or self._bundle.graph("vae_decoder", "cpu"))
         manifest = self._bundle.manifest
         return [to_pixels(decode_frames(clip, manifest, network.run)) for clip in latents]
 
-    def _latents(self, unet: Path) -> list[NDArray[np.float32]]:
+    @cached_property
+    def _exact(self) -> list[NDArray[np.float32]]:
+        """The latents of the videos in float32."""
+        return self._sampled(self._bundle.graph("unet", "cpu"))
+
+    def _latents(self, unet: Path | None) -> list[NDArray[np.float32]]:
+        return self._exact if unet is None else self._sampled(unet)
+
+    def _sampled(self, unet: Path) -> list[NDArray[np.float32]]:
         network, manifest = self._open("unet", unet), self._bundle.manifest
         return [sample_latents(each, manifest, network.run, self._contexts) for each in self._plan]
 

@@ -3,7 +3,10 @@
 from hummingbird_edge.runtime.devices.backend import parse_by_stage
 from hummingbird_edge.runtime.errors import RequestError
 
-__all__ = ["graphs_for"]
+__all__ = ["LAPTOP", "graphs_for"]
+
+LAPTOP = "unet=fp16+int8,vae=fp16+int8,text=int8"
+"""float16 for GPUs, int8 for CPUs. The text encoder's int8 weights serve both."""
 
 _GRAPHS = {
     "fp32": ("float32",),

@@ -55,8 +55,9 @@ class Report:
     min_psnr_db: float
     tried: tuple[tuple[int, float], ...]
     """Layers kept and the PSNR, in the order of the search."""
-    quality: Quality | None
-    """Of the decoded frames against float32; None where no held-out video was asked for."""
+    quality: Mapping[str, Quality]
+    """Of decoded frames against float32: of the whole `video`, and with one stage alone quantized.
+    Empty without held-out videos."""
     accuracy: Accuracy | None
     layers: tuple[LayerRow, ...]
 
@@ -81,21 +82,30 @@ class Report:
             lines.append(
                 f"| {stage} | {', '.join(names)} | {sizes['before']:.1f} | {sizes['after']:.1f} |"
             )
-        if self.quality is not None:
+        if self.quality:
             lines += [
                 "",
-                f"Frames against float32, {self.held_out} videos that calibration did not see: "
-                f"median PSNR {self.quality.median_db:.1f} dB (lowest "
-                f"{min(self.quality.psnr_db):.1f}), median SSIM {self.quality.median_ssim:.4f}. "
-                f"Asked for: {self.min_psnr_db:g} dB.",
+                f"Frames against float32, {self.held_out} videos that calibration did not see:",
+                "",
+                "| quantized | median PSNR, dB | lowest | median SSIM |",
+                "|---|---|---|---|",
             ]
+            lines += [
+                f"| {'all stages' if name == 'video' else f'{name} alone'} | "
+                f"{found.median_db:.1f} | {min(found.psnr_db):.1f} | {found.median_ssim:.4f} |"
+                for name, found in self.quality.items()
+            ]
+        if self.tried:
+            lines += ["", f"The search was to reach {self.min_psnr_db:g} dB."]
         if (counted := self.accuracy) is not None:
             lines += [
                 "",
                 f"{100 * counted.before:.1f} % of {counted.videos} videos showed all that was "
-                f"asked for in float32, {100 * counted.after:.1f} % do now.",
+                f"requested in float32, {100 * counted.after:.1f} % do now.",
             ]
         if not self.layers:
+            if self.trajectories:
+                lines += ["", f"All layers are in int8, from {self.trajectories} trajectories."]
             return "\n".join([*lines, ""])
         lines += [
             "",
@@ -110,7 +120,7 @@ class Report:
         ]
         worst = sorted(self.layers, key=lambda row: (not row.kept, row.snr_db))
         for row in worst[: max(_WORST, len(kept))]:
-            shape, state = " x ".join(map(str, row.weight)), "kept" if row.kept else "8 bits"
+            shape, state = " x ".join(map(str, row.weight)), "kept" if row.kept else "int8"
             lines.append(f"| {row.stage}/{row.name} | {shape} | {row.snr_db:.1f} | {state} |")
         return "\n".join([*lines, ""])
 
@@ -123,7 +133,7 @@ class Report:
         for stage in dict.fromkeys(row.stage for row in self.layers):
             rows = [row for row in self.layers if row.stage == stage]
             places = range(start, start + len(rows))
-            axes.plot(places, [row.snr_db for row in rows], ".", label=f"{stage}, 8 bits")
+            axes.plot(places, [row.snr_db for row in rows], ".", label=f"{stage}, int8")
             kept = [(x, row.snr_db) for x, row in zip(places, rows, strict=True) if row.kept]
             if kept:
                 axes.plot(*zip(*kept, strict=True), "kx", label=f"{stage}, kept")

@@ -67,7 +67,7 @@ def golden() -> dict[str, NDArray[Any]]:
 @pytest.fixture(scope="session")
 def nano_bundle(tmp_path_factory: pytest.TempPathFactory, cache_home: Path) -> Path:
     """Export the nano checkpoint with the real command, with the VAE's encoder; the slow part."""
-    return _once(tmp_path_factory, "nano", ["build", NANO, "--vae-encoder"])
+    return _once(tmp_path_factory, "nano", ["build", NANO, "--vae-encoder", "--precision", "fp32"])
 
 
 @pytest.fixture(scope="session")
@@ -112,7 +112,7 @@ def tiny_bundle(
 ) -> Path:
     """Export the very small model with random weights stored as float16, by the real command."""
     arguments = ["--config", tiny_config, "--tokenizer", tiny_config.parent / "tokenizer"]
-    stored = ["--storage", "float16", "--opset", "20", "--seed", "3"]
+    stored = ["--precision", "fp32", "--storage", "float16", "--opset", "20", "--seed", "3"]
     return _once(tmp_path_factory, "tiny", ["build", "--random-weights", *arguments, *stored])
 
 

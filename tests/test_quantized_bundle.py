@@ -242,7 +242,7 @@ def test_sigterm_leaves_nothing(
     started = subprocess.Popen(
         command_line("hb-export", *arguments[command]), stderr=subprocess.PIPE, text=True
     )
-    while started.poll() is None and not list(tmp_path.glob(".out.partial-*")):
+    while started.poll() is None and not list(tmp_path.glob(".out.*")):
         time.sleep(0.05)
     started.terminate()
     _, errors = started.communicate(timeout=120)
@@ -267,6 +267,38 @@ def test_build_takes_precisions(hb: Command, tmp_path: Path, tiny_config: Path) 
     assert sorted(p.name for p in tmp_path.iterdir()) == ["out", "prompts.txt"]
 
 
+@pytest.mark.parametrize(
+    ("target", "unet", "text"),
+    [
+        (None, ("float16", "int8"), ("int8", "float32")),
+        ("gpu", ("float16",), ("float16",)),
+        ("cpu", ("int8",), ("int8", "float32")),
+        ("all", ("float32", "float16", "int8"), ("float32", "float16", "int8")),
+    ],
+)
+def test_a_build_is_for_the_devices_of_a_laptop(
+    tmp_path: Path, tiny_config: Path, target: str | None, unet: tuple[str], text: tuple[str]
+) -> None:
+    """No float32 weights are left, and the report tells what int8 costs each stage."""
+    made = ["--random-weights", "--config", tiny_config]
+    made += ["--tokenizer", tiny_config.parent / "tokenizer"]
+    wanted = [] if target is None else ["--for", target]
+    assert export("build", *made, *wanted, tmp_path / "out") == 0
+    bundle = Bundle.open(tmp_path / "out", verify=True)
+    assert bundle.manifest.stage("unet").precisions == unet
+    assert bundle.manifest.stage("vae_decoder").precisions == unet
+    assert bundle.manifest.stage("text_encoder").precisions == text
+    report = json.loads((tmp_path / "out" / "quantization.json").read_text(encoding="utf-8"))
+    stages = {"video", "unet", "vae_decoder"} if "int8" in unet else set()
+    assert set(report["quality"]) == stages
+    for precision in unet:
+        names = {"float32": "fp32", "float16": "fp16", "int8": "int8"}
+        pipeline = TextToVideo.from_bundle(
+            bundle.folder, device="cpu", precision=f"unet={names[precision]},vae={names[precision]}"
+        )
+        assert pipeline("a red cat").frames.any()
+
+
 def test_a_float32_build_needs_nothing_that_only_quantization_does(
     tmp_path: Path, tiny_config: Path
 ) -> None:
@@ -279,8 +311,8 @@ def test_a_float32_build_needs_nothing_that_only_quantization_does(
         command = [sys.executable, "-c", program, *map(str, [*made, *more])]
         return subprocess.run(command, capture_output=True, text=True, encoding="utf-8")
 
-    assert build(tmp_path / "out").returncode == 0
-    refused = build(tmp_path / "small", "--precision", "int8")
+    assert build(tmp_path / "out", "--precision", "fp32").returncode == 0
+    refused = build(tmp_path / "small")
     assert refused.returncode == 1
     assert "needs skimage, matplotlib, not installed" in refused.stderr
     assert len(refused.stderr.splitlines()) == 1

@@ -54,7 +54,7 @@ def bundle(hb: Command, tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
     done = hb(
         "hb-export", "build", "--random-weights", "--config", folder / "config.json",
-        "--tiny-decoder", TINY, folder / "bundle",
+        "--tiny-decoder", TINY, "--precision", "fp32", folder / "bundle",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "tiny_decoder: 1,222,531 parameters" in done.stdout

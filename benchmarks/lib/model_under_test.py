@@ -57,7 +57,15 @@ def random_copy(source: Path, folder: Path) -> Path:
 def _export(out: Path, *options: object) -> None:
     """Run `hb-export build` in a subprocess, which returns its memory."""
     program = "from hummingbird_edge.export.cli import main; main()"
-    arguments = ["--random-weights", *map(str, options), "--storage", "float16", str(out)]
+    arguments = [
+        "--random-weights",
+        *map(str, options),
+        "--precision",
+        "fp32",
+        "--storage",
+        "float16",
+        str(out),
+    ]
     command = [sys.executable, "-c", program, "build", *arguments]
     if subprocess.run(command, stdout=sys.stderr).returncode:
         raise HummingbirdError(f"{out} could not be built, see above: fix that and try again")

@@ -14,6 +14,7 @@ from hummingbird_edge.runtime.devices.packages import import_openvino
 from hummingbird_edge.runtime.devices.precision import Precision
 from hummingbird_edge.runtime.engines.bfloat16 import in_bfloat16
 from hummingbird_edge.runtime.engines.compile_cache import CompileCache, Mapped
+from hummingbird_edge.runtime.engines.saturation import halve_weights, saturates
 from hummingbird_edge.runtime.engines.session import Session
 from hummingbird_edge.runtime.errors import DeviceError, device_error
 
@@ -111,6 +112,8 @@ class OpenVINOSession(Session):
             model.reshape({port.any_name: _shape(port, sizes) for port in model.inputs})
         if on_cpu_in_bf16 and self.backend.precision is Precision.BF16:
             in_bfloat16(model)
+        if is_cpu and self.backend.precision is Precision.INT8 and saturates():
+            halve_weights(model)
         return model
 
     @property
@@ -160,7 +163,7 @@ def _core_with(device: Device) -> Any:
     return core
 
 
-_FORM = 2
+_FORM = 3
 """Counts changes of how graphs are prepared: what was compiled in another form is not taken."""
 _FREE_AXES = {
     2: ("batch", ""),
