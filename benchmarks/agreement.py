@@ -86,7 +86,7 @@ def compare(bundle: Bundle, backend: Backend, references: dict[Request, Latents]
     """Return the agreement of a backend's latents with PyTorch's, one figure a prompt."""
     ratios = list[float]()
     try:
-        pipeline = TextToVideo(
+        pipeline = TextToVideo.from_bundle(
             bundle, device=backend.device.name, precision=f"unet={backend.precision}"
         )
         for request, reference in references.items():

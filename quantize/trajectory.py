@@ -73,7 +73,7 @@ def sample_latents(
     denoiser = Denoiser(unet, pair, request.guidance, width, request.fps)
     noise = Noise(request.latent_shape(manifest), request.steps, request.seed)
     x_T, sampler = noise.x_T(), manifest.sampler
-    *_, (_, x_0) = sample(denoiser, sampler, request.steps, x_T, noise.of_step)
+    *_, (_, _, x_0) = sample(denoiser, sampler, request.steps, x_T, noise.of_step)
     return x_0
 
 

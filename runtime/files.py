@@ -12,10 +12,13 @@ caches lie: `HUMMINGBIRD_CACHE` where it is set, else the system's folder for ca
 import hashlib
 import json
 import os
+import platform
+import re
 import secrets
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -24,15 +27,21 @@ __all__ = [
     "atomic_path",
     "cache_directory",
     "check_path",
+    "is_running",
+    "process_mark",
     "read_record",
     "record_path",
     "sha256_of",
+    "state_directory",
     "write_json",
     "write_record",
 ]
 
 CACHE_VARIABLE = "HUMMINGBIRD_CACHE"
+STATE_VARIABLE = "HUMMINGBIRD_STATE"
 _PIECE = 1 << 22
+_MARK = r"([0-9a-f]{8})-([0-9]{1,10})-([0-9]{1,12})"
+"""Machine, process, and when that started."""
 
 
 @contextmanager
@@ -42,6 +51,7 @@ def atomic_path(target: Path) -> Iterator[Path]:
     On any failure what was at `target` before is still there, and nothing is left beside it.
     Raises OSError.
     """
+    _clear_partials(target.parent)
     partial = _sibling(target)
     try:
         yield partial
@@ -69,7 +79,16 @@ def check_path(target: Path) -> None:
 
 def _sibling(target: Path) -> Path:
     """Return an unused hidden name beside `target`, with its suffix."""
-    return target.with_name(f".{target.name}.partial-{secrets.token_hex(4)}{target.suffix}")
+    unique = f"{process_mark()}-{secrets.token_hex(4)}"
+    return target.with_name(f".{target.name}.partial-{unique}{target.suffix}")
+
+
+def _clear_partials(folder: Path) -> None:
+    """Remove what processes that were killed have left in `folder`."""
+    for path in folder.glob(".*.partial-*"):
+        found = re.search(rf"\.partial-(?P<mark>{_MARK})-[0-9a-f]{{8}}", path.name)
+        if found is not None and not is_running(found["mark"]):
+            _remove(path)
 
 
 def _replace(partial: Path, target: Path) -> None:
@@ -118,6 +137,45 @@ def cache_directory(*parts: str) -> Path:
     from platformdirs import user_cache_path
 
     return user_cache_path("hummingbird-edge").joinpath(*parts)
+
+
+def state_directory(*parts: str) -> Path:
+    """Return a folder of the user's state, which unlike the cache is worth keeping."""
+    chosen = os.environ.get(STATE_VARIABLE)
+    if chosen:
+        return Path(chosen).joinpath(*parts)
+    from platformdirs import user_state_path
+
+    return user_state_path("hummingbird-edge").joinpath(*parts)
+
+
+@cache
+def process_mark() -> str:
+    """Return a text that names this process and machine, and no later process of its number."""
+    from psutil import Process
+
+    return f"{_host()}-{os.getpid()}-{int(Process().create_time())}"
+
+
+def is_running(mark: object) -> bool:
+    """Tell whether `mark` names a process that is there; one of another machine counts as there."""
+    found = re.fullmatch(_MARK, mark) if isinstance(mark, str) else None
+    if found is None:
+        return False
+    from psutil import STATUS_ZOMBIE, Error, Process
+
+    host, process, started = found[1], int(found[2]), int(found[3])
+    if host != _host():
+        return True
+    try:
+        there = Process(process)
+        return int(there.create_time()) == started and there.status() != STATUS_ZOMBIE
+    except (Error, ValueError, OverflowError):
+        return False
+
+
+def _host() -> str:
+    return hashlib.sha256(platform.node().encode()).hexdigest()[:8]
 
 
 def record_path(kind: str, *key: object) -> Path:

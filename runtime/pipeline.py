@@ -36,25 +36,15 @@ Floats = NDArray[np.float32]
 class TextToVideo:
     """A bundle ready to make videos; `from_bundle` says what the settings mean."""
 
-    def __init__(
-        self,
-        bundle: Bundle,
-        *,
-        device: str = "auto",
-        precision: str = "auto",
-        max_memory: int | None = None,
-        notify: Callable[[str], None] | None = None,
-    ) -> None:
-        self.bundle, self.manifest = bundle, bundle.manifest
+    def __init__(self, bundle: Bundle, planner: Planner, notices: Notices) -> None:
+        self.bundle, self.manifest, self.notices = bundle, bundle.manifest, notices
         self.tokenizer = Tokenizer(bundle.path("tokenizer"), self.manifest.model.context_length)
-        self.notices = Notices.for_user(notify)
-        planner = Planner(bundle, device, precision, max_memory)
-        self.stages = Stages(bundle, planner, self.notices)
+        self.stages = Stages(bundle, planner, notices)
 
     @classmethod
     def from_bundle(
         cls,
-        path: str | Path = BUILTIN,
+        path: str | Path | Bundle = BUILTIN,
         *,
         device: str = "auto",
         precision: str = "auto",
@@ -70,8 +60,9 @@ class TextToVideo:
         of slow work and warnings; without it, warnings are Python's (HummingbirdWarning).
         Raises BundleError, DeviceError, or RequestError for an unknown name.
         """
-        bundle = Bundle.open(find_bundle(path), verify)
-        return cls(bundle, device=device, precision=precision, max_memory=max_memory, notify=notify)
+        bundle = path if isinstance(path, Bundle) else Bundle.open(find_bundle(path), verify)
+        planner = Planner(bundle, device, precision, max_memory)
+        return cls(bundle, planner, Notices.for_user(notify))
 
     def __call__(
         self,
@@ -112,16 +103,23 @@ class TextToVideo:
         request: Request,
         initial_noise: Floats | None = None,
         step_noise: Floats | None = None,
+        resume: tuple[int, Floats] | None = None,
     ) -> Iterator[Progress]:
-        """Make one video, yielding after every part; the last one carries the video."""
+        """Make one video, yielding after every part; the last one carries the video.
+
+        `resume` is how many steps were taken and `Progress.latents` after them: sampling goes on
+        from there, and after the last step only decoding is left.
+        """
         shape, decoder = request.latent_shape(self.manifest), request.decoding_stage
         noise = Noise(shape, request.steps, request.seed, initial_noise, step_noise)
-        self.stages.plan(request.stage_sizes(self.manifest))
-        watch = Stopwatch()
-        contexts = yield from self._encode(request.prompt, watch)
-        latents = yield from self._denoise(request, contexts, noise, watch)
+        taken, latents = resume or (0, noise.x_T())
+        sizes, watch = request.stage_sizes(self.manifest), Stopwatch()
+        self.stages.plan(sizes if taken < request.steps else {decoder: sizes[decoder]})
+        if taken < request.steps:
+            contexts = yield from self._encode(request.prompt, watch)
+            latents = yield from self._denoise(request, contexts, noise, watch, taken, latents)
         pixels = yield from self._decode(latents, decoder, watch)
-        settings = settings_of(request, self.bundle, self.placements, noise)
+        settings = settings_of(request, self.bundle, self.placements, noise.is_given)
         video = Video.of(pixels, latents, watch.timings(decoder), request, settings)
         yield Progress("done", 1, 1, video.timings.total_s, video=video)
 
@@ -134,17 +132,24 @@ class TextToVideo:
         return contexts
 
     def _denoise(
-        self, request: Request, contexts: list[Floats], noise: Noise, watch: Stopwatch
+        self,
+        request: Request,
+        contexts: list[Floats],
+        noise: Noise,
+        watch: Stopwatch,
+        taken: int,
+        x_t: Floats,
     ) -> Part[Floats]:
         """Return the denoised latents of the last step."""
         runner, w_width = self._runner("unet", watch), self.manifest.model.guidance_width
         denoiser = Denoiser(runner.run, contexts, request.guidance, w_width, request.fps)
-        sampler, x_T = self.manifest.sampler, noise.x_T()
-        for step, x_0 in sample(denoiser, sampler, request.steps, x_T, noise.of_step):
+        steps = sample(denoiser, self.manifest.sampler, request.steps, x_t, noise.of_step, taken)
+        for step, x_t, x_0 in steps:
             check_latents(x_0, step.index + 1)
-            yield Progress("unet", step.index + 1, step.count, watch.stop(runner), x_0)
+            latents = x_t if step.index + 1 < step.count else x_0
+            yield Progress("unet", step.index + 1, step.count, watch.stop(runner), x_0, latents)
             watch.start(runner)
-        return x_0
+        return latents
 
     def _decode(self, latents: Floats, stage: str, watch: Stopwatch) -> Part[Floats]:
         """Return RGB (T, 3, H, W) in about [-1, 1], decoded chunk by chunk of frames."""
@@ -166,11 +171,6 @@ class TextToVideo:
     def placements(self) -> dict[str, Placement]:
         """Stage name to how it ran last."""
         return {stage: outcome.placement for stage, outcome in self.stages.outcomes.items()}
-
-    @property
-    def devices(self) -> dict[str, str]:
-        """Stage name to the device that ran it last."""
-        return {stage: p.backend.device.name for stage, p in self.placements.items()}
 
     def preview(self, latents: Floats) -> NDArray[np.uint8]:
         """Picture denoised latents (1, C, T, h, w) quickly, (T, H', W', 3) uint8.

@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from hummingbird_edge.runtime.bundle.bundle import Bundle
 from hummingbird_edge.runtime.errors import GenerationError
 from hummingbird_edge.runtime.media.video import check_output, write_video
-from hummingbird_edge.runtime.noise import Noise
 from hummingbird_edge.runtime.placement.plan import Placement
 from hummingbird_edge.runtime.request import Request
 from hummingbird_edge.runtime.timings import Timings
@@ -69,6 +68,8 @@ class Progress:
     """What this part took."""
     denoised: NDArray[np.float32] | None = None
     """After a U-Net step, its denoised latents (1, C, T, h, w)."""
+    latents: NDArray[np.float32] | None = None
+    """After a U-Net step, what the next one starts from; after the last one, what is decoded."""
     video: Video | None = None
     """The result, when all is done."""
 
@@ -79,7 +80,10 @@ Part = Generator[Progress, None, Returned]
 
 
 def settings_of(
-    request: Request, bundle: Bundle, placements: Mapping[str, Placement], noise: Noise
+    request: Request,
+    bundle: Bundle,
+    placements: Mapping[str, Placement],
+    is_noise_given: bool = False,
 ) -> dict[str, object]:
     """Return what a saved file says of how it was made, as plain values for JSON."""
     from importlib.metadata import version
@@ -92,7 +96,7 @@ def settings_of(
         "precisions": {stage: str(p.backend.precision) for stage, p in placements.items()},
         "version": version("hummingbird-edge"),
     }
-    return {**settings, "noise": "given"} if noise.is_given else settings
+    return {**settings, "noise": "given"} if is_noise_given else settings
 
 
 def check_latents(latents: NDArray[np.float32], step: int) -> None:

@@ -24,6 +24,7 @@ embedding is Meng et al. 2023 (arXiv:2210.03142).
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
@@ -184,16 +185,18 @@ def sample(
     steps: int,
     x_T: Latents,
     noise: Callable[[int], Latents],
-) -> Iterator[tuple[Step, Latents]]:
-    """Take `steps` from pure noise `x_T`, yielding each step with its denoised latents.
+    taken: int = 0,
+) -> Iterator[tuple[Step, Latents, Latents]]:
+    """Take `steps` from pure noise `x_T`, yielding each step, its latents and its denoised ones.
 
     `denoiser` returns the network's output for latents and a timestep, `noise` the Gaussian noise
-    of a step by its index; all arrays are shaped like `x_T`. Luo et al. 2023, algorithm 3.
+    of a step by its index; all arrays are shaped like `x_T`. After `taken` steps of before, `x_T`
+    are the latents that the last of them left. Luo et al. 2023, algorithm 3.
     """
     x_t = x_T
-    for step in sampler.steps(steps):
+    for step in islice(sampler.steps(steps), taken, None):
         x_t, denoised = step(x_t, denoiser(x_t, step.t), noise(step.index))
-        yield step, denoised
+        yield step, x_t, denoised
 
 
 def guidance_embedding(guidance: float, width: int) -> NDArray[np.float32]:

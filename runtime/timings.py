@@ -17,7 +17,7 @@ class Timings:
     """Stage name to the seconds its session took to make."""
     text_encoder_s: float
     unet_step_s: tuple[float, ...]
-    """One entry a sampling step."""
+    """One entry per sampling step that was taken; a resumed video has fewer."""
     vae_decoder_s: float
     """Of whichever decoder ran."""
 
@@ -29,9 +29,10 @@ class Timings:
 
     def __str__(self) -> str:
         steps = self.unet_step_s
+        mean = sum(steps) / max(1, len(steps))
         return (
             f"load {sum(self.load_s.values()):.2f} s, text {self.text_encoder_s:.2f} s, "
-            f"U-Net {len(steps)} x {sum(steps) / len(steps):.2f} s, "
+            f"U-Net {len(steps)} x {mean:.2f} s, "
             f"VAE {self.vae_decoder_s:.2f} s, total {self.total_s:.2f} s"
         )
 
@@ -76,7 +77,7 @@ class Stopwatch:
         """Return the times of a video that the stage `decoder` decoded."""
         return Timings(
             load_s=self.load_s,
-            text_encoder_s=sum(self.parts_s["text_encoder"]),
-            unet_step_s=tuple(self.parts_s["unet"]),
+            text_encoder_s=sum(self.parts_s.get("text_encoder", ())),
+            unet_step_s=tuple(self.parts_s.get("unet", ())),
             vae_decoder_s=sum(self.parts_s[decoder]),
         )

@@ -50,10 +50,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def cache_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Keep what tests leave in the cache out of the user's own."""
+    """Keep what tests leave in the cache and among unfinished videos out of the user's own."""
     folder = tmp_path_factory.mktemp("cache")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HUMMINGBIRD_CACHE", str(folder))
+        patch.setenv("HUMMINGBIRD_STATE", str(tmp_path_factory.mktemp("state")))
         yield folder
 
 

@@ -124,7 +124,7 @@ def test_recorded_videos_in_openvino(nano_bundle: Path, golden: Golden, case: st
         step_noise=golden[f"{case}_step_noise"],
     )
     assert_recorded(golden, case, video.latents, video.frames)
-    assert set(pipeline.devices.values()) == {"openvino"}
+    assert {p.backend.device.name for p in pipeline.placements.values()} == {"openvino"}
 
 
 def make(pipeline: TextToVideo, seed: int = 7, **asked: Any) -> Video:
@@ -367,8 +367,8 @@ def test_auto_takes_what_is_installed(nano_bundle: Path) -> None:
     assert names[-1] == "cpu"
     pipeline = TextToVideo.from_bundle(nano_bundle)
     make(pipeline, steps=1)
-    assert set(pipeline.devices) == {"text_encoder", "unet", "vae_decoder"}
-    assert set(pipeline.devices.values()) <= set(names)
+    assert set(pipeline.placements) == {"text_encoder", "unet", "vae_decoder"}
+    assert {p.backend.device.name for p in pipeline.placements.values()} <= set(names)
 
 
 def test_an_openvino_device_that_is_not_there_is_refused(nano_bundle: Path) -> None:

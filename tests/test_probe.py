@@ -132,13 +132,13 @@ def test_the_fastest_right_way_wins_and_is_used(own_cache: Path) -> None:
     }
     # Other sizes were not measured.
     assert recall(bundle, {**SIZES, "unet": {"frames": 3, "height": 4, "width": 4}}) == {}
-    pipeline = TextToVideo(bundle)
+    pipeline = TextToVideo.from_bundle(bundle)
     pipeline("a red star", frames=2, width=32, height=32)
     for stage, placement in pipeline.placements.items():
         assert placement.reason is Reason.MEASURED
         assert placement.backend == best[stage].placement.backend
     # A request counts more than a measurement.
-    pipeline = TextToVideo(bundle, device="cpu")
+    pipeline = TextToVideo.from_bundle(bundle, device="cpu")
     pipeline("a red star", frames=2, width=32, height=32)
     assert {p.reason for p in pipeline.placements.values()} == {Reason.REQUESTED}
 

@@ -16,8 +16,8 @@ WIDTH = 64
 
 def quantized_product(path: Path) -> None:
     """Write x W with both in int8 by scales of 1/127, W all ones, at the end of its range."""
-    scale = numpy_helper.from_array(np.float32(1 / 127), "scale")
-    zero = numpy_helper.from_array(np.int8(0), "zero")
+    scale = numpy_helper.from_array(np.array(1 / 127, np.float32), "scale")
+    zero = numpy_helper.from_array(np.array(0, np.int8), "zero")
     weight = numpy_helper.from_array(np.full((WIDTH, WIDTH), 127, np.int8), "q")
     scales = numpy_helper.from_array(np.full(WIDTH, 1 / 127, np.float32), "scales")
     zeros = numpy_helper.from_array(np.zeros(WIDTH, np.int8), "zeros")

@@ -58,7 +58,7 @@ def sample_latents(
         return _noise(shape, seed, count, 1 + index)
 
     denoiser = _denoiser(model, ids.to(device), guidance)
-    for _, denoised in sample(denoiser, sampler, steps, _noise(shape, seed, count, 0), noise):
+    for _, _, denoised in sample(denoiser, sampler, steps, _noise(shape, seed, count, 0), noise):
         latents = denoised
     return torch.from_numpy(latents).to(device)
 
