@@ -13,7 +13,7 @@ from hummingbird_edge.runtime.errors import RequestError
 if TYPE_CHECKING:
     from hummingbird_edge.runtime.bundle.manifest import Manifest
 
-__all__ = ["main"]
+__all__ = ["build_precision", "main"]
 
 _QUANTIZING = ("onnx", "onnx_ir", "skimage", "matplotlib")
 _TARGETS = {"gpu": "fp16", "cpu": "int8", "all": "fp32+fp16+int8"}
@@ -90,7 +90,7 @@ def build(
     """Turn a checkpoint into a bundle that hb-run can use."""
     require_modules("export", "torch", "onnx", "onnxscript")
     source, out = _source_and_out(paths, random_weights)
-    precision = _precision(target, precision)
+    precision = build_precision(target, precision)
     if precision != "fp32":
         require_modules("export", *_QUANTIZING)
     from hummingbird_edge.export import build_bundle
@@ -128,8 +128,11 @@ def _source_and_out(paths: list[str], random_weights: bool) -> tuple[str | None,
     return (None if random_weights else paths[0]), Path(paths[-1])
 
 
-def _precision(target: str | None, precision: str | None) -> str:
-    """Return the precisions of a new bundle's graphs, as `build_bundle` takes them."""
+def build_precision(target: str | None, precision: str | None) -> str:
+    """Return the precisions of a new bundle's graphs, as `build_bundle` takes them.
+
+    `target` is the value of `--for`. Raises RequestError.
+    """
     from hummingbird_edge.quantize.precision import LAPTOP
 
     if target is not None and precision is not None:

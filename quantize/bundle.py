@@ -5,6 +5,7 @@ import math
 import shutil
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from importlib.util import find_spec
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -29,6 +30,7 @@ from hummingbird_edge.quantize.weight_store import WeightStore
 from hummingbird_edge.runtime.bundle.bundle import Bundle
 from hummingbird_edge.runtime.bundle.external_data import external_files
 from hummingbird_edge.runtime.bundle.manifest import MANIFEST, Manifest
+from hummingbird_edge.runtime.devices.backend import Backend
 from hummingbird_edge.runtime.errors import RequestError
 from hummingbird_edge.runtime.files import write_json
 from hummingbird_edge.runtime.prompts import read_prompts
@@ -265,11 +267,16 @@ class _Quantization:
             self.report,
             with_losses=not plan.is_quick,
         )
-        evaluation = Evaluation(self.bundle, held_out, contexts) if held_out else None
-        if plan.is_quick:
-            graphs = self._write(calibration, ())
-        else:
+        backend = Backend.parse("cpu")
+        if plan.is_quick and find_spec("openvino") is not None:
+            backend = Backend.parse("openvino", "int8")  # several times as fast
+        evaluation = Evaluation(self.bundle, held_out, contexts, backend) if held_out else None
+        if not plan.is_quick:
             graphs = self._searched(calibration, evaluation, found)
+        else:
+            graphs = self._write(calibration, ())
+            if backend.device.engine == "openvino":  # which has no use for the CPU's variant
+                graphs = {stage: path.with_name(INT8) for stage, path in graphs.items()}
         if evaluation is not None:
             found.qualities = evaluation.measure_stages(
                 graphs.get("unet"), graphs.get("vae_decoder")

@@ -32,6 +32,7 @@ from hummingbird_edge.runtime.bundle.bundle import Bundle
 from hummingbird_edge.runtime.devices.backend import Backend
 from hummingbird_edge.runtime.devices.packages import import_onnxruntime
 from hummingbird_edge.runtime.engines.loading import open_session
+from hummingbird_edge.runtime.engines.onnxruntime import EXACT_INT8
 from hummingbird_edge.runtime.errors import device_error
 from hummingbird_edge.runtime.files import cache_directory
 from hummingbird_edge.runtime.request import Request
@@ -114,6 +115,7 @@ class _Watched:
         options = onnxruntime.SessionOptions()
         options.execution_order = onnxruntime.ExecutionOrder.PRIORITY_BASED
         options.log_severity_level = _ERRORS_ONLY
+        options.add_session_config_entry(EXACT_INT8, "1")
         options.enable_cpu_mem_arena = False
         options.enable_mem_pattern = False
         options.enable_mem_reuse = False

@@ -23,16 +23,21 @@ Frames = NDArray[np.uint8]
 
 
 class Evaluation:
-    """Makes the videos of `plan` on ONNX Runtime's CPU, which is deterministic."""
+    """Makes the videos of `plan` on a CPU; the references on ONNX Runtime's."""
 
     def __init__(
         self,
         bundle: Bundle,
         plan: Sequence[Request],
         contexts: Mapping[str, NDArray[np.float32]],
+        backend: Backend = _CPU,
     ) -> None:
-        """`contexts` holds the encoded prompts; a float32 `bundle` gives the references."""
+        """`contexts` holds the encoded prompts; a float32 `bundle` gives the references.
+
+        `backend` runs the graphs that are compared with them.
+        """
         self._bundle, self._plan, self._contexts = bundle, plan, contexts
+        self._backend = backend
 
     @cached_property
     def references(self) -> list[Frames]:
@@ -58,23 +63,25 @@ class Evaluation:
         return self._decoded(self._latents(unet), vae)
 
     def _decoded(self, latents: list[NDArray[np.float32]], vae: Path | None) -> list[Frames]:
-        network = self._open("vae_decoder", vae or self._bundle.graph("vae_decoder", "cpu"))
+        network = self._open("vae_decoder", vae)
         manifest = self._bundle.manifest
         return [to_pixels(decode_frames(clip, manifest, network.run)) for clip in latents]
 
     @cached_property
     def _exact(self) -> list[NDArray[np.float32]]:
         """The latents of the videos in float32."""
-        return self._sampled(self._bundle.graph("unet", "cpu"))
+        return self._sampled(None)
 
     def _latents(self, unet: Path | None) -> list[NDArray[np.float32]]:
         return self._exact if unet is None else self._sampled(unet)
 
-    def _sampled(self, unet: Path) -> list[NDArray[np.float32]]:
+    def _sampled(self, unet: Path | None) -> list[NDArray[np.float32]]:
         network, manifest = self._open("unet", unet), self._bundle.manifest
         return [sample_latents(each, manifest, network.run, self._contexts) for each in self._plan]
 
-    def _open(self, stage: str, graph: Path) -> Session:
+    def _open(self, stage: str, graph: Path | None) -> Session:
         frames, height, width = self._plan[0].latent_shape(self._bundle.manifest)[2:]
         sizes = {"frames": frames if stage == "unet" else 1, "height": height, "width": width}
-        return open_session(graph, _CPU, sizes)
+        if graph is None:
+            return open_session(self._bundle.graph(stage, "cpu"), _CPU, sizes)
+        return open_session(graph, self._backend, sizes)

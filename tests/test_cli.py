@@ -345,4 +345,4 @@ def test_what_a_cap_of_one_megabyte_answers(hb: Command) -> None:
 def test_listing_and_tuning_are_two_commands(hb: Command) -> None:
     done = hb("hb-run", "--list-devices", "--tune")
     assert (done.returncode, done.stdout) == (2, "")
-    assert "--list-devices and --tune are two commands" in done.stderr
+    assert "--list-devices and --tune are separate commands" in done.stderr

@@ -17,10 +17,12 @@ from onnx import TensorProto
 
 from hummingbird_edge.distill.quantized import captions_and_judge
 from hummingbird_edge.distill.recipe import BUILTIN_RECIPE
+from hummingbird_edge.export.cli import build_precision
+from hummingbird_edge.quantize.precision import graphs_for
 from hummingbird_edge.quantize.quality import compare
 from hummingbird_edge.runtime.bundle.bundle import BUILTIN, Bundle
 from hummingbird_edge.runtime.devices.backend import backends
-from hummingbird_edge.runtime.errors import DeviceError
+from hummingbird_edge.runtime.errors import DeviceError, RequestError
 from hummingbird_edge.runtime.pipeline import TextToVideo
 from tests.conftest import DATA, command_line, export
 
@@ -85,8 +87,8 @@ def test_the_bundle_says_what_was_done(int8_bundle: Path) -> None:
     report = json.loads((int8_bundle / "quantization.json").read_text(encoding="utf-8"))
     assert len(report["layers"]) == 177
     assert min(row["snr_db"] for row in report["layers"]) > 20
-    assert len(report["quality"]["psnr_db"]) == report["held_out"] == 2
-    assert min(report["quality"]["ssim"]) > 0.95
+    assert len(report["quality"]["video"]["psnr_db"]) == report["held_out"] == 2
+    assert min(report["quality"]["video"]["ssim"]) > 0.95
     table = (int8_bundle / "QUANTIZATION.md").read_text(encoding="utf-8")
     assert "177 of 177 layers are in int8" in table
     assert (int8_bundle / "quantization.png").read_bytes().startswith(b"\x89PNG")
@@ -108,7 +110,7 @@ def test_more_layers_stay_where_more_is_asked_for(prompts: Path, tmp_path: Path)
     report = json.loads((tmp_path / "near" / "quantization.json").read_text(encoding="utf-8"))
     kept = sum(row["kept"] for row in report["layers"])
     assert 0 < kept < 30
-    assert report["quality"]["psnr_db"][0] >= 60
+    assert report["quality"]["video"]["psnr_db"][0] >= 60
     assert min(psnr for count, psnr in report["tried"] if count >= kept) >= 60
 
 
@@ -134,7 +136,7 @@ def test_a_bundle_of_int8_alone_is_smaller_and_runs(
     assert "int8 graphs" in refused.stderr
     again = hb("hb-export", "quantize", out, tmp_path / "twice", "--prompts", prompts)
     assert again.returncode == 2
-    assert "has int8 graphs of text_encoder, not float32 alone" in again.stderr
+    assert "has int8, float32 graphs of text_encoder, not float32 alone" in again.stderr
 
 
 def test_auto_takes_int8_where_it_is_near(int8_bundle: Path, tmp_path: Path) -> None:
@@ -267,36 +269,44 @@ def test_build_takes_precisions(hb: Command, tmp_path: Path, tiny_config: Path) 
     assert sorted(p.name for p in tmp_path.iterdir()) == ["out", "prompts.txt"]
 
 
-@pytest.mark.parametrize(
-    ("target", "unet", "text"),
-    [
-        (None, ("float16", "int8"), ("int8", "float32")),
-        ("gpu", ("float16",), ("float16",)),
-        ("cpu", ("int8",), ("int8", "float32")),
-        ("all", ("float32", "float16", "int8"), ("float32", "float16", "int8")),
-    ],
-)
-def test_a_build_is_for_the_devices_of_a_laptop(
-    tmp_path: Path, tiny_config: Path, target: str | None, unet: tuple[str], text: tuple[str]
-) -> None:
+def test_a_build_is_for_the_devices_of_a_laptop(tmp_path: Path, tiny_config: Path) -> None:
     """No float32 weights are left, and the report tells what int8 costs each stage."""
     made = ["--random-weights", "--config", tiny_config]
     made += ["--tokenizer", tiny_config.parent / "tokenizer"]
-    wanted = [] if target is None else ["--for", target]
-    assert export("build", *made, *wanted, tmp_path / "out") == 0
+    assert export("build", *made, tmp_path / "out") == 0
     bundle = Bundle.open(tmp_path / "out", verify=True)
-    assert bundle.manifest.stage("unet").precisions == unet
-    assert bundle.manifest.stage("vae_decoder").precisions == unet
-    assert bundle.manifest.stage("text_encoder").precisions == text
-    report = json.loads((tmp_path / "out" / "quantization.json").read_text(encoding="utf-8"))
-    stages = {"video", "unet", "vae_decoder"} if "int8" in unet else set()
-    assert set(report["quality"]) == stages
-    for precision in unet:
-        names = {"float32": "fp32", "float16": "fp16", "int8": "int8"}
+    assert bundle.manifest.stage("unet").precisions == ("float16", "int8")
+    assert bundle.manifest.stage("vae_decoder").precisions == ("float16", "int8")
+    assert bundle.manifest.stage("text_encoder").precisions == ("int8", "float32")
+    report = json.loads((bundle.folder / "quantization.json").read_text(encoding="utf-8"))
+    assert set(report["quality"]) == {"video", "unet", "vae_decoder"}
+    for precision in ("fp16", "int8"):
         pipeline = TextToVideo.from_bundle(
-            bundle.folder, device="cpu", precision=f"unet={names[precision]},vae={names[precision]}"
+            bundle, device="cpu", precision=f"unet={precision},vae={precision}"
         )
         assert pipeline("a red cat").frames.any()
+    names = [path.name for path in bundle.folder.rglob("*.onnx_data")]
+    assert sorted(names) == ["int8.onnx_data"] * 3 + ["model.onnx_data"] * 2
+
+
+@pytest.mark.parametrize(
+    ("given", "stages"),
+    [
+        ((None, None), {"unet": ("float16", "int8"), "text_encoder": ("int8",)}),
+        (("gpu", None), {"unet": ("float16",), "text_encoder": ("float16",)}),
+        (("cpu", None), {"unet": ("int8",), "text_encoder": ("int8",)}),
+        (("all", None), {"unet": ("float32", "float16", "int8")}),
+        ((None, "fp32"), {"unet": ("float32",), "text_encoder": ("float32",)}),
+    ],
+)
+def test_for_names_precisions(
+    given: tuple[str | None, str | None], stages: dict[str, tuple[str, ...]]
+) -> None:
+    found = graphs_for(build_precision(*given))
+    assert {stage: found[stage] for stage in stages} == stages
+    for wrong in (("tv", None), ("gpu", "int8")):
+        with pytest.raises(RequestError, match="--for"):
+            build_precision(*wrong)
 
 
 def test_a_float32_build_needs_nothing_that_only_quantization_does(

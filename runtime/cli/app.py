@@ -106,12 +106,16 @@ def run(
         "decoder": decoder,
         "seed": seed,
     }
-    commands = [info, list_devices, list_unfinished, tune, resume, decode]
-    if sum(bool(command) for command in commands) > 1:
-        raise RequestError(
-            "--info, --list-devices, --list-unfinished, --tune, --resume and --decode are commands "
-            "of their own: give one of them"
-        )
+    commands = {
+        "--info": info,
+        "--list-devices": list_devices,
+        "--list-unfinished": list_unfinished,
+        "--tune": tune,
+        "--resume": resume,
+        "--decode": decode,
+    }
+    if len(given := [name for name, value in commands.items() if value]) > 1:
+        raise RequestError(f"{' and '.join(given)} are separate commands: give one of them")
     if info is not None or list_devices or list_unfinished:
         _print_known(info, list_devices, as_json)
         return

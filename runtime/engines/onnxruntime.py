@@ -21,8 +21,10 @@ from hummingbird_edge.runtime.engines.compile_cache import CompileCache
 from hummingbird_edge.runtime.engines.session import Session
 from hummingbird_edge.runtime.errors import DeviceError, device_error
 
-__all__ = ["ONNXRuntimeSession"]
+__all__ = ["EXACT_INT8", "ONNXRuntimeSession"]
 
+EXACT_INT8 = "session.x64quantprecision"
+"""Without VNNI the CPU's int8 products saturate (`saturation`); with this they do not."""
 _RECORD_PLACEMENT = "session.record_ep_graph_assignment_info"
 _ERRORS_ONLY = 3
 _CPU = "CPUExecutionProvider"
@@ -61,6 +63,8 @@ class ONNXRuntimeSession(Session):
         options.enable_mem_reuse = kind is not StageKind.UNET
         if device.name != "cpu":
             options.add_session_config_entry(_RECORD_PLACEMENT, "1")
+        else:
+            options.add_session_config_entry(EXACT_INT8, "1")
         if device.family == "dml":
             options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
         if _needs_profile(device):
