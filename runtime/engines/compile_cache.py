@@ -1,7 +1,8 @@
 """Compiled models that engines keep, so that the second run need not compile.
 
-One folder a bundle in the user's cache. A file belongs to one graph, one size and one release of
-its engine: the files that are longest unused go when there are too many.
+One folder per bundle in the user's cache. A file belongs to one graph, one size and one release of
+its engine: the files that are longest unused go when there are too many. It ends with the SHA-256
+of what is before: an engine would compute with a damaged model without a word.
 """
 
 import contextlib
@@ -15,11 +16,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hummingbird_edge.runtime.files import atomic_path, cache_directory
+from hummingbird_edge.runtime.files import atomic_path, cache_directory, sha256_of
 
 __all__ = ["CompileCache", "Mapped"]
 
 _MAX_BYTES = 16 << 30
+_DIGEST = 32
+"""Bytes of a SHA-256."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,12 +51,15 @@ class CompileCache:
     def write(self, path: Path, export: Callable[[io.BytesIO], None]) -> None:
         """Let `export` write the file `path`; a disk that is full leaves nothing there."""
         # A cache that cannot be written costs a second compilation, nothing else.
-        with (
-            contextlib.suppress(OSError, RuntimeError),
-            atomic_path(path) as partial,
-            partial.open("wb") as file,
-        ):
-            export(_Streamed(file))
+        with contextlib.suppress(OSError, RuntimeError), atomic_path(path) as partial:
+            with partial.open("wb") as file:
+                stream = _Streamed(file)
+                export(stream)
+            if stream.error is not None:  # which the engine may have kept to itself
+                raise stream.error
+            digest = bytes.fromhex(sha256_of(partial))
+            with partial.open("ab") as file:
+                file.write(digest)
 
 
 class _Streamed(io.BytesIO):
@@ -62,9 +68,14 @@ class _Streamed(io.BytesIO):
     def __init__(self, file: io.BufferedWriter) -> None:
         super().__init__()
         self._file = file
+        self.error: OSError | None = None
 
     def write(self, data: Any) -> int:
-        return self._file.write(data)
+        try:
+            return self._file.write(data)
+        except OSError as error:
+            self.error = error
+            raise
 
     def seek(self, offset: int, whence: int = 0) -> int:
         return self._file.seek(offset, whence)
@@ -77,14 +88,22 @@ class _Streamed(io.BytesIO):
 
 
 class Mapped:
-    """A file in memory, read when it is touched and let go when it is not needed."""
+    """A compiled model in memory, read when it is touched and let go when it is not needed."""
 
     def __init__(self, path: Path) -> None:
-        """Map `path`; raises OSError, or ValueError for an empty file."""
+        """Map `path`; raises OSError, or ValueError for a file that is empty or damaged."""
         os.utime(path)  # the oldest file goes first
         with path.open("rb") as file:
             # Private, because engines ask for memory that may be written.
             self.memory = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+        view = memoryview(self.memory)
+        if hashlib.sha256(view[:-_DIGEST]).digest() != view[-_DIGEST:]:
+            raise ValueError(f"{path} is damaged")
+
+    @property
+    def model(self) -> memoryview:
+        """What the engine wrote."""
+        return memoryview(self.memory)[:-_DIGEST]
 
     def release(self) -> None:
         """Give the pages back where the system has a way; touching them reads them again."""

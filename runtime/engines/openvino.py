@@ -77,7 +77,7 @@ class OpenVINOSession(Session):
         from openvino import Tensor
 
         self._mapped = mapped = Mapped(path)  # must outlive the model, which reads from it
-        blob = Tensor(np.frombuffer(mapped.memory, np.uint8), shared_memory=True)
+        blob = Tensor(np.frombuffer(mapped.model, np.uint8), shared_memory=True)
         compiled = self._core.import_model(blob, self.backend.device.target, self._config)
         mapped.release()
         return compiled
