@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hummingbird_edge.runtime.command import Version, require_modules, run_command
+from hummingbird_edge.runtime.command import Version, printable, require_modules, run_command
 from hummingbird_edge.runtime.errors import RequestError
 
 if TYPE_CHECKING:
@@ -215,16 +215,20 @@ def inspect(
         print(json.dumps(json.loads((bundle / MANIFEST).read_text(encoding="utf-8"))))
         return
     manifest = opened.manifest
-    typer.echo(f"{manifest.name}: {opened.bytes / 1e6:.1f} MB, every file has its digest")
-    for stage, entry in manifest.stages.items():
-        typer.echo(f"  {stage}: {entry.parameters} parameters, {_graphs(manifest, stage)}")
     model, sampler, defaults = manifest.model, manifest.sampler, manifest.defaults
-    typer.echo(
+    lines = [
+        f"{manifest.name}: {opened.bytes / 1e6:.1f} MB, every file has its digest",
+        *(
+            f"  {stage}: {entry.parameters} parameters, {_graphs(manifest, stage)}"
+            for stage, entry in manifest.stages.items()
+        ),
         f"  sizes divide by {model.size_divisor}; predicts {sampler.prediction_type}; default "
-        f"{defaults.frames} frames of {defaults.width}x{defaults.height} in {defaults.steps} steps"
-    )
-    typer.echo(f"  from {manifest.provenance.source}")
-    typer.echo(f"  {manifest.licence}")
+        f"{defaults.frames} frames of {defaults.width}x{defaults.height} in {defaults.steps} steps",
+        f"  from {manifest.provenance.source}",
+        f"  {manifest.licence}",
+    ]
+    for line in lines:
+        typer.echo(printable(line))
 
 
 def _graphs(manifest: "Manifest", stage: str) -> str:

@@ -1,9 +1,11 @@
 """What all commands share: errors as one sentence and an exit code, never a traceback."""
 
 import io
+import os
 import signal
 import sys
 import threading
+from contextlib import suppress
 from importlib.util import find_spec
 from typing import Annotated
 
@@ -11,7 +13,7 @@ import typer
 
 from hummingbird_edge.runtime.errors import DeviceError, HummingbirdError
 
-__all__ = ["Version", "require_modules", "run_command"]
+__all__ = ["Version", "note", "printable", "require_modules", "run_command", "say"]
 
 _INTERRUPTED = 130
 """The status by which a shell knows that Ctrl-C ended a program."""
@@ -40,40 +42,75 @@ def run_command(app: typer.Typer, name: str, left: str = "nothing half-written i
 
     `left` says what Ctrl-C leaves behind.
     """
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            # A redirected stream on Windows cannot take every letter of every prompt.
-            stream.reconfigure(errors="backslashreplace")
+    _prepare_streams()
     if threading.current_thread() is threading.main_thread():  # others take no signals
         signal.signal(signal.SIGTERM, _end)
     try:
         status = app(prog_name=name, standalone_mode=False)
         if status == _INTERRUPTED:  # some releases of Typer turn Ctrl-C into a status
             raise KeyboardInterrupt
+        sys.stdout.flush()
     except HummingbirdError as error:
-        print(f"{name}: {error}", file=sys.stderr)
+        say(f"{name}: {printable(str(error))}")
         status = error.exit_code
     except (typer.Abort, KeyboardInterrupt):
-        print(f"\n{name}: stopped, {left}", file=sys.stderr)
+        say(f"\n{name}: stopped, {left}")
         status = _INTERRUPTED
     except MemoryError:
-        print(f"{name}: out of memory: try fewer frames or a smaller size", file=sys.stderr)
+        say(f"{name}: out of memory: try fewer frames or a smaller size")
         status = 1
     except OSError as error:
         # A path too long for the system, a disk that fails, a pipe that was closed.
-        print(f"{name}: the system refused a file or its output ({error})", file=sys.stderr)
+        say(f"{name}: the system refused a file or its output ({error})")
         status = 1
     except _UsageError as error:
         message = error.format_message().rstrip(".")  # type: ignore[attr-defined]
-        print(f"{name}: {message}: see {name} --help", file=sys.stderr)
+        say(f"{name}: {message}: see {name} --help")
         status = 2
     except BaseException:
         # An import that SIGTERM interrupts raises an ImportError of its own.
         if signal.getsignal(signal.SIGTERM) is not signal.SIG_IGN:
             raise
-        print(f"{name}: terminated, {left}", file=sys.stderr)
+        say(f"{name}: terminated, {left}")
         status = _TERMINATED
+    _drop_unwritten()
     sys.exit(status if isinstance(status, int) else 0)
+
+
+def say(text: str) -> None:
+    """Print a line on stderr; where that is closed or full, the work goes on without."""
+    with suppress(OSError, ValueError):
+        print(text, file=sys.stderr, flush=True)
+
+
+def note(text: str) -> None:
+    """Print a note on stderr."""
+    say(f"note: {printable(text)}")
+
+
+def printable(text: str) -> str:
+    """Replace control characters: a file from elsewhere must not command the terminal."""
+    return "".join(letter if letter.isprintable() else "?" for letter in text)
+
+
+def _prepare_streams() -> None:
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:  # it was closed before Python began
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_WRONLY), "w", encoding="utf-8"))
+        elif isinstance(stream, io.TextIOWrapper):
+            # A redirected stream on Windows cannot take every letter of every prompt.
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _drop_unwritten() -> None:
+    """Drop what a full or closed stream did not take: else Python ends with its own status."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError):
+            with suppress(OSError, ValueError):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 class _Terminated(BaseException):

@@ -17,6 +17,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.conftest import command_line
+
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
 
 SMALL = ("--size", "64x64", "--frames", "4", "--steps", "2", "--device", "cpu")
@@ -346,3 +348,39 @@ def test_listing_and_tuning_are_two_commands(hb: Command) -> None:
     done = hb("hb-run", "--list-devices", "--tune")
     assert (done.returncode, done.stdout) == (2, "")
     assert "--list-devices and --tune are separate commands" in done.stderr
+
+
+POSIX = pytest.mark.skipif(os.name != "posix", reason="/dev/full and closed streams are POSIX")
+SHORT = ("a red circle", "--steps", "1", "--device", "cpu", "-o", "a.webp")
+
+
+def _with_streams(folder: Path, redirection: str) -> "subprocess.CompletedProcess[str]":
+    command = shlex.join(command_line("hb-run", *SHORT))
+    return subprocess.run(
+        ["sh", "-c", f"{command} {redirection}"], cwd=folder, capture_output=True, text=True
+    )
+
+
+@POSIX
+@pytest.mark.parametrize("redirection", ["2>&-", "2>/dev/full", ">&-"])
+def test_a_video_needs_no_stream(tmp_path: Path, redirection: str) -> None:
+    done = _with_streams(tmp_path, redirection)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "a.webp").stat().st_size > 0
+
+
+@POSIX
+def test_a_full_stdout_does_not_hide_that_the_video_is_there(tmp_path: Path) -> None:
+    done = _with_streams(tmp_path, ">/dev/full")
+    assert done.returncode == 1
+    *_, last = done.stderr.splitlines()
+    assert last.startswith("hb-run: the video is saved as a.webp, but the standard output cannot")
+    assert (tmp_path / "a.webp").stat().st_size > 0
+
+
+@POSIX
+def test_a_name_commands_no_terminal(hb: Command, tmp_path: Path) -> None:
+    done = hb("hb-run", "a", "--bundle", tmp_path / "\x1b[2Jred\nline", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "\x1b" not in done.stderr
+    assert len(done.stderr.splitlines()) == 1

@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hummingbird_edge.runtime.cli.terminal import note
-from hummingbird_edge.runtime.command import Version, run_command
+from hummingbird_edge.runtime.command import Version, note, run_command
 from hummingbird_edge.runtime.devices.providers import PROVIDERS
 from hummingbird_edge.runtime.errors import RequestError
 

@@ -3,7 +3,7 @@
 import json
 from typing import TYPE_CHECKING, Any
 
-from hummingbird_edge.runtime.cli.terminal import note, say
+from hummingbird_edge.runtime.command import note, say
 
 if TYPE_CHECKING:
     from hummingbird_edge.runtime.pipeline import TextToVideo

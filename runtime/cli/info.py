@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from hummingbird_edge.runtime.cli.terminal import printable
+from hummingbird_edge.runtime.command import printable
 
 __all__ = ["print_info", "print_unfinished"]
 

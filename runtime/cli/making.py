@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hummingbird_edge.runtime.cli.jobs import Job
-from hummingbird_edge.runtime.cli.terminal import note, say
+from hummingbird_edge.runtime.command import note, say
 from hummingbird_edge.runtime.errors import OutputError
 
 if TYPE_CHECKING:
@@ -142,14 +142,16 @@ def _save_latents(path: Path, video: "Video") -> None:
 
 
 def _print_result(pipeline: "TextToVideo", video: "Video", path: Path, as_json: bool) -> None:
-    if not as_json:
-        print(path)
-        print(video.timings)
-        return
     entries = {
         "path": str(path),
         "settings": video.settings,
         "stages": {name: found.as_dict() for name, found in pipeline.placements.items()},
         "timings": video.timings.as_dict(),
     }
-    print(json.dumps(entries))
+    try:
+        print(json.dumps(entries) if as_json else f"{path}\n{video.timings}", flush=True)
+    except OSError as error:
+        raise OutputError(
+            f"the video is saved as {path}, but the standard output cannot be written "
+            f"({error.strerror or error})"
+        ) from error
