@@ -112,9 +112,9 @@ class TextToVideo:
         """
         shape, decoder = request.latent_shape(self.manifest), request.decoding_stage
         noise = Noise(shape, request.steps, request.seed, initial_noise, step_noise)
-        taken, latents = resume or (0, noise.x_T())
-        sizes, watch = request.stage_sizes(self.manifest), Stopwatch()
+        sizes, taken = request.stage_sizes(self.manifest), resume[0] if resume else 0
         self.stages.plan(sizes if taken < request.steps else {decoder: sizes[decoder]})
+        latents, watch = resume[1] if resume else noise.x_T(), Stopwatch()
         if taken < request.steps:
             contexts = yield from self._encode(request.prompt, watch)
             latents = yield from self._denoise(request, contexts, noise, watch, taken, latents)

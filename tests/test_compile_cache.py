@@ -1,5 +1,6 @@
 """Compiled models from the cache are those that were written, or are compiled anew."""
 
+import io
 import os
 import random
 import subprocess
@@ -61,7 +62,11 @@ def test_a_full_disk_leaves_nothing(tmp_path: Path) -> None:
 
 def test_what_is_written_is_read(tmp_path: Path) -> None:
     cache, path = CompileCache(tmp_path), tmp_path / "a.blob"
-    cache.write(path, lambda stream: (stream.write(b"model"), stream.flush())[1])
+
+    def export(stream: io.BytesIO) -> None:
+        stream.write(b"model")
+
+    cache.write(path, export)
     assert bytes(Mapped(path).model) == b"model"
     for damaged in (b"", b"short", path.read_bytes()[:-1], b"M" + path.read_bytes()[1:]):
         path.write_bytes(damaged)

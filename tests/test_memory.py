@@ -21,6 +21,7 @@ from hummingbird_edge.runtime.engines.tiles import Tiles
 from hummingbird_edge.runtime.errors import DeviceError, OutOfMemoryError, RequestError
 from hummingbird_edge.runtime.pipeline import TextToVideo
 from hummingbird_edge.runtime.placement import runner as runner_module
+from hummingbird_edge.runtime.placement.limits import container_bytes
 from hummingbird_edge.runtime.placement.memory import parse_memory, readable, stage_bytes
 from hummingbird_edge.runtime.placement.notices import Notices
 from hummingbird_edge.runtime.placement.plan import Placement, fitting, min_bytes
@@ -258,3 +259,45 @@ def test_memory_that_runs_out_is_told_apart() -> None:
 def test_a_runner_needs_a_placement() -> None:
     with pytest.raises(DeviceError, match="no device could load the stage"):
         Runner(Bundle.open(BUILTIN), [], None, Notices())
+
+
+@pytest.mark.parametrize(
+    ("groups", "limits", "found"),
+    [
+        ("0::/", {"memory.max": "1000000"}, 1_000_000),
+        ("0::/", {"memory.max": "max"}, None),
+        ("0::/a/b", {"a/memory.max": "500", "a/b/memory.max": "900", "memory.max": "max"}, 500),
+        ("0::/gone", {"memory.max": "700"}, 700),
+        (
+            "5:cpu:/x\n4:memory,hugetlb:/docker/1",
+            {"memory/docker/1/memory.limit_in_bytes": "800"},
+            800,
+        ),
+        ("4:memory:/", {"memory/memory.limit_in_bytes": "9223372036854771712"}, None),
+        ("0::/", {"memory.max": "many"}, None),
+        ("nonsense", {}, None),
+    ],
+)
+def test_a_containers_limit_is_known(
+    tmp_path: Path, groups: str, limits: dict[str, str], found: int | None
+) -> None:
+    assert container_bytes(tmp_path / "nowhere") is None
+    for name, text in {
+        "proc/self/cgroup": groups,
+        **{f"sys/fs/cgroup/{n}": t for n, t in limits.items()},
+    }.items():
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text + "\n", encoding="ascii")
+    assert container_bytes(tmp_path) == found
+
+
+@pytest.mark.skipif(os.name == "nt", reason="there is no such limit")
+def test_a_limit_of_the_address_space_counts() -> None:
+    program = (
+        "import resource; resource.setrlimit(resource.RLIMIT_AS, (3 << 30, 3 << 30))\n"
+        "from hummingbird_edge.runtime.placement.limits import machine_bytes\n"
+        "print(machine_bytes())"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert int(done.stdout) <= 3 << 30, done.stderr

@@ -16,7 +16,7 @@ from hummingbird_edge.runtime.bundle.manifest import Stage, StageKind
 from hummingbird_edge.runtime.errors import RequestError
 from hummingbird_edge.runtime.placement.plan import Placement
 
-__all__ = ["machine_bytes", "parse_memory", "readable", "stage_bytes"]
+__all__ = ["parse_memory", "readable", "stage_bytes"]
 
 _BASE = 200 << 20
 """The interpreter, NumPy and an engine, before any weight."""
@@ -74,10 +74,3 @@ def readable(count: float) -> str:
     if count < 10**9:
         return f"{-(-int(count) // 10**6)}MB"
     return f"{-(-int(count) // 10**8) / 10:.1f}GB"
-
-
-def machine_bytes() -> int:
-    """Return the memory that this machine has."""
-    import psutil
-
-    return psutil.virtual_memory().total

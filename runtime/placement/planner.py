@@ -8,7 +8,8 @@ from hummingbird_edge.runtime.bundle.manifest import Manifest
 from hummingbird_edge.runtime.devices.backend import Backend, backends, parse_by_stage
 from hummingbird_edge.runtime.engines.tiles import Tiles
 from hummingbird_edge.runtime.errors import DeviceError, RequestError
-from hummingbird_edge.runtime.placement.memory import machine_bytes, readable, stage_bytes
+from hummingbird_edge.runtime.placement.limits import machine_bytes
+from hummingbird_edge.runtime.placement.memory import readable, stage_bytes
 from hummingbird_edge.runtime.placement.plan import Placement, Reason, Sizes, fitting, min_bytes
 from hummingbird_edge.runtime.placement.tuning import recall
 
@@ -76,7 +77,11 @@ class Planner:
         if not all(fit.values()):
             names = ", ".join(stage for stage, each in fit.items() if not each)
             least = max(min_bytes(each, self.need) for each in known.values())
-            had = readable(cap) if self.max_memory else f"the {readable(cap)} of this machine"
+            had = (
+                readable(cap)
+                if self.max_memory
+                else f"the {readable(cap)} of this machine or container"
+            )
             raise RequestError(
                 f"{names} cannot run within {had}: give --max-memory {readable(least)} or more, "
                 f"fewer frames or a smaller size"
