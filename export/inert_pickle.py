@@ -83,7 +83,7 @@ def read_pickle(data: bytes, source: str) -> object:
     Raises `CheckpointError`, whose message begins with `source`, where the pickle names something
     that runs code, uses an extension opcode or is damaged.
     """
-    machine = _Machine(source)
+    machine = _Machine(source, _ROOM + 4 * len(data))
     try:
         for opcode, argument, _ in pickletools.genops(data):
             machine.step(opcode.name, argument)
@@ -108,11 +108,15 @@ def _refuse_hostile(name: Name, source: str) -> None:
         )
 
 
+_ROOM = 100_000
+"""Elements that a small pickle may copy; beyond them four for each byte."""
+
+
 class _Machine:
     """The pickle's stack machine; `step` runs one opcode on values that can do nothing."""
 
-    def __init__(self, source: str) -> None:
-        self.source = source
+    def __init__(self, source: str, room: int) -> None:
+        self.source, self.room = source, room
         self.stack: list[object] = []
         self.marks: list[list[object]] = []
         self.memo: dict[int, object] = {}
@@ -184,7 +188,18 @@ class _Machine:
         args, factory = self.pop(), self.pop()
         if not isinstance(args, tuple):
             raise TypeError("the arguments of a call are no tuple")
-        self.push(_construct(factory, args))
+        self.construct(factory, args)
+
+    def construct(self, factory: object, args: tuple[object, ...]) -> None:
+        made = _construct(factory, args)
+        self.spend(0 if isinstance(made, Record) else len(made))
+        self.push(made)
+
+    def spend(self, elements: int) -> None:
+        """Count elements that are copied: a list remembered once can be copied by every opcode."""
+        self.room -= elements
+        if self.room < 0:
+            raise ValueError("its lists are copied without end")
 
     def call_marked(self, line: object) -> None:
         args = self.pop_mark()
@@ -193,7 +208,7 @@ class _Machine:
         else:
             self.global_line(line)
             factory = self.pop()
-        self.push(_construct(factory, tuple(args)))
+        self.construct(factory, tuple(args))
 
     def build(self) -> None:
         state, target = self.pop(), self.stack[-1]
@@ -213,6 +228,7 @@ class _Machine:
         elements = target.elements if isinstance(target, Record) else target
         if not isinstance(elements, list):
             raise TypeError("elements are appended to something that is no list")
+        self.spend(len(values))
         elements.extend(values)
 
     def set_item(self) -> None:
@@ -225,7 +241,9 @@ class _Machine:
         self.set_items(flat)
 
 
-def _construct(factory: object, args: tuple[object, ...]) -> object:
+def _construct(
+    factory: object, args: tuple[object, ...]
+) -> "list[object] | dict[object, object] | Record":
     """Make a plain container where a pickle calls a container class, else a `Record`."""
     if isinstance(factory, Name) and factory.module in _BUILTINS | {"collections"}:
         content = args[0] if args and isinstance(args[0], list | tuple) else ()

@@ -1,7 +1,7 @@
 """The zip archive that `torch.save` writes: one pickle, and one stored record for each storage."""
 
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +16,8 @@ __all__ = ["Scalar", "read_torch_archive"]
 Scalar = bool | int | float | str | tuple[bool | int | float | str, ...]
 
 _LOCAL_HEADER = 30  # bytes of a zip's local header before the name and the extra field
-_MEMBERS_AT_MOST = 2_000_000  # what modules share at every level would multiply without end
+_MAX_LETTERS = 16 << 20  # what modules share at every level would multiply names without end
+_MAX_FACT = 64  # numbers of an attribute; longer lists are no configuration
 _STORAGES = {
     "DoubleStorage": torch.float64,
     "FloatStorage": torch.float32,
@@ -59,7 +60,8 @@ def read_torch_archive(path: Path) -> tuple[dict[str, TensorPlace], dict[str, Sc
             f"{path.name}: the weights are big-endian, which is not supported;"
             " save the file again on a little-endian machine"
         )
-    root = read_pickle(archive.read("data.pkl"), path.name)
+    pickled = archive.read("data.pkl")
+    root = read_pickle(pickled, path.name)
     if isinstance(root, dict) and "state_dict" in root:
         root = root["state_dict"]
     places: dict[str, TensorPlace] = {}
@@ -67,10 +69,11 @@ def read_torch_archive(path: Path) -> tuple[dict[str, TensorPlace], dict[str, Sc
     if isinstance(root, dict):
         _collect_tensors(root, "", archive, places)
         return places, metadata
-    for prefix, module in _walk(root, path.name):
+    for prefix, module in _walk(root, path.name, _MAX_LETTERS + len(pickled)):
         attributes = module.attributes
         volatile = attributes.get("_non_persistent_buffers_set")
-        skipped = volatile if isinstance(volatile, list) else []
+        names = volatile if isinstance(volatile, list) else []
+        skipped = {name for name in names if isinstance(name, str)}
         _collect_tensors(attributes["_parameters"], prefix, archive, places)
         _collect_tensors(attributes["_buffers"], prefix, archive, places, skipped)
         _collect_metadata(attributes, prefix, metadata)
@@ -122,10 +125,12 @@ def _span(record: zipfile.ZipInfo, header: bytes, file: MappedFile) -> tuple[int
     return start, record.file_size
 
 
-def _walk(root: object, source: str) -> Iterator[tuple[str, Record]]:
-    """Yield every module of a tree with its dotted prefix, in the order of `state_dict()`."""
+def _walk(root: object, source: str, letters: int) -> Iterator[tuple[str, Record]]:
+    """Yield every module of a tree with its dotted prefix, in the order of `state_dict()`.
+
+    All names together may have so many `letters`.
+    """
     pending: list[tuple[str, object]] = [("", root)]
-    count = 0
     while pending:
         prefix, module = pending.pop()
         if not isinstance(module, Record):
@@ -133,15 +138,22 @@ def _walk(root: object, source: str) -> Iterator[tuple[str, Record]]:
         trees = [module.attributes.get(k) for k in ("_parameters", "_buffers", "_modules")]
         if not all(isinstance(tree, dict) for tree in trees):
             continue
-        count += len(module.attributes) + sum(len(tree) for tree in trees if isinstance(tree, dict))
-        if count > _MEMBERS_AT_MOST or prefix.count(".") > 100:
+        for members in (module.attributes, *trees):
+            assert isinstance(members, dict)
+            names = (name for name in members if isinstance(name, str))
+            letters -= sum(len(prefix) + len(name) for name in names) + len(members)
+        if letters < 0 or prefix.count(".") > 100:
             raise CheckpointError(
                 f"{source}: its modules contain one another without end;"
                 " the file is damaged or hostile, so get it again from its publisher"
             )
         yield prefix, module
         children = trees[2] if isinstance(trees[2], dict) else {}
-        pending += [(f"{prefix}{name}.", child) for name, child in reversed(children.items())]
+        pending += [
+            (f"{prefix}{name}.", child)
+            for name, child in reversed(children.items())
+            if isinstance(name, str)
+        ]
 
 
 def _collect_tensors(
@@ -149,12 +161,12 @@ def _collect_tensors(
     prefix: str,
     archive: _Archive,
     places: dict[str, TensorPlace],
-    skipped: list[object] | None = None,
+    skipped: Collection[str] = (),
 ) -> None:
     """Add the place of every tensor among `members`; whatever else they hold is left out."""
     for name, member in members.items() if isinstance(members, dict) else ():
         place = _place(member, archive)
-        if place is not None and name not in (skipped or ()):
+        if place is not None and isinstance(name, str) and name not in skipped:
             places[f"{prefix}{name}"] = place
 
 
@@ -205,8 +217,9 @@ def _fact(value: object) -> Scalar | None:
         # A configuration's list keeps each number in a node of its own.
         content = value.attributes.get("_content")
         nodes = content if isinstance(content, list) else []
+        nodes = nodes if len(nodes) <= _MAX_FACT else []
         value = [node.attributes.get("_val") for node in nodes if isinstance(node, Record)]
-    if isinstance(value, list | tuple):
+    if isinstance(value, list | tuple) and len(value) <= _MAX_FACT:
         plain = tuple(part for part in value if isinstance(part, bool | int | float | str))
         return plain if len(plain) == len(value) else None
     return None

@@ -3,6 +3,8 @@
 import collections
 import os
 import pickle
+import tracemalloc
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -137,3 +139,28 @@ def test_deep_nesting_needs_no_stack() -> None:
     assert read_pickle(b")" + b"\x85" * depth + b".", "x")
     with pytest.raises(CheckpointError, match="dictionary key"):
         read_pickle(b"}" + b")" + b"\x85" * depth + b"K\x01s.", "x")
+
+
+def _list(elements: int) -> bytes:
+    """Return a list of this many Nones, remembered as 0."""
+    return b"\x80\x02(" + b"N" * elements + b"lq\x00"
+
+
+@pytest.mark.parametrize(
+    "repeated",
+    [
+        b"cbuiltins\nset\nh\x00\x85R",  # set(list), each time
+        b"ccollections\nOrderedDict\nh\x01\x85R",
+        b"h\x00(h\x00h\x00e0",
+    ],
+)
+def test_small_pickles_take_little_memory(repeated: bytes) -> None:
+    """60 KB became 1.1 GB: one long list, copied by every few bytes."""
+    pairs = b"(" + b"K\x01N\x86" * 10_000 + b"lq\x01"
+    data = _list(30_000) + pairs + repeated * 3_000 + b"."
+    tracemalloc.start()
+    with suppress(CheckpointError):
+        read_pickle(data, "a.pt")
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 8 * len(data) + (64 << 20)
