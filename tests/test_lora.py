@@ -161,12 +161,12 @@ def test_a_users_videos_become_a_bundle(hb: Command, model: Path, tmp_path: Path
         clip = render([scene], world, torch.Generator().manual_seed(0))[0]
         write_video(videos / f"{name}.mp4", (clip * 255).byte().permute(0, 2, 3, 1).numpy(), 8, {})
         (videos / f"{name}.txt").write_text(f"a {colour} star moving right", encoding="utf-8")
-    small = ("--frames", 4, "--size", "16x16")
+    small, exact = ("--frames", 4, "--size", "16x16"), ("--precision", "fp32")
     commands: list[tuple[object, ...]] = [
         ("hb-distill", "curate", videos, tmp_path / "curated"),
         ("hb-distill", "clips", run, "--videos", tmp_path / "curated", "--model", model, *small),
         ("hb-distill", "lora", model, run / "clips.safetensors", tmp_path / "lora", "--steps", 2),
-        ("hb-export", "build", model, tmp_path / "bundle", "--lora", tmp_path / "lora"),
+        ("hb-export", "build", model, tmp_path / "bundle", "--lora", tmp_path / "lora", *exact),
         ("hb-run", "a red star", "--bundle", tmp_path / "bundle", *small, "-o", tmp_path / "a.mp4"),
     ]
     for command in commands:

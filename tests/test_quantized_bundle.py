@@ -285,8 +285,8 @@ def test_a_build_is_for_the_devices_of_a_laptop(tmp_path: Path, tiny_config: Pat
             bundle, device="cpu", precision=f"unet={precision},vae={precision}"
         )
         assert pipeline("a red cat").frames.any()
-    names = [path.name for path in bundle.folder.rglob("*.onnx_data")]
-    assert sorted(names) == ["int8.onnx_data"] * 3 + ["model.onnx_data"] * 2
+    stored = sum(path.stat().st_size for path in (bundle.folder / "unet").glob("*.onnx_data"))
+    assert stored < 4 * (bundle.manifest.stage("unet").parameters or 0)  # float16 and int8
 
 
 @pytest.mark.parametrize(
