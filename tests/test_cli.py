@@ -361,6 +361,7 @@ def _with_streams(folder: Path, redirection: str) -> "subprocess.CompletedProces
     )
 
 
+@pytest.mark.slow
 @POSIX
 @pytest.mark.parametrize("redirection", ["2>&-", "2>/dev/full", ">&-"])
 def test_a_video_needs_no_stream(tmp_path: Path, redirection: str) -> None:
@@ -369,6 +370,7 @@ def test_a_video_needs_no_stream(tmp_path: Path, redirection: str) -> None:
     assert (tmp_path / "a.webp").stat().st_size > 0
 
 
+@pytest.mark.slow
 @POSIX
 def test_a_full_stdout_does_not_hide_that_the_video_is_there(tmp_path: Path) -> None:
     done = _with_streams(tmp_path, ">/dev/full")

@@ -23,6 +23,7 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
 Serve = Callable[[Path], list[str]]
+pytestmark = pytest.mark.slow  # makes videos, in processes of their own
 posix = pytest.mark.skipif(os.name != "posix", reason="symbolic links need rights on Windows")
 
 

@@ -146,6 +146,7 @@ def _list(elements: int) -> bytes:
     return b"\x80\x02(" + b"N" * elements + b"lq\x00"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "repeated",
     [

@@ -69,6 +69,7 @@ def test_an_interrupted_video_goes_on_and_is_the_same(
         assert list(state.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_latents_are_decoded_again(hb: Command, tmp_path: Path) -> None:
     short = (*VIDEO[:1], "--steps", "2", "--device", "cpu")
     done = hb("hb-run", *short, "-o", "a.webp", "--save-latents", "a.latents", cwd=tmp_path)
@@ -79,6 +80,7 @@ def test_latents_are_decoded_again(hb: Command, tmp_path: Path) -> None:
     assert (tmp_path / "a.webp").read_bytes() == (tmp_path / "b.webp").read_bytes()
 
 
+@pytest.mark.slow
 def test_the_sampler_goes_on_where_it_was() -> None:
     pipeline = TextToVideo.from_bundle(device="cpu")
     request = Request.for_model(pipeline.manifest, "a red circle", seed=3, steps=4)
