@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from hummingbird_edge.export.agreement import Agreement, compare, reference_outputs
+from hummingbird_edge.export.flops import count_flops
 from hummingbird_edge.export.graph import export_graph, save_graph
 from hummingbird_edge.export.models.config import ModelConfig
 from hummingbird_edge.export.models.vae import VAE
@@ -172,6 +173,7 @@ def _stage_entry(
         "kind": stage.kind.value,
         "parameters": parameters,
         "live_values": live_values(plan.config, stage.name),
+        "flops": count_flops(plan.config, stage.name),
         "agreement_with_pytorch": asdict(agreement),
         "largest_rounding_of_a_weight": rounding,
         "variants": [portable, *({**portable, **entry} for entry in own)],

@@ -94,9 +94,8 @@ class TextToVideo:
         for progress in self.generate(request, initial_noise, step_noise):
             if on_step is not None and progress.denoised is not None:
                 on_step(progress)
-            if progress.video is not None:
-                return progress.video
-        raise AssertionError("the generator ends with a video")
+        assert progress.video is not None  # the last one carries it
+        return progress.video
 
     def generate(
         self,
@@ -113,14 +112,17 @@ class TextToVideo:
         shape, decoder = request.latent_shape(self.manifest), request.decoding_stage
         noise = Noise(shape, request.steps, request.seed, initial_noise, step_noise)
         sizes, taken = request.stage_sizes(self.manifest), resume[0] if resume else 0
-        self.stages.plan(sizes if taken < request.steps else {decoder: sizes[decoder]})
+        sizes = sizes if taken < request.steps else {decoder: sizes[decoder]}
+        self.stages.plan(sizes, request.steps - taken, request.frames)
+        yield Progress("plan", 1, 1, 0.0, promise=self.stages.promise)
         latents, watch = resume[1] if resume else noise.x_T(), Stopwatch()
         if taken < request.steps:
             contexts = yield from self._encode(request.prompt, watch)
             latents = yield from self._denoise(request, contexts, noise, watch, taken, latents)
         pixels = yield from self._decode(latents, decoder, watch)
         settings = settings_of(request, self.bundle, self.placements, noise.is_given)
-        video = Video.of(pixels, latents, watch.timings(decoder), request, settings)
+        memory = self.stages.finish(watch.parts_s, watch.load_s)
+        video = Video.of(pixels, latents, watch.timings(decoder), request, settings, memory)
         yield Progress("done", 1, 1, video.timings.total_s, video=video)
 
     def _encode(self, prompt: str, watch: Stopwatch) -> Part[list[Floats]]:
@@ -163,8 +165,7 @@ class TextToVideo:
 
     def _runner(self, stage: str, watch: Stopwatch) -> Runner:
         """Return a stage loaded, and start timing its first part."""
-        runner = self.stages.runner(stage)
-        watch.start(runner)
+        watch.start(runner := self.stages.runner(stage))
         return runner
 
     @property

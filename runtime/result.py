@@ -12,6 +12,8 @@ from hummingbird_edge.runtime.bundle.bundle import Bundle
 from hummingbird_edge.runtime.errors import GenerationError
 from hummingbird_edge.runtime.media.video import check_output, write_video
 from hummingbird_edge.runtime.placement.plan import Placement
+from hummingbird_edge.runtime.placement.promise import Promise
+from hummingbird_edge.runtime.placement.stages import Memory
 from hummingbird_edge.runtime.request import Request
 from hummingbird_edge.runtime.timings import Timings
 
@@ -30,6 +32,7 @@ class Video:
     request: Request
     settings: Mapping[str, object]
     """What is embedded in a saved file: request, model, bundle digest, devices, version."""
+    memory: Memory
 
     @classmethod
     def of(
@@ -39,13 +42,14 @@ class Video:
         timings: Timings,
         request: Request,
         settings: Mapping[str, object],
+        memory: Memory,
     ) -> "Video":
         """Make a video of decoded RGB (T, 3, H, W) in about [-1, 1].
 
         Raises GenerationError where it shows nothing.
         """
         check_frames(pixels)
-        return cls(to_pixels(pixels), latents, timings, request, settings)
+        return cls(to_pixels(pixels), latents, timings, request, settings, memory)
 
     def save(self, path: str | Path) -> Path:
         """Write .mp4, .gif, .webp, or a folder of PNG frames; returns the path."""
@@ -60,7 +64,7 @@ class Progress:
     """What a caller hears while a video is made."""
 
     stage: str
-    """`text_encoder`, `unet`, `vae_decoder`, `tiny_decoder`, or `done`."""
+    """`plan`, `text_encoder`, `unet`, `vae_decoder`, `tiny_decoder`, or `done`."""
     index: int
     """How much of the stage is done, 1 to `count`."""
     count: int
@@ -70,6 +74,8 @@ class Progress:
     """After a U-Net step, its denoised latents (1, C, T, h, w)."""
     latents: NDArray[np.float32] | None = None
     """After a U-Net step, what the next one starts from; after the last one, what is decoded."""
+    promise: Promise | None = None
+    """What to expect, when all is planned and nothing is loaded."""
     video: Video | None = None
     """The result, when all is done."""
 

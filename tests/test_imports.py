@@ -152,7 +152,9 @@ def test_engines_report_to_nobody(tmp_path: Path) -> None:
     home |= {"HOME": str(tmp_path)}
     subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, env=home)
     found = {path.relative_to(tmp_path).parts[:2] for path in tmp_path.rglob("*")}
-    assert found == {(".cache",), (".cache", "hummingbird-edge")}
+    assert {parts[-1] for parts in found} == {".cache", ".local", "state", "hummingbird-edge"}
+    state = tmp_path / ".local" / "state"
+    assert [path.name for path in state.iterdir()] == ["hummingbird-edge"]
 
 
 @pytest.mark.parametrize("command", ["runtime", "export", "distill"])

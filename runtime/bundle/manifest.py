@@ -168,6 +168,8 @@ class Stage(Struct, frozen=True):
     """Weights of the network."""
     live_values: Count | None = None
     """Numbers that are alive at once for each latent pixel; None where it was not counted."""
+    flops: Count | None = None
+    """Operations for each latent pixel, of a text encoder for a prompt; None if not counted."""
     takes_scaled_latents: bool = False
     """Of a decoder that takes the latents of diffusion as they are."""
     latent_to_rgb: list[list[float]] | None = None

@@ -66,6 +66,9 @@ def run(
     verbose: Annotated[
         bool, typer.Option("--verbose", help="Say which engine ran each stage, and why.")
     ] = False,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", help="Show no promise and no progress.")
+    ] = False,
     prompts: Annotated[
         Path | None, typer.Option(help="A text file, one prompt a line; outputs are numbered.")
     ] = None,
@@ -151,7 +154,7 @@ def run(
 
         tune_stages(pipeline, _filled(request), as_json)
         return
-    wanted = Wanted(as_json, verbose, preview, save_latents, origin)
+    wanted = Wanted(as_json, verbose, quiet, preview, save_latents, origin)
     make_all(pipeline, jobs, request if jobs[0].start else _filled(request), wanted)
 
 

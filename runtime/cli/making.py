@@ -2,13 +2,13 @@
 
 import json
 import os
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hummingbird_edge.runtime.cli.jobs import Job
+from hummingbird_edge.runtime.cli.progress import display
 from hummingbird_edge.runtime.command import note, say
 from hummingbird_edge.runtime.errors import OutputError
 
@@ -27,6 +27,7 @@ class Wanted:
 
     as_json: bool = False
     verbose: bool = False
+    quiet: bool = False
     preview: bool = False
     latents: Path | None = None
     """Where the latents of the video go."""
@@ -60,6 +61,7 @@ def _make(pipeline: "TextToVideo", request: "Request", job: Job, wanted: Wanted)
         if wanted.verbose:
             for stage, placement in pipeline.placements.items():
                 say(f"{stage}: {placement}")
+            say(f"memory: {video.memory}")
         if wanted.latents is not None:
             _save_latents(wanted.latents, video)
         video.save(job.output)
@@ -75,31 +77,28 @@ def _make(pipeline: "TextToVideo", request: "Request", job: Job, wanted: Wanted)
 def _generate(
     pipeline: "TextToVideo", request: "Request", job: Job, kept: "Kept", wanted: Wanted
 ) -> "Video":
-    """Make one video, showing progress on stderr: in place on a terminal, else a line a stage.
+    """Make one video and show its progress.
 
     Each step's latents are kept; with `preview` its picture is written next to the video.
     """
-    in_place, resume = sys.stderr.isatty(), None
+    resume = None
     if job.start is not None and job.start.taken:
         resume = job.start.taken, job.start.latents
     if not job.is_decoding:
         kept.keep(_settings(pipeline, request, job), *(resume or (0, None)))
-    for progress in pipeline.generate(request, resume=resume):
-        if progress.video is not None:
-            if in_place:
-                print("\r" + " " * 60 + "\r", end="", file=sys.stderr, flush=True)
-            # What ran before an interruption belongs to how the video was made.
-            return replace(progress.video, settings=_settings(pipeline, request, job))
-        if progress.latents is not None:
-            kept.keep(_settings(pipeline, request, job), progress.index, progress.latents)
-        device = pipeline.placements[progress.stage].backend.device.name
-        text = f"{progress.stage} {progress.index}/{progress.count} on {device}"
-        if in_place:
-            print(f"\r{text:<60}", end="", file=sys.stderr, flush=True)
-        elif progress.index == progress.count:
-            say(text)
-        if wanted.preview and progress.denoised is not None:
-            _write_preview(pipeline, progress, request, job.output)
+    with display(wanted.quiet) as shown:
+        for progress in pipeline.generate(request, resume=resume):
+            if progress.promise is not None:
+                shown.promise(progress.promise)
+            elif progress.video is not None:
+                # What ran before an interruption belongs to how the video was made.
+                return replace(progress.video, settings=_settings(pipeline, request, job))
+            else:
+                if progress.latents is not None:
+                    kept.keep(_settings(pipeline, request, job), progress.index, progress.latents)
+                shown.update(progress, pipeline.placements[progress.stage].backend.device.name)
+                if wanted.preview and progress.denoised is not None:
+                    _write_preview(pipeline, progress, request, job.output)
     raise AssertionError("the generator ends with a video")
 
 
@@ -147,6 +146,8 @@ def _print_result(pipeline: "TextToVideo", video: "Video", path: Path, as_json: 
         "settings": video.settings,
         "stages": {name: found.as_dict() for name, found in pipeline.placements.items()},
         "timings": video.timings.as_dict(),
+        "memory": video.memory.as_dict(),
+        "promise": pipeline.stages.promise.as_dict(),
     }
     try:
         print(json.dumps(entries) if as_json else f"{path}\n{video.timings}", flush=True)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Protocol
 
 from hummingbird_edge.runtime.bundle.bundle import Bundle
 from hummingbird_edge.runtime.bundle.manifest import StageKind
@@ -9,7 +10,23 @@ from hummingbird_edge.runtime.devices.backend import Backend
 from hummingbird_edge.runtime.engines.compile_cache import CompileCache
 from hummingbird_edge.runtime.engines.session import Session
 
-__all__ = ["open_session", "open_stage"]
+__all__ = ["Opener", "open_session", "open_stage"]
+
+
+class Opener(Protocol):
+    """What loads a graph: `open_session`, or a worker's `open`."""
+
+    def __call__(
+        self,
+        graph: Path,
+        backend: Backend,
+        sizes: Mapping[str, int] | None = None,
+        cache: CompileCache | None = None,
+        notify: Callable[[str], None] = lambda _: None,
+        kind: StageKind | None = None,
+    ) -> Session:
+        """Return a session; raises DeviceError where the device is not there or refuses it."""
+        ...
 
 
 def open_stage(
@@ -19,14 +36,15 @@ def open_stage(
     sizes: Mapping[str, int] | None = None,
     cache: CompileCache | None = None,
     notify: Callable[[str], None] = lambda _: None,
+    opener: Opener | None = None,
 ) -> Session:
     """Load the graph of a stage that suits `backend`; raises BundleError or DeviceError.
 
-    The other arguments are those of `open_session`.
+    The other arguments are those of `open_session`, which `opener` may stand in for.
     """
     graph = bundle.graph(stage, backend.device.family, backend.graph)
     kind = bundle.manifest.stage(stage).kind
-    return open_session(graph, backend, sizes, cache, notify, kind)
+    return (opener or open_session)(graph, backend, sizes, cache, notify, kind)
 
 
 def open_session(

@@ -11,7 +11,7 @@ from hummingbird_edge.runtime.bundle.bundle import Bundle
 from hummingbird_edge.runtime.bundle.manifest import TiledConfig
 from hummingbird_edge.runtime.devices.backend import Backend
 from hummingbird_edge.runtime.engines.compile_cache import CompileCache
-from hummingbird_edge.runtime.engines.loading import open_stage
+from hummingbird_edge.runtime.engines.loading import Opener, open_stage
 from hummingbird_edge.runtime.engines.session import Session
 from hummingbird_edge.runtime.engines.tiles import Tiles, decode_tiled
 
@@ -42,6 +42,7 @@ class TiledSession(Session):
         frames: int,
         cache: CompileCache | None,
         notify: Callable[[str], None],
+        opener: Opener | None = None,
     ) -> "TiledSession":
         """Load `stages`, the names of head and tail, for `frames` frames at once.
 
@@ -60,8 +61,8 @@ class TiledSession(Session):
             backend,
             config,
             tiles,
-            open_stage(bundle, head, backend, whole, cache, notify),
-            open_stage(bundle, tail, backend, tile, cache, notify),
+            open_stage(bundle, head, backend, whole, cache, notify, opener),
+            open_stage(bundle, tail, backend, tile, cache, notify, opener),
         )
 
     def run_all(self, inputs: Mapping[str, NDArray[Any]]) -> tuple[NDArray[np.float32], ...]:

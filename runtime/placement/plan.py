@@ -43,10 +43,14 @@ class Placement:
     """How a decoder cuts a frame, at first into one tile; None where it cannot."""
     share: float = 1.0
     """Share of the graph's nodes that the device took, in [0, 1]; known once it is loaded."""
+    psnr_db: float | None = None
+    """Of frames by a quantized graph against those in float32, as measured when it was made."""
 
     def __str__(self) -> str:
         tiles = f", in {len(self.tiles)} tiles" if self.tiles and self.is_tiled else ""
         share = f"{100 * self.share:.0f} % of the nodes there"
+        if self.psnr_db is not None:
+            share += f", frames {self.psnr_db:.1f} dB from float32"
         return f"{self.backend} ({self.reason}, {share}{tiles})"
 
     @property
@@ -80,6 +84,7 @@ class Placement:
             "precision": str(self.backend.precision),
             "share_on_device": round(self.share, 4),
             "why": str(self.reason),
+            "psnr_db": self.psnr_db,
             "tiles": len(self.tiles) if self.tiles else 1,
         }
 

@@ -1,11 +1,13 @@
 """Choose how each stage runs: what the user requested, what was measured, what memory allows."""
 
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from hummingbird_edge.runtime.bundle.bundle import Bundle
 from hummingbird_edge.runtime.bundle.manifest import Manifest
 from hummingbird_edge.runtime.devices.backend import Backend, backends, parse_by_stage
+from hummingbird_edge.runtime.devices.precision import Precision
 from hummingbird_edge.runtime.engines.tiles import Tiles
 from hummingbird_edge.runtime.errors import DeviceError, RequestError
 from hummingbird_edge.runtime.placement.limits import machine_bytes
@@ -62,6 +64,11 @@ class Planner:
         """Return the bytes that a process needs for `placement`."""
         return stage_bytes(placement, self._bundle.manifest.stages)
 
+    def wanted_bytes(self, sizes: Mapping[str, Sizes]) -> int:
+        """Return the bytes of the best placements, whatever there is."""
+        first = (next(self._placements(stage, axes, None)) for stage, axes in sizes.items())
+        return max(map(self.need, first))
+
     def plan(self, sizes: Mapping[str, Sizes], cap: int | None = None) -> Plan:
         """Return the placements to try for each stage, all within `cap` bytes, else within all.
 
@@ -80,7 +87,7 @@ class Planner:
             had = (
                 readable(cap)
                 if self.max_memory
-                else f"the {readable(cap)} of this machine or container"
+                else f"the {readable(cap)} that this machine or container has free"
             )
             raise RequestError(
                 f"{names} cannot run within {had}: give --max-memory {readable(least)} or more, "
@@ -108,12 +115,14 @@ class Planner:
 
         A measurement counts where its backend is among those that were requested.
         """
-        kind, known = self._bundle.manifest.stage(stage).kind, self._backends_of(stage)
+        entry, known = self._bundle.manifest.stage(stage), self._backends_of(stage)
         device, precision = self._requested(stage)
 
         def placed(backend: Backend, reason: Reason) -> Placement:
             tiles = self._one_tile(stage, backend, sizes)
-            return Placement(stage, kind, backend, sizes, reason, tiles)
+            loss = entry.psnr_db if backend.precision is Precision.INT8 else -math.inf
+            psnr_db = loss if math.isfinite(loss) else None
+            return Placement(stage, entry.kind, backend, sizes, reason, tiles, psnr_db=psnr_db)
 
         if device != "auto":
             yield from (placed(backend, Reason.REQUESTED) for backend in known)

@@ -2,7 +2,7 @@
 
 import time
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 
 from hummingbird_edge.runtime.bundle.bundle import Bundle
 from hummingbird_edge.runtime.engines.compile_cache import CompileCache
-from hummingbird_edge.runtime.engines.loading import open_stage
+from hummingbird_edge.runtime.engines.loading import Opener, open_session, open_stage
 from hummingbird_edge.runtime.engines.session import Session
 from hummingbird_edge.runtime.engines.tiled import TiledSession
+from hummingbird_edge.runtime.engines.worker import Limits, Worker, needs_worker
 from hummingbird_edge.runtime.errors import DeviceError, OutOfMemoryError
 from hummingbird_edge.runtime.placement.notices import Notices
 from hummingbird_edge.runtime.placement.plan import MIN_SHARE, Placement, Reason, Sizes
@@ -26,6 +27,12 @@ class Outcome:
     """How a stage was run: all that is left of a runner when it is gone."""
 
     placement: Placement
+    is_mixed: bool = False
+    """Whether another placement failed amid the work."""
+    has_compiled: bool = False
+    """Whether loading compiled something, as far as the engine tells."""
+    worker_bytes: int = 0
+    """The most memory of a process of its own; 0 without one."""
 
 
 class Runner:
@@ -38,9 +45,14 @@ class Runner:
         cache: CompileCache | None,
         notices: Notices,
         passed_over: Iterable[str] = (),
+        limits: Callable[[Placement], Limits] = lambda _: Limits(),
     ) -> None:
-        """Load the first of `placements` that works; raises DeviceError where none does."""
+        """Load the first of `placements` that works; raises DeviceError where none does.
+
+        `limits` says when a stage that runs in a process of its own has failed.
+        """
         self._bundle, self._cache, self._notices = bundle, cache, notices
+        self._limits = limits
         self._left, self._load_s = deque(placements), 0.0
         if not self._left:
             raise DeviceError("no device could load the stage: there is no placement to try")
@@ -48,6 +60,7 @@ class Runner:
         for reason in passed_over:
             notices.warn(reason)
         self._session: Session | None = None
+        self._worker: Worker | None = None
         self._load_next()
 
     @property
@@ -82,6 +95,7 @@ class Runner:
         assert self._session is not None
         try:
             output = self._session.run(inputs)
+            self._require_finite(output)
         except DeviceError as error:
             failure = error
             # They hold the frames of the failed session, whose memory is needed.
@@ -97,9 +111,19 @@ class Runner:
         seconds, self._load_s = self._load_s, 0.0
         return seconds
 
+    def set_load_s(self, seconds: float) -> None:
+        """Say what loading took of the caller's time, where other work hid some of it."""
+        self._load_s = seconds
+
+    def _require_finite(self, output: NDArray[np.float32]) -> None:
+        """Raise DeviceError for NaN where another device can be asked; else the caller tells."""
+        if self._left and not np.isfinite(output).all():
+            raise DeviceError("it gave NaN or infinite values")
+
     def _fall_back(self, error: DeviceError) -> None:
         """Load less at once after an out of memory, else the next placement; raises `error`."""
-        failed, self._session = self.placement, None
+        failed, self._session, self._worker = self.placement, None, None
+        self.outcome.is_mixed = True
         self._put_smaller_first(failed, error)
         if not self._left:
             raise error
@@ -138,7 +162,9 @@ class Runner:
         device = placement.backend.device
         if placement.reason is Reason.FIRST and device.needs_proof:
             _require_works(device.name)
-        cache, note = self._cache, self._notices.note
+        cache, note = self._cache, self._note
+        self._worker = Worker(self._limits(placement)) if needs_worker(device) else None
+        opener: Opener = open_session if self._worker is None else self._worker.open
         if placement.tiles is not None and placement.is_tiled:
             (head, sizes), (tail, _) = placement.graphs()
             return TiledSession.open(
@@ -149,16 +175,24 @@ class Runner:
                 sizes["frames"],
                 cache,
                 note,
+                opener,
             )
         return open_stage(
-            self._bundle, placement.stage, placement.backend, placement.sizes, cache, note
+            self._bundle, placement.stage, placement.backend, placement.sizes, cache, note, opener
         )
+
+    def _note(self, text: str) -> None:
+        """Pass on what an engine says before it compiles."""
+        self.outcome.has_compiled = True
+        self._notices.note(text)
 
     def _see_share(self) -> None:
         """Note what share of the nodes the device took, aloud where that is little."""
         assert self._session is not None
         before, share = self.placement, self._session.share
         self.outcome.placement = replace(before, share=share)
+        if self._worker is not None:
+            self.outcome.worker_bytes = max(self.outcome.worker_bytes, self._worker.peak_bytes)
         if share < MIN_SHARE and share != before.share:
             self._notices.warn(
                 f"only {100 * share:.0f} % of {before.stage} ran on {before.backend.device.name}, "

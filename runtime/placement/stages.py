@@ -1,19 +1,70 @@
 """The stages of a bundle in memory: one at a time, or all of them where they fit."""
 
-from collections.abc import Mapping
+import threading
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from math import ceil
 
 from hummingbird_edge.runtime.bundle.bundle import Bundle
+from hummingbird_edge.runtime.bundle.manifest import StageKind
+from hummingbird_edge.runtime.devices.resident import MemoryMeter
 from hummingbird_edge.runtime.engines.compile_cache import CompileCache
+from hummingbird_edge.runtime.engines.worker import Limits, needs_worker
 from hummingbird_edge.runtime.errors import RequestError
+from hummingbird_edge.runtime.placement.claims import Claim
+from hummingbird_edge.runtime.placement.history import History, StageRecord
+from hummingbird_edge.runtime.placement.memory import readable
 from hummingbird_edge.runtime.placement.notices import Notices
 from hummingbird_edge.runtime.placement.plan import Placement, Sizes
 from hummingbird_edge.runtime.placement.planner import Plan, Planner
+from hummingbird_edge.runtime.placement.promise import Promise, Source, StagePromise, promise
 from hummingbird_edge.runtime.placement.runner import Outcome, Runner
+from hummingbird_edge.runtime.placement.tuning import recall_seconds
 
-__all__ = ["Stages"]
+__all__ = ["Memory", "Stages", "limits_of"]
 
 _RESIDENT_BYTES = 1 << 30
 """Bundles up to this size stay loaded between videos; larger ones are freed stage by stage."""
+_TURN_S = 0.5
+"""Between two looks at whether there is memory now."""
+_PATIENCE, _MIN_PATIENCE_S = {True: 20, False: 50}, 120.0
+"""A worker may take so many times what was promised, by whether it was measured."""
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """What was planned, expected and measured, in bytes."""
+
+    limit: int
+    """What the process was to stay within: `--max-memory`, or what the machine has free."""
+    planned: Mapping[str, int]
+    """Of each stage, by the plan."""
+    predicted: int
+    """The most, by the promise."""
+    measured: int
+    """The most that this process held."""
+    workers: int
+    """The most that a worker's process held; 0 where there was none."""
+
+    def __str__(self) -> str:
+        workers = f", a worker {readable(self.workers)}" if self.workers else ""
+        return (
+            f"at most {readable(self.measured)}{workers}; predicted {readable(self.predicted)}, "
+            f"planned {readable(max(self.planned.values()))}, allowed {readable(self.limit)}"
+        )
+
+    def as_dict(self) -> dict[str, object]:
+        """Return plain values for JSON; what graphics memory was taken no system tells alike."""
+        return {
+            "limit_bytes": self.limit,
+            "planned_bytes": dict(self.planned),
+            "predicted_peak_bytes": self.predicted,
+            "peak_bytes": self.measured,
+            "worker_peak_bytes": self.workers or None,
+            "device_bytes": None,
+        }
 
 
 class Stages:
@@ -23,38 +74,54 @@ class Stages:
         self.planner = planner
         self.outcomes: dict[str, Outcome] = {}
         """Stage to how it ran last."""
+        self.promise = Promise({})
+        """What is expected of the video that is planned."""
         self._bundle, self._notices = bundle, notices
         self._cache = CompileCache.of_bundle(bundle.digest)
         self._plan, self._is_resident = Plan({}, {}), False
         self._runners: dict[str, tuple[list[Placement], Runner]] = {}
         self._aside: dict[str, Runner | None] = {}
-        self._used_bytes = 0
+        self._ahead: dict[str, Future[Runner]] = {}
+        self._used_bytes, self._present = 0, ""
+        self._meter, self._peaks, self._claim = MemoryMeter(), dict[str, int](), Claim()
 
-    def plan(self, sizes: Mapping[str, Sizes]) -> None:
+    def plan(self, sizes: Mapping[str, Sizes], steps: int, frames: int) -> None:
         """Plan a video of these stages and sizes; raises RequestError where memory does not do."""
-        self._plan = self.planner.plan(sizes)
+        self._plan = self._plan_in_turn(sizes)
         self._aside.clear()
-        needs = [self.planner.need(each[0]) for each in self._plan.placements.values()]
+        self._ahead.clear()
+        first = {stage: each[0] for stage, each in self._plan.placements.items()}
+        needs = [self.planner.need(placement) for placement in first.values()]
         max_memory = self.planner.max_memory
         self._is_resident = self._bundle.bytes <= _RESIDENT_BYTES and (
             max_memory is None or sum(needs) <= max_memory
         )
+        self.promise = promise(
+            self._bundle,
+            first,
+            {stage: _parts(placement, steps, frames) for stage, placement in first.items()},
+            History.of(self._bundle),
+            recall_seconds(self._bundle, sizes),
+            [stage for stage in first if self._kept(stage) is not None],
+        )
+        self._meter, self._peaks, self._present = MemoryMeter(), {}, ""
 
     def runner(self, stage: str) -> Runner:
         """Return a planned stage loaded, kept from the last video where its plan is the same."""
-        placements = self._plan.placements[stage]
-        known, runner = self._runners.pop(stage, ([], None))
-        if runner is None or known != placements or not runner.is_open:
-            del runner  # before the next is loaded
+        placements, runner = self._plan.placements[stage], self._kept(stage)
+        self._see_memory(following=stage)
+        if runner is None:
+            self._runners.pop(stage, None)
             self._aside.clear()
             if not self._is_resident:
                 self._runners.clear()
-            runner = self._load(stage, self._plan)
+            runner = self._loaded_ahead(stage) or self._load(stage, self._plan)
         if self._is_resident:
             self._runners[stage] = placements, runner
         loaded = {runner, *(each for _, each in self._runners.values())}
         self._used_bytes = sum(self.planner.need(each.placement) for each in loaded)
         self.outcomes[stage] = runner.outcome
+        self._load_ahead(stage)
         return runner
 
     def runner_aside(self, stage: str, sizes: Sizes) -> Runner | None:
@@ -71,11 +138,128 @@ class Stages:
             self._aside[stage] = self._load(stage, plan)
         return self._aside[stage]
 
+    def finish(self, parts_s: Mapping[str, Sequence[float]], load_s: Mapping[str, float]) -> Memory:
+        """Remember what a video's stages took, for later promises; returns what memory it took."""
+        self._see_memory()
+        self._claim.drop()
+        History.of(self._bundle).add(self._bundle, self._records(parts_s, load_s))
+        return Memory(
+            self.planner.cap,
+            {name: self.planner.need(each[0]) for name, each in self._plan.placements.items()},
+            self.promise.memory_bytes,
+            self._meter.peak_bytes,
+            max((self.outcomes[stage].worker_bytes for stage in self._peaks), default=0),
+        )
+
+    def _plan_in_turn(self, sizes: Mapping[str, Sizes]) -> Plan:
+        """Plan with the memory that the videos before this one leave, or wait until they end."""
+        planner, has_told = self.planner, False
+        self._claim.set(planner.wanted_bytes(sizes))
+        try:
+            while True:
+                # With a cap of its own the user has shared the memory out.
+                held, taken = (0, 0) if planner.max_memory else self._claim.before()
+                try:
+                    plan = planner.plan(sizes, planner.cap - taken)
+                    break
+                except RequestError:
+                    planner.plan(sizes, planner.cap + held)  # else waiting does not help
+                if not has_told:
+                    self._notices.note(
+                        "waiting for videos that other processes are making: with "
+                        f"{readable(held + taken)} for them there is too little memory"
+                    )
+                has_told = True
+                time.sleep(_TURN_S)
+        except BaseException:
+            self._claim.drop()
+            raise
+        self._claim.set(max(planner.need(each[0]) for each in plan.placements.values()))
+        return plan
+
+    def _records(
+        self, parts_s: Mapping[str, Sequence[float]], load_s: Mapping[str, float]
+    ) -> Iterable[tuple[Placement, StageRecord]]:
+        for stage in self._plan.placements:
+            outcome, seconds = self.outcomes[stage], parts_s.get(stage, ())
+            if outcome.is_mixed or not seconds:
+                continue
+            load, has_compiled = load_s.get(stage, 0.0), outcome.has_compiled
+            record = StageRecord(
+                sum(seconds) / len(seconds),
+                0.0 if has_compiled else load,
+                load if has_compiled else 0.0,
+                self._peaks.get(stage, 0),
+            )
+            yield self._plan.placements[stage][0], record
+
+    def _kept(self, stage: str) -> Runner | None:
+        """Return the runner of an earlier video, where it was loaded for the present plan."""
+        known, runner = self._runners.get(stage, ([], None))
+        is_same = runner is not None and runner.is_open and known == self._plan.placements[stage]
+        return runner if is_same else None
+
     def _load(self, stage: str, plan: Plan) -> Runner:
+        cap = self.planner.cap
+        promised = self.promise.stages.get(stage)
         return Runner(
             self._bundle,
             plan.placements[stage],
             self._cache,
             self._notices,
             plan.passed_over[stage],
+            lambda _: limits_of(promised, cap),
         )
+
+    def _load_ahead(self, present: str) -> None:
+        """Begin to load the stage after `present`, where they share neither cores nor memory."""
+        stages = list(self._plan.placements)
+        index = stages.index(present) + 1
+        if index == len(stages) or self._kept(stages[index]) is not None:
+            return
+        following, plan = stages[index], self._plan
+        first = plan.placements[following][0]
+        devices = (first.backend.device, self.outcomes[present].placement.backend.device)
+        fits = self._used_bytes + self.planner.need(first) <= self.planner.cap
+        if following in self._ahead or not fits or not any(map(needs_worker, devices)):
+            return
+        ahead = self._ahead[following] = Future[Runner]()
+
+        def load() -> None:
+            try:
+                ahead.set_result(self._load(following, plan))
+            except BaseException as error:  # for the thread that waits
+                ahead.set_exception(error)
+
+        threading.Thread(target=load, daemon=True).start()
+
+    def _loaded_ahead(self, stage: str) -> Runner | None:
+        """Return what `_load_ahead` has loaded, when that is done; the wait counts as loading."""
+        ahead, started = self._ahead.pop(stage, None), time.perf_counter()
+        if ahead is None:
+            return None
+        runner = ahead.result()
+        runner.set_load_s(time.perf_counter() - started)
+        return runner
+
+    def _see_memory(self, following: str = "") -> None:
+        """Note the peak so far for the stage that has ended, before the `following` one begins."""
+        if self._present:
+            workers = self.outcomes[self._present].worker_bytes
+            self._peaks[self._present] = self._meter.peak_bytes + workers
+        self._present = following
+
+
+def limits_of(promised: StagePromise | None, cap: int) -> Limits:
+    """Return when the worker of a stage has failed: by what was promised, and by memory's cap."""
+    if promised is None:
+        return Limits(bytes=cap)
+    patience = _PATIENCE[promised.source in (Source.EARLIER, Source.TUNED)]
+    return Limits(max(_MIN_PATIENCE_S, patience * promised.part_s), bytes=cap)
+
+
+def _parts(placement: Placement, steps: int, frames: int) -> int:
+    """Return in how many parts a video's stage is done."""
+    if placement.kind is StageKind.UNET:
+        return steps
+    return ceil(frames / placement.sizes["frames"]) if placement.kind is StageKind.DECODER else 1

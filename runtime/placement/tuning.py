@@ -3,9 +3,10 @@
     hb-run --tune --size 512x320 --frames 16
 
 A measurement belongs to a bundle, a size, a machine and the packages installed; `auto` uses it and
-falls back on the order of `devices.device` where there is none.
+falls back on the order of `devices.providers.AUTO` where there is none.
 """
 
+import math
 import os
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
@@ -30,7 +31,7 @@ from hummingbird_edge.runtime.placement.trial import (
     snr_db,
 )
 
-__all__ = ["Measurement", "recall", "tune"]
+__all__ = ["Measurement", "recall", "recall_seconds", "tune"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +95,16 @@ def recall(bundle: Bundle, sizes: Mapping[str, Sizes]) -> dict[str, Backend]:
             found[stage] = Backend.parse(str(entry["device"]), str(entry["precision"]))
         except (KeyError, TypeError, RequestError):
             return {}  # damaged
+    return found
+
+
+def recall_seconds(bundle: Bundle, sizes: Mapping[str, Sizes]) -> dict[str, float]:
+    """Return the seconds that one run of each stage took there, as far as it was measured."""
+    found = {}
+    for stage, entry in read_record(_record(bundle, sizes)).items():
+        seconds = entry.get("median_s") if isinstance(entry, dict) else None
+        if isinstance(seconds, float) and 0 <= seconds < math.inf:
+            found[stage] = seconds
     return found
 
 

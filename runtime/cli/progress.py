@@ -1,0 +1,95 @@
+"""How `hb-run` shows a video being made, on stderr: a bar on a terminal, else a line a stage."""
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Protocol
+
+from hummingbird_edge.runtime.command import say
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as RichProgress
+    from rich.progress import TaskID
+
+    from hummingbird_edge.runtime.placement.promise import Promise
+    from hummingbird_edge.runtime.result import Progress
+
+__all__ = ["Display", "display"]
+
+
+class Display(Protocol):
+    """Hears of each part that is done."""
+
+    def promise(self, promise: "Promise") -> None:
+        """Show what is expected."""
+
+    def update(self, progress: "Progress", device: str) -> None:
+        """Show that a part is done, on `device`."""
+
+
+@contextmanager
+def display(is_quiet: bool) -> Iterator[Display]:
+    """Yield a display that is gone at the end."""
+    if is_quiet:
+        yield _Nothing()
+    elif not sys.stderr.isatty():
+        yield _Lines()
+    else:
+        from rich.console import Console
+        from rich.progress import BarColumn, TextColumn
+        from rich.progress import Progress as RichProgress
+
+        columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[left]}"))
+        console = Console(stderr=True, highlight=False)
+        with RichProgress(*columns, console=console, transient=True) as bar:
+            yield _Bar(bar)
+
+
+class _Nothing:
+    def promise(self, promise: "Promise") -> None:
+        pass
+
+    def update(self, progress: "Progress", device: str) -> None:
+        pass
+
+
+class _Lines:
+    def promise(self, promise: "Promise") -> None:
+        say(str(promise))
+
+    def update(self, progress: "Progress", device: str) -> None:
+        if progress.index == progress.count:
+            say(_text(progress, device))
+
+
+class _Bar:
+    """Moves by the seconds that each part was promised to take."""
+
+    def __init__(self, bar: "RichProgress") -> None:
+        self._bar, self._started = bar, time.monotonic()
+        self._promise: Promise | None = None
+        self._task: TaskID | None = None
+
+    def promise(self, promise: "Promise") -> None:
+        say(str(promise))
+        self._promise, self._started = promise, time.monotonic()
+        self._task = self._bar.add_task("loading", total=promise.total_s, left="")
+
+    def update(self, progress: "Progress", device: str) -> None:
+        assert self._promise is not None
+        assert self._task is not None
+        done = self._promise.seconds_until(progress.stage, progress.index / progress.count)
+        taken = time.monotonic() - self._started
+        left = (self._promise.total_s - done) * taken / max(done, 1e-3)
+        self._bar.update(
+            self._task, completed=done, description=_text(progress, device), left=_left(left)
+        )
+
+
+def _text(progress: "Progress", device: str) -> str:
+    return f"{progress.stage} {progress.index}/{progress.count} on {device}"
+
+
+def _left(seconds: float) -> str:
+    return f"{seconds / 60:.0f} min left" if seconds >= 100 else f"{seconds:.0f} s left"
