@@ -29,10 +29,14 @@ class Stages:
         self._runners: dict[str, tuple[list[Placement], Runner]] = {}
         self._aside: dict[str, Runner | None] = {}
         self._used_bytes = 0
+        self._noted = ""
 
     def plan(self, sizes: Mapping[str, Sizes]) -> None:
         """Plan a video of these stages and sizes; raises RequestError where memory does not do."""
         self._plan = self.planner.plan(sizes)
+        if self._plan.note not in ("", self._noted):
+            self._notices.note(self._plan.note)
+        self._noted = self._plan.note
         self._aside.clear()
         needs = [self.planner.need(each[0]) for each in self._plan.placements.values()]
         max_memory = self.planner.max_memory
