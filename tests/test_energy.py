@@ -13,6 +13,11 @@ from typing import Any
 
 import pytest
 
+from hummingbird_edge.benchmarks import latency
+from hummingbird_edge.benchmarks.lib.cases import VideoCase
+from hummingbird_edge.benchmarks.lib.record import Record
+from hummingbird_edge.benchmarks.lib.video import measure_video
+from hummingbird_edge.runtime import result
 from hummingbird_edge.runtime.bundle.bundle import BUILTIN, Bundle
 from hummingbird_edge.runtime.devices import energy
 from hummingbird_edge.runtime.devices.backend import Backend
@@ -22,12 +27,14 @@ from hummingbird_edge.runtime.devices.device import Device
 from hummingbird_edge.runtime.devices.energy import Battery, NoMeter, Packages, find_meter
 from hummingbird_edge.runtime.engines.compile_cache import CompileCache
 from hummingbird_edge.runtime.engines.loading import open_stage
+from hummingbird_edge.runtime.media.video import write_video
 from hummingbird_edge.runtime.pipeline import TextToVideo
 from hummingbird_edge.runtime.placement import runner, tuning
 from hummingbird_edge.runtime.placement.plan import Reason
 from hummingbird_edge.runtime.placement.planner import Planner
 from hummingbird_edge.runtime.placement.trial import Trial, run_trial
 from hummingbird_edge.runtime.placement.tuning import recall, recall_leanest, tune
+from hummingbird_edge.runtime.request import Request
 
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -237,6 +244,51 @@ def test_short_stages_on_a_battery_are_not_told(
     assert timings.energy.unet_j is None
     assert timings.energy.total_j is None
     assert "J" not in str(timings)
+
+
+@on_linux
+def test_a_benchmark_row_has_joules_or_no_values(
+    system: System, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    request = Request.for_model(Bundle.open(BUILTIN).manifest, "a red circle", seed=7, **VIDEO)
+    case = VideoCase(BUILTIN, "cpu", "fp32", "fp32", request, 2, None, tmp_path)
+    without = measure_video(case)
+    names = ("text_encoder_j", "unet_j", "decoder_j", "video_j")
+    assert {without.measures[name] for name in names} == {()}
+    system.add_zone("0", "package-0")
+    count_joules(monkeypatch, system, {"text_encoder": 1, "unet": 10, "vae_decoder": 5})
+    row = replace(measure_video(case), name="counted")
+    assert row.measures["decoder_j"] == pytest.approx((5, 5))
+    assert row.measures["video_j"] == pytest.approx((row.median("unet_j") * 1.05 + 5,) * 2)
+    Record.of("latency", None, [without, row]).write(tmp_path / "latency.json")
+    assert Record.read(tmp_path / "latency.json").rows == (without, row)
+    agreed = [replace(r, measures={**r.measures, "agreement_db": (99.0,)}) for r in (without, row)]
+    whole = latency.table(agreed).split("\n\n")[1].splitlines()
+    column = whole[0].split("|").index(" J a video ")
+    found = [line.split("|")[column].strip() for line in whole[2:]]
+    assert found == ["", f"{row.median('video_j'):.1f}"]
+
+
+@on_linux
+def test_short_videos_on_a_battery_are_measured_together(
+    system: System, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    battery = {"type": "Battery", "status": "Discharging"}
+    system.write("power_supply/BAT0", **battery, energy_now=50_000_000)
+    monkeypatch.setattr(energy.Battery, "min_seconds", 0.0)
+    left = 50_000_000
+
+    def drained(*args: Any, **kwargs: Any) -> Any:
+        nonlocal left
+        left -= 75_000  # 270 J: less than a video needs to be told, two are enough
+        system.write("power_supply/BAT0", energy_now=left)
+        return write_video(*args, **kwargs)
+
+    monkeypatch.setattr(result, "write_video", drained)
+    request = Request.for_model(Bundle.open(BUILTIN).manifest, "a red circle", seed=7, **VIDEO)
+    row = measure_video(VideoCase(BUILTIN, "cpu", "fp32", "fp32", request, 2, None, tmp_path))
+    assert row.measures["video_j"] == pytest.approx((270,))
+    assert row.measures["unet_j"] == ()
 
 
 def test_json_has_joules_or_null(hb: Command, tmp_path: Path) -> None:
