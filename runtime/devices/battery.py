@@ -10,7 +10,7 @@ import ctypes
 import plistlib
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from xml.parsers.expat import ExpatError
@@ -20,6 +20,7 @@ __all__ = [
     "BatteryState",
     "Charge",
     "apple_charges",
+    "linux_batteries",
     "linux_charges",
     "windows_charges",
 ]
@@ -38,15 +39,22 @@ class Charge:
     """1 where `amount` is watt-hours."""
 
 
-def linux_charges(root: Path) -> list[Charge]:
-    """Return what is left in the machine's batteries.
+def linux_batteries(root: Path) -> list[Path]:
+    """Return the folders of the machine's batteries in /sys/class: no chargers, no mouse's."""
+    return [
+        supply
+        for supply in sorted((root / "power_supply").iterdir())
+        if _text(supply / "type") == "Battery" and _scope(supply) != "Device"
+    ]
 
-    A battery that is full or not in use stays where it is; one that is charged is an error.
+
+def linux_charges(batteries: Iterable[Path]) -> list[Charge]:
+    """Return what is left in these batteries.
+
+    One that is full or not in use stays as it is; one that is charged is an error.
     """
     found, states = list[Charge](), set[str]()
-    for supply in sorted((root / "power_supply").iterdir()):
-        if _text(supply / "type") != "Battery" or _scope(supply) == "Device":
-            continue  # a charger, or a mouse's battery
+    for supply in batteries:
         states.add(_text(supply / "status"))
         if (supply / "energy_now").exists():
             found.append(Charge(int(_text(supply / "energy_now")) / 1e6))

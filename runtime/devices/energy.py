@@ -12,11 +12,13 @@ import platform
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from hummingbird_edge.runtime.devices.battery import (
     AppleBattery,
     Charge,
+    linux_batteries,
     linux_charges,
     windows_charges,
 )
@@ -145,7 +147,10 @@ def find_meter(root: Path | None = None) -> EnergyMeter:
     """Return the meter of this machine as it is now; `root` is Linux's /sys/class."""
     root = root or SYSTEM
     meters: dict[str, list[Callable[[], EnergyMeter]]] = {
-        "Linux": [lambda: Packages(root), lambda: Battery(lambda: linux_charges(root))],
+        "Linux": [
+            lambda: Packages(root),
+            lambda: Battery(partial(linux_charges, linux_batteries(root))),
+        ],
         "Windows": [lambda: Battery(windows_charges)],
         "Darwin": [lambda: Battery(AppleBattery())],
     }
