@@ -9,7 +9,8 @@ its own. A row that takes less than a minute is measured in `--processes` proces
 spread includes how a machine drifts between processes. The frames of a row are compared with those
 of the most precise row of the same shape, and below 30 dB the row says so. fps is frames over the
 seconds of the whole video. Device memory is the peak beyond what was in use before, of all
-processes.
+processes. Joules are of a warm video, idle power and other programs included, and left out where
+the system does not tell them.
 
 Conventions: MLPerf Inference (fixed seed and latent, a stated quality gate), UL Procyon AI Image
 Generation (stages, pipeline, seconds an item).
@@ -75,6 +76,7 @@ def table(rows: list[Row]) -> str:
             f"{row.median('fps'):.2f}",
             f"{row.median('peak_mib'):,.0f}",
             format_number(row.median("device_mib"), "{:,.0f}"),
+            format_number(row.median("video_j"), "{:,.1f}"),
             format_number(agreement, "{:.1f} dB") + gate,
         ]
 
@@ -82,7 +84,7 @@ def table(rows: list[Row]) -> str:
     total = ["cold: open, load, video, s", "warm, s", "p95, s", "spread, s", "fps", "peak MiB"]
     first = row_table([*header, "post-processing, s", "MP4, s", "other, s"], rows, parts)
     done = [row for row in rows if not row.failure]
-    return f"{first}\n\n{row_table([*total, 'device MiB', 'agreement'], done, whole)}"
+    return f"{first}\n\n{row_table([*total, 'device MiB', 'J a video', 'agreement'], done, whole)}"
 
 
 def _with_range(row: Row, part: str) -> str:

@@ -49,19 +49,20 @@ class TextToVideo:
         device: str = "auto",
         precision: str = "auto",
         max_memory: int | None = None,
+        low_power: bool = False,
         verify: bool = False,
         notify: Callable[[str], None] | None = None,
     ) -> "TextToVideo":
         """Open the bundle at `path`, or `owner/name` of the Hugging Face hub, or the built-in one.
 
         `device` and `precision` are one name, or one name per stage (`unet=dml,vae=cpu`).
-        `max_memory` limits the process, in bytes: the work is planned for it, or refused. `verify`
-        compares every file with its digest even if that was done before. `notify` receives notes
-        of slow work and warnings; without it, warnings are Python's (HummingbirdWarning).
-        Raises BundleError, DeviceError, or RequestError for an unknown name.
+        `max_memory` limits the process, in bytes: the work is planned for it, or refused.
+        `low_power` takes fewer threads and devices that used less energy. `verify` compares every
+        file with its digest again. `notify` receives notes and warnings; without it, the warnings
+        are Python's. Raises BundleError, DeviceError, or RequestError for an unknown name.
         """
         bundle = path if isinstance(path, Bundle) else Bundle.open(find_bundle(path), verify)
-        planner = Planner(bundle, device, precision, max_memory)
+        planner = Planner(bundle, device, precision, max_memory, low_power)
         return cls(bundle, planner, Notices.for_user(notify))
 
     def __call__(
@@ -87,10 +88,8 @@ class TextToVideo:
         hears every U-Net step and stops the work by raising.
         Raises RequestError, DeviceError or GenerationError.
         """
-        settings = {"frames": frames, "width": width, "height": height, "steps": steps, "fps": fps}
-        request = Request.for_model(
-            self.manifest, prompt, seed, decoder, guidance=guidance, **settings
-        )
+        size = {"frames": frames, "width": width, "height": height, "steps": steps, "fps": fps}
+        request = Request.for_model(self.manifest, prompt, seed, decoder, guidance=guidance, **size)
         for progress in self.generate(request, initial_noise, step_noise):
             if on_step is not None and progress.denoised is not None:
                 on_step(progress)

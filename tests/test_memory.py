@@ -118,7 +118,7 @@ def _capped(frames: int, side: int, cap: int, out: Path) -> tuple[int, int, NDAr
 
 def test_more_than_the_machine_has_is_refused_before_work() -> None:
     pipeline = TextToVideo.from_bundle(device="cpu")
-    with pytest.raises(RequestError, match=r"unet.* cannot run within the .*GB of this machine"):
+    with pytest.raises(RequestError, match=r"unet.* cannot run within the .*GB that this machine"):
         pipeline("a red circle", frames=10_000, width=4096, height=4096)
     assert pipeline.placements == {}
 

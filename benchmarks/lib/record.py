@@ -56,7 +56,9 @@ class Row:
     name: str
     """Unique in the record; `compare.py` pairs rows by it."""
     measures: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
-    """By name, which ends in the unit (`unet_step_s`, `peak_mib`, `agreement_db`)."""
+    """By name, which ends in the unit (`unet_step_s`, `video_j`, `peak_mib`, `agreement_db`).
+
+    Absent or without values where the system does not tell; older results have fewer."""
     metadata: Mapping[str, object] = field(default_factory=dict)
     """How it was measured: engine, placement, sizes."""
     failure: str = ""

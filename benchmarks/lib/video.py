@@ -1,11 +1,12 @@
-"""Measure a video: how long its parts take, cold and warm, and how much memory it needs.
+"""Measure a video: how long its parts take, cold and warm, how much memory and energy it needs.
 
 A row runs in a process of its own with an empty cache. It opens the bundle (and checks its
 digests), loads, compiles and makes a first video (cold, also the warm-up; the file system's cache
 may be warm), then `runs` more (warm). The parts of a video have a clock each: loading (stages that
 are not kept between videos), text encoder, every U-Net step, decoder, post-processing (checks,
-8-bit frames), MP4 encoding; "other" is the rest of the whole. Prompt and seed are fixed, so that
-all rows of a shape denoise the same noise.
+8-bit frames), MP4 encoding; "other" is the rest of the whole. Joules are those that
+`runtime/devices/energy.py` tells of; measures that end in `_j` have no values where it tells none.
+Prompt and seed are fixed, so that all rows of a shape denoise the same noise.
 """
 
 import os
@@ -24,6 +25,7 @@ from hummingbird_edge.benchmarks.lib.cases import VideoCase
 from hummingbird_edge.benchmarks.lib.machine import device_memory_mib, peak_mib
 from hummingbird_edge.benchmarks.lib.record import Row
 from hummingbird_edge.benchmarks.lib.workload import SEED
+from hummingbird_edge.runtime.devices.energy import EnergyMeter, find_meter
 from hummingbird_edge.runtime.files import CACHE_VARIABLE
 from hummingbird_edge.runtime.pipeline import TextToVideo
 from hummingbird_edge.runtime.request import Request
@@ -34,7 +36,7 @@ __all__ = ["COLD", "PARTS", "empty_cache", "measure_video"]
 PARTS = ("load_s", "text_encoder_s", "unet_s", "decoder_s", "post_s", "encode_s")
 COLD = ("open", "load", "video")
 
-Seconds = dict[str, list[float]]
+Measures = dict[str, list[float]]
 
 
 def measure_video(case: VideoCase) -> Row:
@@ -47,13 +49,17 @@ def measure_video(case: VideoCase) -> Row:
         pipeline = TextToVideo.from_bundle(
             case.bundle, device=case.device, precision=case.precision
         )
-        measures: Seconds = defaultdict(list, cold_open_s=[time.perf_counter() - started])
+        measures: Measures = defaultdict(list, cold_open_s=[time.perf_counter() - started])
         cold, _ = time_video(pipeline, case.request, case.folder)
         measures |= {"cold_load_s": cold["load_s"], "cold_video_s": cold["video_s"]}
+        meter, started = find_meter(), time.perf_counter()
         for _ in range(case.runs):
             warm, frames = time_video(pipeline, case.request, case.folder)
             for name, values in warm.items():
                 measures[name] += values
+        if not measures["video_j"]:  # each is too short for a coarse meter
+            joules = video_joules(pipeline, meter, time.perf_counter() - started)
+            measures["video_j"] = [joule / case.runs for joule in joules]
     np.save(case.frames_file, frames)
     measures["peak_mib"] = [peak_mib()]
     if memory_before is not None:
@@ -71,13 +77,14 @@ def measure_video(case: VideoCase) -> Row:
 
 def time_video(
     pipeline: TextToVideo, request: Request, folder: Path
-) -> tuple[Seconds, NDArray[np.uint8]]:
-    """Make one video and its file; return the seconds of its parts, and its frames."""
-    started = time.perf_counter()
+) -> tuple[Measures, NDArray[np.uint8]]:
+    """Make one video and its file; return the seconds and joules of its parts, and its frames."""
+    meter, started = find_meter(), time.perf_counter()
     video, post_s, device_mib = _generate(pipeline, request)
     generated = time.perf_counter()
     video.save(folder / "video.mp4")
     ended = time.perf_counter()
+    video_j = video_joules(pipeline, meter, ended - started)
     timings, load_s = video.timings, sum(video.timings.load_s.values())
     seconds = {
         "load_s": [load_s],
@@ -90,11 +97,25 @@ def time_video(
         "encode_s": [ended - generated],
         "video_s": [ended - started],
         "fps": [request.frames / (ended - started)],
+        "text_encoder_j": _known(timings.energy.text_encoder_j),
+        "unet_j": _known(timings.energy.unet_j),
+        "decoder_j": _known(timings.energy.vae_decoder_j),
+        "video_j": video_j,
     }
     if device_mib:
         seconds["device_mib"] = [max(device_mib)]
     parts = sum(seconds[name][0] for name in PARTS)
     return {**seconds, "elsewhere_s": [ended - started - parts]}, video.frames
+
+
+def video_joules(pipeline: TextToVideo, meter: EnergyMeter, seconds: float) -> list[float]:
+    """Return the joules since `meter` was made; nothing where it does not tell of all devices."""
+    devices = (placement.backend.device for placement in pipeline.placements.values())
+    return _known(meter.told(meter.read(), seconds)) if all(map(meter.covers, devices)) else []
+
+
+def _known(joules: float | None) -> list[float]:
+    return [] if joules is None else [joules]
 
 
 def _generate(pipeline: TextToVideo, request: Request) -> tuple[Video, float, list[float]]:

@@ -57,6 +57,12 @@ def run(
         str | None,
         typer.Option(help="Most memory to take, such as 4GB: plans for it, or refuses."),
     ] = None,
+    low_power: Annotated[
+        bool,
+        typer.Option(
+            "--low-power", help="Fewer threads, and the devices with the fewest joules by --tune."
+        ),
+    ] = False,
     decoder: Annotated[
         str | None, typer.Option(help="full, or tiny where the bundle has a small decoder.")
     ] = None,
@@ -146,6 +152,7 @@ def run(
         device=origin["device"],
         precision=origin["precision"],
         max_memory=None if max_memory is None else parse_memory(max_memory),
+        low_power=low_power,
         verify=verify,
         notify=note,
     )

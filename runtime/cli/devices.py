@@ -12,19 +12,23 @@ __all__ = ["print_devices", "tune_stages"]
 
 
 def tune_stages(pipeline: "TextToVideo", asked: dict[str, Any], as_json: bool) -> None:
-    """Measure the backends of each stage at the size of `asked`, and print the fastest."""
+    """Measure the backends of each stage at the size of `asked`, and print the best."""
     from hummingbird_edge.runtime.placement.notices import Notices
     from hummingbird_edge.runtime.placement.tuning import Measurement, tune
     from hummingbird_edge.runtime.request import Request
 
     def report(measured: Measurement) -> None:
-        time = measured.failure or f"{measured.median_s:.3f} s, {measured.snr_db:.0f} dB"
+        energy = "" if measured.joules is None else f", {measured.joules:.3g} J"
+        time = measured.failure or f"{measured.median_s:.3f} s, {measured.snr_db:.0f} dB{energy}"
         say(f"{measured.placement.stage} on {measured.placement.backend}: {time}")
 
     manifest = pipeline.bundle.manifest
     sizes = Request.for_model(manifest, "", **asked).stage_sizes(manifest)
-    max_memory = pipeline.stages.planner.max_memory
-    best = tune(pipeline.bundle, sizes, report, Notices(note, note), max_memory)
+    planner = pipeline.stages.planner
+    notices, limits = Notices(note, note), (planner.max_memory, planner.threads)
+    best = tune(pipeline.bundle, sizes, report, notices, *limits)
+    if planner.threads is not None and any(each.joules is None for each in best.values()):
+        note("the system tells no joules of every device here: the fastest ones are remembered")
     if as_json:
         print(json.dumps({stage: measured.as_dict() for stage, measured in best.items()}))
         return

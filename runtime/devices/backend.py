@@ -21,10 +21,12 @@ _CHOICES = ("auto", *(precision.value for precision in Precision))
 
 @dataclass(frozen=True, slots=True)
 class Backend:
-    """A device and the precision it computes in."""
+    """A device, the precision it computes in, and how many of the CPU's threads it may use."""
 
     device: Device
     precision: Precision = Precision.FP32
+    threads: int | None = None
+    """At most; None for as many as the engine takes by itself."""
 
     @classmethod
     def parse(cls, device: str, precision: str = "fp32") -> "Backend":
@@ -32,7 +34,10 @@ class Backend:
         return cls(Device.parse(device), _precision(precision))
 
     def __str__(self) -> str:
-        return f"{self.device.name} {self.precision}"
+        name = f"{self.device.name} {self.precision}"
+        if self.threads is None:
+            return name
+        return f"{name}, {self.threads} {'thread' if self.threads == 1 else 'threads'}"
 
     @property
     def graph(self) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import psutil
 
-__all__ = ["processor_name", "usable_cores"]
+__all__ = ["low_power_threads", "processor_name", "usable_cores"]
 
 
 def processor_name() -> str:
@@ -25,3 +25,9 @@ def usable_cores() -> int:
     if hasattr(process, "cpu_affinity"):
         return len(process.cpu_affinity() or ())
     return os.cpu_count() or 1
+
+
+def low_power_threads() -> int:
+    """Return half as many threads as this process may use physical cores, at least one."""
+    physical = psutil.cpu_count(logical=False) or usable_cores()
+    return max(1, min(physical, usable_cores()) // 2)

@@ -51,7 +51,9 @@ class ONNXRuntimeSession(Session):
         for name, size in sizes.items():
             options.add_free_dimension_override_by_name(name, size)
         options.log_severity_level = _ERRORS_ONLY
-        if usable_cores() < (os.cpu_count() or 1):
+        if backend.threads is not None:
+            options.intra_op_num_threads = min(backend.threads, usable_cores())
+        elif usable_cores() < (os.cpu_count() or 1):
             # By itself it binds a thread to each core of the machine, allowed or not.
             options.intra_op_num_threads = usable_cores()
         # An arena keeps the largest activations of a step for good, and a memory pattern allocates

@@ -123,10 +123,13 @@ class OpenVINOSession(Session):
 
         # Left alone it picks bfloat16 where the CPU has it, whatever the bundle says.
         precision = getattr(openvino.Type, self.backend.arithmetic.openvino)
-        return {
+        config = {
             properties.hint.inference_precision(): precision,
             properties.hint.performance_mode(): properties.hint.PerformanceMode.LATENCY,
         }
+        if self.backend.threads is not None and self.backend.device.target == "CPU":
+            config[properties.inference_num_threads()] = self.backend.threads
+        return config
 
     def run_all(self, inputs: Mapping[str, NDArray[Any]]) -> tuple[NDArray[np.float32], ...]:
         """Return all outputs; raises DeviceError where the engine fails."""

@@ -111,6 +111,7 @@ class Worker:
                 "graph": str(graph.absolute()),
                 "device": backend.device.name,
                 "precision": backend.precision.value,
+                "threads": backend.threads,
                 "sizes": dict(sizes or {}),
                 "cache": None if cache is None else str(cache.folder.absolute()),
                 "kind": None if kind is None else kind.value,

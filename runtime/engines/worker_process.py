@@ -12,6 +12,7 @@ import signal
 import sys
 import threading
 from collections.abc import Mapping
+from dataclasses import replace
 from multiprocessing import resource_tracker
 from multiprocessing.shared_memory import SharedMemory
 from pathlib import Path
@@ -57,9 +58,10 @@ class _Server:
 
     def _open(self, request: Mapping[str, Any]) -> dict[str, Any]:
         cache, kind = request["cache"], request["kind"]
+        backend = Backend.parse(request["device"], request["precision"])
         session = loading.open_session(
             Path(request["graph"]),
-            Backend.parse(request["device"], request["precision"]),
+            replace(backend, threads=request["threads"]),
             request["sizes"],
             None if cache is None else CompileCache(Path(cache)),
             lambda text: self._say({"note": text}),

@@ -22,6 +22,8 @@ class Reason(str, Enum):
     REQUESTED = "requested"
     MEASURED = "measured"
     """The fastest one that `--tune` measured."""
+    LEANEST = "fewest joules measured"
+    """The one that used the least energy as `--tune` measured, for `--low-power`."""
     FIRST = "first that works"
     """The first of `auto`'s order that loads the stage."""
 

@@ -2,18 +2,19 @@
 
 import math
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from hummingbird_edge.runtime.bundle.bundle import Bundle
 from hummingbird_edge.runtime.bundle.manifest import Manifest
 from hummingbird_edge.runtime.devices.backend import Backend, backends, parse_by_stage
+from hummingbird_edge.runtime.devices.cpu import low_power_threads
 from hummingbird_edge.runtime.devices.precision import Precision
 from hummingbird_edge.runtime.engines.tiles import Tiles
 from hummingbird_edge.runtime.errors import DeviceError, RequestError
 from hummingbird_edge.runtime.placement.limits import machine_bytes
 from hummingbird_edge.runtime.placement.memory import readable, stage_bytes
 from hummingbird_edge.runtime.placement.plan import Placement, Reason, Sizes, fitting, min_bytes
-from hummingbird_edge.runtime.placement.tuning import recall
+from hummingbird_edge.runtime.placement.tuning import recall, recall_leanest
 
 __all__ = ["Plan", "Planner", "decoder_sizes", "stage_sizes"]
 
@@ -28,6 +29,8 @@ class Plan:
     placements: Mapping[str, list[Placement]]
     passed_over: Mapping[str, list[str]]
     """Stage to why better placements are not among them."""
+    note: str = ""
+    """What the user should know of the whole."""
 
 
 class Planner:
@@ -39,11 +42,15 @@ class Planner:
         device: str = "auto",
         precision: str = "auto",
         max_memory: int | None = None,
+        low_power: bool = False,
     ) -> None:
         """Refuse at once what cannot be had; raises RequestError or DeviceError.
 
         `device` and `precision` are one name, or one name per stage (`unet=dml,vae=cpu`).
+        `low_power` is fewer threads, and for `auto` the backends that used the least energy.
         """
+        self.threads = low_power_threads() if low_power else None
+        """At most on the CPU; None for as many as engines take."""
         self.max_memory = max_memory
         """Bytes that the process may take; None for what the machine has."""
         self._bundle = bundle
@@ -75,9 +82,13 @@ class Planner:
         Raises RequestError with the least that would do.
         """
         cap = self.cap if cap is None else cap
-        measured = recall(self._bundle, sizes)
+        measured, leanest = recall(self._bundle, sizes, self.threads), self._leanest(sizes)
+        chosen = {
+            **{stage: (backend, Reason.MEASURED) for stage, backend in measured.items()},
+            **{stage: (backend, Reason.LEANEST) for stage, backend in leanest.items()},
+        }
         known = {
-            stage: list(self._placements(stage, axes, measured.get(stage)))
+            stage: list(self._placements(stage, axes, *chosen.get(stage, (None,))))
             for stage, axes in sizes.items()
         }
         fit = {stage: fitting(each, self.need, cap) for stage, each in known.items()}
@@ -96,6 +107,20 @@ class Planner:
         return Plan(
             fit,
             {name: self._passed_over(name, known[name], fit[name], cap) for name in known},
+            self._unmeasured([stage for stage in sizes if stage not in leanest]),
+        )
+
+    def _leanest(self, sizes: Mapping[str, Sizes]) -> dict[str, Backend]:
+        return {} if self.threads is None else recall_leanest(self._bundle, sizes, self.threads)
+
+    def _unmeasured(self, stages: Iterable[str]) -> str:
+        """Return a sentence where low power has no measurement to choose by; else nothing."""
+        names = ", ".join(name for name in stages if self._requested(name)[0] == "auto")
+        if self.threads is None or not names:
+            return ""
+        return (
+            f"no energy was measured of {names} at this size, so low power is only fewer threads "
+            f"there: hb-run --tune --low-power measures where the system tells joules"
         )
 
     def _passed_over(
@@ -109,11 +134,11 @@ class Planner:
         ]
 
     def _placements(
-        self, stage: str, sizes: Sizes, measured: Backend | None
+        self, stage: str, sizes: Sizes, measured: Backend | None, why: Reason = Reason.MEASURED
     ) -> Iterator[Placement]:
         """Yield the placements of a stage, the best first.
 
-        A measurement counts where its backend is among those that were requested.
+        A measurement counts where its backend is among those that were requested; `why` says which.
         """
         entry, known = self._bundle.manifest.stage(stage), self._backends_of(stage)
         device, precision = self._requested(stage)
@@ -122,13 +147,14 @@ class Planner:
             tiles = self._one_tile(stage, backend, sizes)
             loss = entry.psnr_db if backend.precision is Precision.INT8 else -math.inf
             psnr_db = loss if math.isfinite(loss) else None
-            return Placement(stage, entry.kind, backend, sizes, reason, tiles, psnr_db=psnr_db)
+            few = replace(backend, threads=self.threads)
+            return Placement(stage, entry.kind, few, sizes, reason, tiles, psnr_db=psnr_db)
 
         if device != "auto":
             yield from (placed(backend, Reason.REQUESTED) for backend in known)
             return
         if measured is not None and precision in ("auto", measured.precision):
-            yield placed(measured, Reason.MEASURED)
+            yield placed(measured, why)
         yield from (placed(backend, Reason.FIRST) for backend in known if backend != measured)
 
     def _requested(self, stage: str) -> tuple[str, str]:

@@ -82,12 +82,15 @@ class Stages:
         self._runners: dict[str, tuple[list[Placement], Runner]] = {}
         self._aside: dict[str, Runner | None] = {}
         self._ahead: dict[str, Future[Runner]] = {}
-        self._used_bytes, self._present = 0, ""
+        self._used_bytes, self._present, self._noted = 0, "", ""
         self._meter, self._peaks, self._claim = MemoryMeter(), dict[str, int](), Claim()
 
     def plan(self, sizes: Mapping[str, Sizes], steps: int, frames: int) -> None:
         """Plan a video of these stages and sizes; raises RequestError where memory does not do."""
         self._plan = self._plan_in_turn(sizes)
+        if self._plan.note not in ("", self._noted):
+            self._notices.note(self._plan.note)
+        self._noted = self._plan.note
         self._aside.clear()
         self._ahead.clear()
         first = {stage: each[0] for stage, each in self._plan.placements.items()}
@@ -101,7 +104,7 @@ class Stages:
             first,
             {stage: _parts(placement, steps, frames) for stage, placement in first.items()},
             History.of(self._bundle),
-            recall_seconds(self._bundle, sizes),
+            recall_seconds(self._bundle, sizes, self.planner.threads),
             [stage for stage in first if self._kept(stage) is not None],
         )
         self._meter, self._peaks, self._present = MemoryMeter(), {}, ""
