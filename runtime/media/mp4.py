@@ -4,6 +4,7 @@ PyAV itself, not imageio: imageio's plugin for it takes no codec options (crf, c
 converts to YUV by BT.601; reading, it lets FFmpeg guess the container, playlists included.
 """
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +12,9 @@ from numpy.typing import NDArray
 
 from hummingbird_edge.runtime.errors import RequestError
 from hummingbird_edge.runtime.media.clip import Clip
+from hummingbird_edge.runtime.media.decoded import MAX_FRAME_PIXELS, Decoded, check_frame_size
 
-__all__ = ["read", "write"]
+__all__ = ["decode", "read", "write"]
 
 # Rows give Y in [0, 1] and Cb, Cr in [-0.5, 0.5] for RGB in [0, 1], as BT.709 defines them.
 RGB_TO_YCBCR = np.array(
@@ -24,6 +26,8 @@ RGB_TO_YCBCR = np.array(
     dtype=np.float32,
 )
 
+_BT709 = 1
+"""FFmpeg's number of it."""
 H264_OPTIONS = {
     "crf": "16",
     "preset": "medium",
@@ -74,6 +78,31 @@ def read(path: Path) -> str | None:
         # Naming the format and handing over an open file keeps playlists and URLs out.
         with path.open("rb") as file, av.open(file, format="mp4") as container:
             return container.metadata.get("comment")
+    except av.FFmpegError as error:
+        raise OSError(str(error)) from error
+
+
+def decode(path: Path) -> Decoded:
+    """Return the frames, evenly spaced at the average rate that the container states."""
+    return Decoded.of(_frames(path))
+
+
+def _frames(path: Path) -> Iterator[tuple[NDArray[np.uint8], float | None]]:
+    """Yield each frame (H, W, 3) and the seconds that it is shown."""
+    import av
+
+    try:
+        with path.open("rb") as file, av.open(file, format="mp4") as container:
+            if not container.streams.video:
+                raise ValueError("it has no video")
+            stream = container.streams.video[0]
+            check_frame_size(stream.codec_context.width, stream.codec_context.height)
+            stream.codec_context.options = {"max_pixels": str(MAX_FRAME_PIXELS)}  # it may grow
+            duration = float(1 / stream.average_rate) if stream.average_rate else None
+            for frame in container.decode(stream):
+                space = "ITU709" if frame.colorspace == _BT709 else None
+                rgb = frame.to_ndarray(format="rgb24", src_colorspace=space)
+                yield np.asarray(rgb, np.uint8), duration
     except av.FFmpegError as error:
         raise OSError(str(error)) from error
 

@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 from hummingbird_edge.runtime.errors import OutputError, RequestError
 from hummingbird_edge.runtime.files import atomic_path, check_path
 from hummingbird_edge.runtime.media.clip import Clip
-from hummingbird_edge.runtime.media.formats import READERS, WRITERS, written_suffixes
+from hummingbird_edge.runtime.media.decoded import Decoded
+from hummingbird_edge.runtime.media.formats import DECODERS, READERS, WRITERS, written_suffixes
 from hummingbird_edge.runtime.media.png import first_frame, is_frame
 
-__all__ = ["check_output", "read_settings", "write_video"]
+__all__ = ["check_output", "read_frames", "read_settings", "write_video"]
 
 
 def check_output(path: Path) -> None:
@@ -78,15 +79,8 @@ def read_settings(path: Path) -> dict[str, object]:
     is not trusted: no frame is shown to the caller and only a JSON object is returned. Raises
     OutputError if `path` is missing, of another kind, damaged, or holds no settings.
     """
-    source = first_frame(path) if path.is_dir() else path
-    if not source.is_file():
-        raise OutputError(f"video {source} does not exist as a file: check the path")
-    read = READERS.get(source.suffix.lower())
-    if read is None:
-        raise OutputError(
-            f"file {path} is no video of this project because its suffix is {path.suffix!r}: give "
-            f"a {written_suffixes()} file or a folder of frames"
-        )
+    source = _source(path)
+    read = READERS[source.suffix.lower()]
     try:
         text = read(source)
         settings = None if text is None else json.loads(text)
@@ -102,6 +96,35 @@ def read_settings(path: Path) -> dict[str, object]:
             "program has re-encoded since"
         )
     return settings
+
+
+def read_frames(path: Path) -> Decoded:
+    """Return the frames of a video in one of the formats that `write_video` writes.
+
+    `path` is an .mp4, .gif or .webp file or a folder of frames, from anywhere. Raises OutputError
+    if it is missing, of another kind, damaged or too large.
+    """
+    source = _source(path)
+    try:
+        return DECODERS[source.suffix.lower()](source)
+    except (OSError, ValueError, SyntaxError, EOFError) as error:
+        raise OutputError(
+            f"the frames of {path} cannot be read ({error}): give another {written_suffixes()} "
+            f"file or folder of frames"
+        ) from error
+
+
+def _source(path: Path) -> Path:
+    """Return the file of a video, or a folder's first frame; raises OutputError."""
+    source = first_frame(path) if path.is_dir() else path
+    if not source.is_file():
+        raise OutputError(f"video {source} does not exist as a file: check the path")
+    if source.suffix.lower() not in READERS:
+        raise OutputError(
+            f"file {path} is no video of this project because its suffix is {path.suffix!r}: give "
+            f"a {written_suffixes()} file or a folder of frames"
+        )
+    return source
 
 
 def _check_target(path: Path, *, is_folder: bool) -> None:
