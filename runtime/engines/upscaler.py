@@ -25,6 +25,8 @@ _TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
 _FORM = "give an ONNX graph from (N, 3, H, W) to (N, 3, sH, sW), floats in [0, 1]"
 _CHANNELS = (1, 3)
 _ERRORS_ONLY = 3
+_TRIAL = 64
+"""Pixels along a side of a frame that is enough for a trial."""
 _MAX_VALUE = 4.0
 """Of an output in [0, 1] with some overshoot; beyond it, values are in [0, 255]."""
 
@@ -53,6 +55,15 @@ class OnnxUpscaler:
         if self._channels not in _CHANNELS or count not in (None, 1):
             raise self._refused(f"its input is {_shape(inputs[0].shape)}")
 
+    def try_out(self, width: int, height: int) -> None:
+        """Raise RequestError or DeviceError where it would fail on frames of this size."""
+        sides = [
+            fixed or min(side, _TRIAL)
+            for fixed, side in zip(self._fixed, (height, width), strict=True)
+        ]
+        self._check_size(width, height)
+        self(np.full((*sides, 3), 128, np.uint8))
+
     def __call__(self, frame: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Return a frame (H, W, 3) uint8 as (sH, sW, 3).
 
@@ -70,15 +81,7 @@ class OnnxUpscaler:
     def _run(self, frame: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Run the graph on (H, W, C) uint8."""
         height, width = frame.shape[:2]
-        if any(
-            wanted not in (None, side)
-            for wanted, side in zip(self._fixed, (height, width), strict=True)
-        ):
-            raise RequestError(
-                f"the upscaler {self.path} takes frames of {self._fixed[1] or 'any'}x"
-                f"{self._fixed[0] or 'any'} alone, not {width}x{height}: give one with a free "
-                f"height and width"
-            )
+        self._check_size(width, height)
         given = (frame.astype(np.float32) / 255).transpose(2, 0, 1)[None].astype(self._type)
         try:
             made = np.asarray(self._session.run(None, {self._input: given})[0], np.float32)
@@ -91,6 +94,17 @@ class OnnxUpscaler:
         self._check(made, (self._channels, height, width))
         pixels = np.clip(np.rint(made[0].transpose(1, 2, 0) * 255), 0, 255).astype(np.uint8)
         return np.ascontiguousarray(pixels)
+
+    def _check_size(self, width: int, height: int) -> None:
+        if any(
+            wanted not in (None, side)
+            for wanted, side in zip(self._fixed, (height, width), strict=True)
+        ):
+            raise RequestError(
+                f"the upscaler {self.path} takes frames of {self._fixed[1] or 'any'}x"
+                f"{self._fixed[0] or 'any'} alone, not {width}x{height}: give one with a free "
+                f"height and width"
+            )
 
     def _check(self, made: NDArray[np.float32], given: tuple[int, int, int]) -> None:
         """Raise RequestError where `made` is no larger picture of what was `given`, (C, H, W)."""

@@ -6,6 +6,7 @@ was made of it.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,9 +16,9 @@ from hummingbird_edge.runtime.media.decoded import MAX_BYTES, MAX_FPS
 from hummingbird_edge.runtime.media.interpolation import interpolate
 from hummingbird_edge.runtime.media.upscaling import Upscaler, middle, upscale
 
-__all__ = ["RECORDS", "Enhancement", "describe", "with_record"]
+__all__ = ["Enhancement", "describe", "records", "with_record"]
 
-RECORDS = "enhancements"
+_RECORDS = "enhancements"
 """The setting with a record of each enhancement, in their order."""
 _MAX_SIDE = 16_384
 
@@ -34,6 +35,8 @@ class Enhancement:
     """Goes before Lanczos."""
     fps: int | None = None
     """Frames a second, by motion-compensated interpolation; None leaves them."""
+    by: str = "Video.enhanced"
+    """What asked for it: this, or `hb-run` with an option."""
 
     def __post_init__(self) -> None:
         for name, value, most in (
@@ -70,10 +73,13 @@ class Enhancement:
         count, height, width, _ = shape
         left, top, right, bottom = middle(width, height, self.width, self.height)
         entry: dict[str, object] = {
+            "by": self.by,
             "from": {"frames": count, "width": width, "height": height, "fps": fps},
             "width": self.width,
             "height": self.height,
         }
+        if (width, height) != (self.width, self.height):
+            entry["resize"] = "lanczos"
         if (right - left, bottom - top) != (width, height):
             entry["shown"] = [round(right - left, 2), round(bottom - top, 2)]
         if self.upscaler is not None:
@@ -85,8 +91,13 @@ class Enhancement:
 
 def with_record(settings: Mapping[str, object], record: Mapping[str, object]) -> dict[str, object]:
     """Return the settings of a video after one more enhancement."""
-    before = settings.get(RECORDS)
-    return {**settings, RECORDS: [*(before if isinstance(before, list) else []), dict(record)]}
+    return {**settings, _RECORDS: [*records(settings), dict(record)]}
+
+
+def records(settings: Mapping[str, object]) -> list[dict[str, Any]]:
+    """Return the records in settings, which may be from a stranger's file."""
+    found = settings.get(_RECORDS)
+    return [each for each in found if isinstance(each, dict)] if isinstance(found, list) else []
 
 
 def describe(record: Mapping[str, object]) -> str:

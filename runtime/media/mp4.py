@@ -14,7 +14,7 @@ from hummingbird_edge.runtime.errors import RequestError
 from hummingbird_edge.runtime.media.clip import Clip
 from hummingbird_edge.runtime.media.decoded import MAX_FRAME_PIXELS, Decoded, check_frame_size
 
-__all__ = ["decode", "read", "write"]
+__all__ = ["check_size", "decode", "read", "write"]
 
 # Rows give Y in [0, 1] and Cb, Cr in [-0.5, 0.5] for RGB in [0, 1], as BT.709 defines them.
 RGB_TO_YCBCR = np.array(
@@ -46,11 +46,7 @@ def write(path: Path, clip: Clip) -> None:
     from av.video.stream import VideoStream
 
     height, width = clip.frames.shape[1:3]
-    if height % 2 or width % 2:
-        raise RequestError(
-            f"frames of {width}x{height} cannot become an .mp4 because H.264 needs even sizes: "
-            "choose an even width and height, or another format"
-        )
+    check_size(width, height)
     options = {"movflags": "+faststart"}
     try:
         with av.open(str(path), "w", format="mp4", options=options) as container:
@@ -68,6 +64,15 @@ def write(path: Path, clip: Clip) -> None:
             container.mux(stream.encode())
     except av.FFmpegError as error:
         raise OSError(error.errno, error.strerror) from error
+
+
+def check_size(width: int, height: int) -> None:
+    """Raise RequestError where the height or width is odd."""
+    if height % 2 or width % 2:
+        raise RequestError(
+            f"frames of {width}x{height} cannot become an .mp4 because H.264 needs even sizes: "
+            "choose an even width and height, or another format"
+        )
 
 
 def read(path: Path) -> str | None:

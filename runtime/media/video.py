@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from hummingbird_edge.runtime.errors import OutputError, RequestError
 from hummingbird_edge.runtime.files import atomic_path, check_path
+from hummingbird_edge.runtime.media import mp4
 from hummingbird_edge.runtime.media.clip import Clip
 from hummingbird_edge.runtime.media.decoded import Decoded
 from hummingbird_edge.runtime.media.formats import DECODERS, READERS, WRITERS, written_suffixes
@@ -20,11 +21,12 @@ from hummingbird_edge.runtime.media.png import first_frame, is_frame
 __all__ = ["check_output", "read_frames", "read_settings", "write_video"]
 
 
-def check_output(path: Path) -> None:
+def check_output(path: Path, size: tuple[int, int] | None = None) -> None:
     """Fail before any work if `path` cannot become a video.
 
     The suffix chooses the format: .mp4, .gif, .webp, or none for a folder of PNG frames.
-    Raises RequestError for any other suffix, and OutputError if the parent folder is missing or
+    Raises RequestError for any other suffix, or where the format has no frames of `size` (width,
+    height); and OutputError if the parent folder is missing or
     not writable, or if replacing what is at `path` could destroy something else.
     """
     if path.suffix.lower() not in WRITERS:
@@ -32,6 +34,8 @@ def check_output(path: Path) -> None:
             f"output {path} has the unknown suffix {path.suffix!r}: end it in "
             f"{written_suffixes()}, or give no suffix for a folder of PNG frames"
         )
+    if size is not None and path.suffix.lower() == ".mp4":
+        mp4.check_size(*size)
     _check_target(path, is_folder=not path.suffix)
     target = path.resolve()
     if not target.parent.is_dir():
