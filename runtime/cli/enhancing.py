@@ -230,15 +230,14 @@ def _enhance_file(
         raise RequestError(f"{output} is the video itself: name another file with --output")
     check_output(output, size)
     started, settings = time.perf_counter(), _settings(source)
-    decoded = read_frames(source)
-    height, width = decoded.frames.shape[1:3]
-    now = decoded.fps(_recorded_fps(settings))
+    frames, now = read_frames(source, _recorded_fps(settings))
+    height, width = frames.shape[1:3]
     target = _target_fps(fps, now) if chosen.interpolate == "motion" else None
     size = size or (2 * width, 2 * height)
     enhancement = Enhancement(*size, _open(chosen.upscaler, (width, height)), target, FILE)
-    record = enhancement.record(decoded.frames.shape, now)
+    record = enhancement.record(frames.shape, now)
     settings = with_record(settings, {**record, "of": source.suffix.lower()})
-    frames, shown_fps = enhancement.apply(decoded.frames, now)
+    frames, shown_fps = enhancement.apply(frames, now)
     write_video(output, frames, shown_fps, settings)
     _say_done(frames.shape, shown_fps, time.perf_counter() - started)
     return settings

@@ -6,6 +6,7 @@ converts to YUV by BT.601; reading, it lets FFmpeg guess the container, playlist
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +14,9 @@ from numpy.typing import NDArray
 from hummingbird_edge.runtime.errors import RequestError
 from hummingbird_edge.runtime.media.clip import Clip
 from hummingbird_edge.runtime.media.decoded import MAX_FRAME_PIXELS, Decoded, check_frame_size
+
+if TYPE_CHECKING:
+    from av.video.codeccontext import VideoCodecContext
 
 __all__ = ["check_size", "decode", "read", "write"]
 
@@ -98,11 +102,13 @@ def _frames(path: Path) -> Iterator[tuple[NDArray[np.uint8], float | None]]:
 
     try:
         with path.open("rb") as file, av.open(file, format="mp4") as container:
-            if not container.streams.video:
-                raise ValueError("it has no video")
-            stream = container.streams.video[0]
-            check_frame_size(stream.codec_context.width, stream.codec_context.height)
-            stream.codec_context.options = {"max_pixels": str(MAX_FRAME_PIXELS)}  # it may grow
+            stream = next(iter(container.streams.video), None)
+            # PyAV's types leave out that a stream of an unknown codec has no context.
+            context: "VideoCodecContext | None" = None if stream is None else stream.codec_context
+            if stream is None or context is None:
+                raise ValueError("it has no video that can be decoded")
+            check_frame_size(context.width, context.height)
+            context.options = {"max_pixels": str(MAX_FRAME_PIXELS)}  # it may grow
             duration = float(1 / stream.average_rate) if stream.average_rate else None
             for frame in container.decode(stream):
                 space = "ITU709" if frame.colorspace == _BT709 else None

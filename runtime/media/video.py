@@ -14,7 +14,6 @@ from hummingbird_edge.runtime.errors import OutputError, RequestError
 from hummingbird_edge.runtime.files import atomic_path, check_path
 from hummingbird_edge.runtime.media import mp4
 from hummingbird_edge.runtime.media.clip import Clip
-from hummingbird_edge.runtime.media.decoded import Decoded
 from hummingbird_edge.runtime.media.formats import DECODERS, READERS, WRITERS, written_suffixes
 from hummingbird_edge.runtime.media.png import first_frame, is_frame
 
@@ -102,15 +101,20 @@ def read_settings(path: Path) -> dict[str, object]:
     return settings
 
 
-def read_frames(path: Path) -> Decoded:
-    """Return the frames of a video in one of the formats that `write_video` writes.
+def read_frames(path: Path, recorded_fps: object = None) -> tuple[NDArray[np.uint8], int]:
+    """Return the frames (T, H, W, 3) uint8 of a video that `write_video` could have written.
+
+    They are evenly spaced; with them come the frames a second: `recorded_fps`, what its settings
+    say, where the file does not contradict that.
 
     `path` is an .mp4, .gif or .webp file or a folder of frames, from anywhere. Raises OutputError
     if it is missing, of another kind, damaged or too large.
     """
     source = _source(path)
     try:
-        return DECODERS[source.suffix.lower()](source)
+        decoded = DECODERS[source.suffix.lower()](source)
+        fps = decoded.fps(recorded_fps)
+        return decoded.at(fps), fps
     except (OSError, ValueError, SyntaxError, EOFError) as error:
         raise OutputError(
             f"the frames of {path} cannot be read ({error}): give another {written_suffixes()} "
