@@ -196,7 +196,10 @@ def wrong_graphs(folder: Path) -> dict[Path, str]:
     bytes_ = {"kind": TensorProto.UINT8}
     multiply = helper.make_node("Mul", ["x", "gain"], ["y"])
     divide = helper.make_node("Div", ["x", "zero"], ["y"])
-    graph = lambda name, *a, **k: save_graph(folder / f"{name}.onnx", *a, **k)  # noqa: E731
+
+    def graph(name: str, nodes: Sequence[onnx.NodeProto], **form: Any) -> Path:
+        return save_graph(folder / f"{name}.onnx", nodes, **form)
+
     return {
         folder / "missing.onnx": "there is no file",
         folder: "there is no file",
@@ -292,9 +295,15 @@ def test_a_result_that_no_memory_holds_is_refused() -> None:
 
 
 def test_records_of_strangers_are_described() -> None:
-    for strange in ({}, {"from": 7, "upscaler": {}, "interpolate": []}, {"from": {"width": []}}):
-        assert describe(strange)
-    for strange in (None, 7, "text", [7, None], {"a": 1}):
+    strangers: tuple[dict[str, object], ...] = (
+        {},
+        {"from": 7, "upscaler": {}, "interpolate": []},
+        {"from": {"width": []}},
+    )
+    for record in strangers:
+        assert describe(record)
+    found: tuple[object, ...] = (None, 7, "text", [7, None], {"a": 1})
+    for strange in found:
         assert records({"enhancements": strange}) == []
 
 

@@ -71,7 +71,8 @@ class Decoded:
         shown = np.searchsorted(self.ends, middles).clip(max=len(self.frames) - 1)
         if np.array_equal(shown, np.arange(len(self.frames))):
             return self.frames
-        return self.frames[shown]
+        spread: NDArray[np.uint8] = self.frames[shown]
+        return spread
 
 
 def check_frame_size(width: int, height: int) -> None:

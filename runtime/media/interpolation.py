@@ -58,7 +58,8 @@ def _between(frames: NDArray[np.uint8], fps: int, target_fps: int) -> Iterator[N
     import av
 
     height, width = frames.shape[1:3]
-    padded = frames if not _padding(frames) else np.pad(frames, _padding(frames), "edge")
+    padding = _padding(frames)
+    padded = np.pad(frames, padding, "edge") if any(map(any, padding)) else frames
     try:
         graph = _graph(padded, fps, target_fps)
         for index in range(len(padded) + _REPEATS):
@@ -114,10 +115,10 @@ def _pulled(graph: "Graph") -> Iterator[NDArray[np.uint8]]:
         yield np.asarray(frame.to_ndarray(format="rgb24"), np.uint8)
 
 
-def _padding(frames: NDArray[np.uint8]) -> list[tuple[int, int]] | None:
-    """Return how much to add below and to the right; None for nothing.
+def _padding(frames: NDArray[np.uint8]) -> list[tuple[int, int]]:
+    """Return how much to add to each axis, below and to the right.
 
     The filter works in whole blocks and needs some of them.
     """
     sides = [max(_MIN_SIDE, -(-side // _BLOCK) * _BLOCK) - side for side in frames.shape[1:3]]
-    return [(0, 0), (0, sides[0]), (0, sides[1]), (0, 0)] if any(sides) else None
+    return [(0, 0), (0, sides[0]), (0, sides[1]), (0, 0)]

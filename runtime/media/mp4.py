@@ -99,12 +99,14 @@ def decode(path: Path) -> Decoded:
 def _frames(path: Path) -> Iterator[tuple[NDArray[np.uint8], float | None]]:
     """Yield each frame (H, W, 3) and the seconds that it is shown."""
     import av
+    from av.container import InputContainer
 
     try:
         with path.open("rb") as file, av.open(file, format="mp4") as container:
+            assert isinstance(container, InputContainer)
             stream = next(iter(container.streams.video), None)
             # PyAV's types leave out that a stream of an unknown codec has no context.
-            context: "VideoCodecContext | None" = None if stream is None else stream.codec_context
+            context: VideoCodecContext | None = None if stream is None else stream.codec_context
             if stream is None or context is None:
                 raise ValueError("it has no video that can be decoded")
             check_frame_size(context.width, context.height)

@@ -40,7 +40,7 @@ def upscale(
         large = frame if upscaler is None else upscaler(frame)
         box = middle(large.shape[1], large.shape[0], width, height)
         image = Image.fromarray(large)
-        resized[index] = image.resize((width, height), Image.Resampling.LANCZOS, box)
+        resized[index] = np.asarray(image.resize((width, height), Image.Resampling.LANCZOS, box))
     return resized
 
 
