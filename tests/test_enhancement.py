@@ -14,6 +14,7 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
+from hummingbird_edge.runtime.cli.enhancing import fast_size
 from hummingbird_edge.runtime.engines.upscaler import OnnxUpscaler
 from hummingbird_edge.runtime.errors import HummingbirdError, OutputError, RequestError
 from hummingbird_edge.runtime.media.decoded import MAX_FRAME_PIXELS, Decoded
@@ -314,6 +315,28 @@ def test_the_model_knows_32_frames_a_second() -> None:
         Request.for_model(manifest, "a cat", 7, fps=33)
 
 
+@pytest.mark.parametrize(
+    ("size", "divisor", "generated"),
+    [
+        ((512, 512), 64, (256, 256)),
+        ((512, 384), 64, (256, 192)),
+        ((512, 320), 64, (256, 128)),
+        ((320, 512), 64, (128, 256)),
+        ((1024, 640), 64, (512, 320)),
+        ((64, 64), 16, (32, 32)),
+        ((128, 128), 64, (64, 64)),
+        ((100, 77), 16, (48, 32)),
+    ],
+)
+def test_fast_generates_a_quarter_of_the_pixels_at_most(
+    size: tuple[int, int], divisor: int, generated: tuple[int, int]
+) -> None:
+    assert fast_size(size, divisor) == generated
+    assert 4 * generated[0] * generated[1] <= size[0] * size[1]
+    with pytest.raises(RequestError, match="nothing smaller to generate"):
+        fast_size((divisor, divisor), divisor)
+
+
 @pytest.mark.slow
 def test_python_enhances_a_video(tmp_path: Path) -> None:
     video = TextToVideo.from_bundle(device="cpu")("a red circle moving right", width=32, height=32)
@@ -440,7 +463,7 @@ def test_a_video_of_another_program_is_enhanced(hb: Command, tmp_path: Path) -> 
         (("a cat", "--upscaler", "x.onnx"), "add --fast"),
         (("a cat", "--fast", "--upscaler", "x.onnx"), "there is no file x.onnx"),
         (("a cat", "--fast", "--size", "16x16"), "leave it out"),
-        (("a cat", "--fast", "--size", "65x33"), "H.264 needs even sizes"),
+        (("a cat", "--fast", "--size", "65x65"), "H.264 needs even sizes"),
         (("a cat", "--fps", "60"), "knows 32"),
         (("a cat", "--fast", "--fps", "60"), "knows 32"),
         (("a cat", "--fps", "4", "--interpolate", "motion"), "starts from 4"),

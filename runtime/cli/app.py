@@ -83,7 +83,10 @@ def run(
     ] = None,
     decode: Annotated[Path | None, typer.Option(help="Decode the latents of a file again.")] = None,
     fast: Annotated[
-        bool, typer.Option("--fast", help="Generate half the width and height, then enlarge that.")
+        bool,
+        typer.Option(
+            "--fast", help="Generate a quarter of the pixels at most, then enlarge these."
+        ),
     ] = False,
     upscaler: Annotated[
         Path | None, typer.Option(help="Enlarge by this ONNX super-resolution model.")

@@ -23,6 +23,7 @@ __all__ = [
     "Chosen",
     "enhance",
     "enhance_file",
+    "fast_size",
     "kept_enhancement",
     "plan",
     "restored",
@@ -86,7 +87,7 @@ def plan(
     generated, target_fps = size, None
     given = dict(request)
     if chosen.fast:
-        generated = _half(size, manifest)
+        generated = fast_size(size, manifest.model.size_divisor)
         given["width"], given["height"] = generated
     if chosen.interpolate == "motion":
         target_fps, given["fps"] = _target_fps(request["fps"], defaults.fps), None
@@ -94,16 +95,34 @@ def plan(
     return given, Enhancement(*size, upscaler, target_fps, FAST if chosen.fast else PLAIN)
 
 
-def _half(size: tuple[int, int], manifest: "Manifest") -> tuple[int, int]:
-    """Return half of a size, or the next larger one that the model can make."""
-    divisor = manifest.model.size_divisor
-    width, height = (max(1, -(-side // (2 * divisor))) * divisor for side in size)
-    if width * height >= size[0] * size[1]:
+def fast_size(size: tuple[int, int], divisor: int) -> tuple[int, int]:
+    """Return the width and height that are generated for a video of `size`.
+
+    That is half of each where these divide by `divisor`. Else it is what shows most of the video's
+    shape with no more than a quarter of its pixels, as time grows with pixels: 512x320 is made of
+    256x128, whose middle 205x128 is shown. Raises RequestError where there is none.
+    """
+    width, height = size
+    limit = width * height // 4
+    found = [
+        (wide, high)
+        for wide in range(divisor, width, divisor)
+        for high in range(divisor, limit // wide + 1, divisor)
+    ]
+    if not found:
         raise RequestError(
-            f"--fast would generate {width}x{height} for {size[0]}x{size[1]}, as sizes divide by "
+            f"--fast has nothing smaller to generate for {width}x{height}, as sizes divide by "
             f"{divisor}: leave it out, or choose a larger size"
         )
-    return width, height
+    return max(found, key=lambda each: (_shown(each, size), -each[0] * each[1]))
+
+
+def _shown(generated: tuple[int, int], size: tuple[int, int]) -> float:
+    """Return how many pixels of what is generated have a place in the video's shape."""
+    from hummingbird_edge.runtime.media.upscaling import middle
+
+    left, top, right, bottom = middle(*generated, *size)
+    return round((right - left) * (bottom - top), 6)
 
 
 def _target_fps(fps: int | None, source: int) -> int:
