@@ -270,6 +270,10 @@ def test_frames_of_strangers_are_bounded(tmp_path: Path, monkeypatch: pytest.Mon
             read_frames(tmp_path / name)
     with pytest.raises(ValueError, match="no frames"):
         Decoded.of(iter(()))
+    dots = np.zeros((1, 1, 3), np.uint8)
+    for seconds in (3600.0, 1e300, float("inf")):
+        with pytest.raises((ValueError, OverflowError)):
+            Decoded.of([(dots, seconds)]).at(240)
 
 
 def test_damaged_videos_fail_with_a_sentence(tmp_path: Path) -> None:

@@ -6,12 +6,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["MAX_BYTES", "MAX_FPS", "MAX_FRAME_PIXELS", "Decoded", "check_frame_size"]
+__all__ = ["MAX_BYTES", "MAX_FPS", "MAX_FRAMES", "MAX_FRAME_PIXELS", "Decoded", "check_frame_size"]
 
 MAX_BYTES = 4 << 30
 """Of all frames of a video together, decoded."""
 MAX_FRAME_PIXELS = 1 << 26
 """8K video has half as many."""
+MAX_FRAMES = 100_000
+"""Over an hour at 24 a second."""
 MAX_FPS = 240
 """Beyond it no player follows."""
 
@@ -34,7 +36,7 @@ class Decoded:
         kept, shown, size = list[NDArray[np.uint8]](), list[float](), 0
         for frame, duration in frames:
             size += frame.nbytes
-            _check_bytes(size)
+            _check_extent(len(kept) + 1, size)
             if kept and frame.shape != kept[0].shape:
                 raise ValueError("its frames have several sizes")
             kept.append(frame)
@@ -66,7 +68,7 @@ class Decoded:
         if self.ends is None:
             return self.frames
         count = max(1, round(float(self.ends[-1]) * fps))
-        _check_bytes(count * self.frames[0].nbytes)
+        _check_extent(count, count * self.frames[0].nbytes)
         middles = (np.arange(count) + 0.5) / fps
         shown = np.searchsorted(self.ends, middles).clip(max=len(self.frames) - 1)
         if np.array_equal(shown, np.arange(len(self.frames))):
@@ -81,6 +83,8 @@ def check_frame_size(width: int, height: int) -> None:
         raise ValueError(f"its frames have {width}x{height} pixels, {MAX_FRAME_PIXELS} are allowed")
 
 
-def _check_bytes(size: int) -> None:
+def _check_extent(count: int, size: int) -> None:
+    if count > MAX_FRAMES:
+        raise ValueError(f"it has more than {MAX_FRAMES} frames")
     if size > MAX_BYTES:
         raise ValueError(f"its frames take more than {MAX_BYTES >> 30} GiB")

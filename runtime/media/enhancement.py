@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hummingbird_edge.runtime.errors import RequestError
-from hummingbird_edge.runtime.media.decoded import MAX_BYTES, MAX_FPS
+from hummingbird_edge.runtime.media.decoded import MAX_BYTES, MAX_FPS, MAX_FRAMES
 from hummingbird_edge.runtime.media.interpolation import interpolate
 from hummingbird_edge.runtime.media.upscaling import Upscaler, middle, upscale
 
@@ -62,6 +62,11 @@ class Enhancement:
     def _check(self, count: int, fps: int) -> None:
         """Raise RequestError where so many frames would be too many, or cannot be interpolated."""
         frames = count * (self.fps or fps) / fps
+        if frames > MAX_FRAMES:
+            raise RequestError(
+                f"{frames:.0f} frames are more than the {MAX_FRAMES} that one video may have: "
+                f"choose fewer a second"
+            )
         if frames * self.width * self.height * 3 > MAX_BYTES:
             raise RequestError(
                 f"{frames:.0f} frames of {self.width}x{self.height} take more than "

@@ -115,7 +115,7 @@ def read_frames(path: Path, recorded_fps: object = None) -> tuple[NDArray[np.uin
         decoded = DECODERS[source.suffix.lower()](source)
         fps = decoded.fps(recorded_fps)
         return decoded.at(fps), fps
-    except (OSError, ValueError, SyntaxError, EOFError) as error:
+    except (OSError, ValueError, SyntaxError, EOFError, OverflowError) as error:
         raise OutputError(
             f"the frames of {path} cannot be read ({error}): give another {written_suffixes()} "
             f"file or folder of frames"
