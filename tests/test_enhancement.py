@@ -16,7 +16,7 @@ from onnx import TensorProto, helper
 
 from hummingbird_edge.runtime.cli.enhancing import fast_size
 from hummingbird_edge.runtime.engines.upscaler import OnnxUpscaler
-from hummingbird_edge.runtime.errors import HummingbirdError, OutputError, RequestError
+from hummingbird_edge.runtime.errors import OutputError, RequestError
 from hummingbird_edge.runtime.media.decoded import MAX_FRAME_PIXELS, Decoded
 from hummingbird_edge.runtime.media.enhancement import Enhancement, describe, records
 from hummingbird_edge.runtime.media.interpolation import interpolate
@@ -482,7 +482,3 @@ def test_wrong_input_is_one_sentence(
     assert done.stderr.count("\n") == 1
     assert message in done.stderr
     assert [path.name for path in tmp_path.iterdir() if path.name not in ("a.mp4", "x2.onnx")] == []
-
-
-def test_every_error_is_of_this_project() -> None:
-    assert issubclass(RequestError, HummingbirdError)
