@@ -14,6 +14,8 @@ __all__ = ["Request", "parse_size"]
 _MAX = {"frames": 10_000, "width": 16_384, "height": 16_384, "fps": 240}
 """Beyond these no machine or player follows, and arithmetic overflows."""
 _MAX_GUIDANCE = 10_000
+_MAX_MODEL_FPS = 32
+"""AMD runs the model at 8 and 16, and training here draws 4 to 24; beyond, motion is a guess."""
 _DECODERS = {"full": "vae_decoder", "tiny": "tiny_decoder"}
 
 
@@ -79,6 +81,11 @@ class Request:
                     f"{name} {value} does not divide by {divisor}, as {manifest.name} needs: "
                     f"try {' or '.join(str(size) for size in nearest)}"
                 )
+        if self.fps > _MAX_MODEL_FPS:
+            raise RequestError(
+                f"fps is {self.fps}, and the model knows {_MAX_MODEL_FPS} frames a second at most: "
+                f"give less, or add --interpolate motion to have frames interpolated"
+            )
         if not 0 <= self.guidance <= _MAX_GUIDANCE:  # NaN fails too
             raise RequestError(f"guidance is {self.guidance}: give 0 to {_MAX_GUIDANCE}")
         if self.seed < 0:

@@ -1,7 +1,7 @@
 """What the pipeline returns: progress on the way, then a video that knows how it was made."""
 
 from collections.abc import Generator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from hummingbird_edge.runtime.bundle.bundle import Bundle
 from hummingbird_edge.runtime.errors import GenerationError
+from hummingbird_edge.runtime.media.enhancement import Enhancement, with_record
 from hummingbird_edge.runtime.media.video import check_output, write_video
 from hummingbird_edge.runtime.placement.plan import Placement
 from hummingbird_edge.runtime.placement.promise import Promise
@@ -33,6 +34,8 @@ class Video:
     settings: Mapping[str, object]
     """What is embedded in a saved file: request, model, bundle digest, devices, version."""
     memory: Memory
+    fps: int | None = None
+    """Frames a second, where they are not the request's."""
 
     @classmethod
     def of(
@@ -55,8 +58,35 @@ class Video:
         """Write .mp4, .gif, .webp, or a folder of PNG frames; returns the path."""
         path = Path(path)
         check_output(path)
-        write_video(path, self.frames, self.request.fps, self.settings)
+        write_video(path, self.frames, self.fps or self.request.fps, self.settings)
         return path
+
+    def enhanced(
+        self,
+        *,
+        width: int | None = None,
+        height: int | None = None,
+        upscaler: str | Path | None = None,
+        fps: int | None = None,
+    ) -> "Video":
+        """Return it in another size, and with more frames a second; what is None stays.
+
+        `upscaler` is an ONNX super-resolution model that goes before Lanczos; `fps` is reached by
+        FFmpeg's motion-compensated interpolation. What is saved says so.
+        Raises RequestError or DeviceError.
+        """
+        from hummingbird_edge.runtime.engines.upscaler import OnnxUpscaler
+
+        model = None if upscaler is None else OnnxUpscaler(Path(upscaler))
+        sides = width or self.frames.shape[2], height or self.frames.shape[1]
+        return self.with_enhancement(Enhancement(*sides, model, fps))
+
+    def with_enhancement(self, enhancement: Enhancement) -> "Video":
+        """Return what `enhancement` makes of it; raises as `enhanced` does."""
+        now = self.fps or self.request.fps
+        frames, fps = enhancement.apply(self.frames, now)
+        settings = with_record(self.settings, enhancement.record(self.frames.shape, now))
+        return replace(self, frames=frames, fps=fps, settings=settings)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -38,7 +38,10 @@ def run(
     size: Annotated[str | None, typer.Option(help="WIDTHxHEIGHT in pixels.")] = None,
     steps: Annotated[int | None, typer.Option(help="Sampling steps, 1 to 50.")] = None,
     guidance: Annotated[float | None, typer.Option(help="Guidance scale.")] = None,
-    fps: Annotated[int | None, typer.Option(help="Frames a second.")] = None,
+    fps: Annotated[
+        int | None,
+        typer.Option(help="Frames a second: 1 to 32, or more with --interpolate motion."),
+    ] = None,
     seed: Annotated[
         int | None, typer.Option(help="The same seed makes the same video; 7 by default.")
     ] = None,
@@ -88,6 +91,21 @@ def run(
         Path | None, typer.Option(help="Keep the video's latents in this file, for --decode.")
     ] = None,
     decode: Annotated[Path | None, typer.Option(help="Decode the latents of a file again.")] = None,
+    fast: Annotated[
+        bool,
+        typer.Option(
+            "--fast", help="Generate a quarter of the pixels at most, then enlarge these."
+        ),
+    ] = False,
+    upscaler: Annotated[
+        Path | None, typer.Option(help="Enlarge by this ONNX super-resolution model.")
+    ] = None,
+    interpolate: Annotated[
+        str, typer.Option(help="none, or motion: more frames a second, 24 or --fps.")
+    ] = "none",
+    enhance: Annotated[
+        Path | None, typer.Option(help="Enlarge a finished video, to twice its size or --size.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")] = False,
     verify: Annotated[bool, typer.Option(help="Compare every file with its digest.")] = False,
     info: Annotated[
@@ -121,18 +139,29 @@ def run(
         "--tune": tune,
         "--resume": resume,
         "--decode": decode,
+        "--enhance": enhance,
     }
     if len(given := [name for name, value in commands.items() if value]) > 1:
         raise RequestError(f"{' and '.join(given)} are separate commands: give one of them")
     if info is not None or list_devices or list_unfinished:
         _print_known(info, list_devices, as_json)
         return
+    from hummingbird_edge.runtime.cli.enhancing import Chosen, kept_enhancement, plan, restored
     from hummingbird_edge.runtime.request import parse_size
 
+    chosen = Chosen(fast, upscaler, interpolate)
     request["width"], request["height"] = parse_size(size)
+    if enhance is not None:
+        from hummingbird_edge.runtime.cli.enhancing import enhance_file
+
+        others = {"PROMPT": prompt, "--prompts": prompts, "--bundle": bundle, "--preview": preview}
+        others |= {"--save-latents": save_latents, "--max-memory": max_memory}
+        enhance_file(enhance, output, request, chosen, others, as_json)
+        return
     jobs = _jobs(prompt, prompts, output, None if resume else decode, resume) if not tune else []
     if resume or decode is not None:
         _require_omitted(request, () if resume else ("decoder", "fps"))
+        chosen.require_none("--resume" if resume else "--decode")
     if save_latents is not None and len(jobs) != 1:
         raise RequestError("--save-latents is for one video: give one prompt")
     origin = {"bundle": os.fspath(bundle or ""), "device": device, "precision": precision}
@@ -156,12 +185,16 @@ def run(
         verify=verify,
         notify=note,
     )
+    request, enhancement = plan(chosen, request, pipeline.manifest)
+    if jobs and (begun := jobs[0].start) is not None:
+        enhancement = restored(begun.origin, begun.settings)
     if tune:
         from hummingbird_edge.runtime.cli.devices import tune_stages
 
         tune_stages(pipeline, _filled(request), as_json)
         return
-    wanted = Wanted(as_json, verbose, quiet, preview, save_latents, origin)
+    kept = {**origin, **kept_enhancement(enhancement)}
+    wanted = Wanted(as_json, verbose, quiet, preview, save_latents, kept, enhancement)
     make_all(pipeline, jobs, request if jobs[0].start else _filled(request), wanted)
 
 

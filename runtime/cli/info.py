@@ -10,6 +10,7 @@ __all__ = ["print_info", "print_unfinished"]
 
 def print_info(path: Path, as_json: bool) -> None:
     """Print how the video at `path` was made; raises OutputError."""
+    from hummingbird_edge.runtime.media.enhancement import describe, records
     from hummingbird_edge.runtime.media.video import read_settings
 
     settings = read_settings(path)
@@ -18,6 +19,8 @@ def print_info(path: Path, as_json: bool) -> None:
         return
     for name, value in settings.items():
         print(printable(f"{name}: {json.dumps(value, ensure_ascii=False)}"))
+    for record in records(settings):
+        print(printable(f"enhanced: {describe(record)}"))
     print(printable(f"again: {_command(settings)}"))
 
 
@@ -27,14 +30,28 @@ def _command(settings: dict[str, object]) -> str:
     import shlex
     import subprocess
 
+    from hummingbird_edge.runtime.cli.again import commands_again
+    from hummingbird_edge.runtime.media.enhancement import records
+
+    if settings.get("noise") == "given":
+        return "not with a command: the noise was given, not drawn from the seed"
+    # A video of another program may have been enhanced here.
+    is_foreign = "prompt" not in settings and bool(records(settings))
+    commands = commands_again([] if is_foreign else _generating(settings), settings)
+    return " && ".join(map(subprocess.list2cmdline if os.name == "nt" else shlex.join, commands))
+
+
+def _generating(settings: dict[str, object]) -> list[str]:
+    """Return the words of the command that generates; raises OutputError."""
     from hummingbird_edge.runtime.bundle.bundle import BUILTIN
     from hummingbird_edge.runtime.bundle.manifest import MANIFEST
+    from hummingbird_edge.runtime.cli.again import options_again
     from hummingbird_edge.runtime.errors import OutputError
     from hummingbird_edge.runtime.files import sha256_of
 
     try:
-        parts = ["hb-run", "--size", f"{settings['width']}x{settings['height']}"]
-        for name in ("frames", "steps", "guidance", "fps", "seed"):
+        parts = ["hb-run", *options_again(settings)]
+        for name in ("frames", "steps", "guidance", "seed"):
             parts += [f"--{name}", str(settings[name])]
         if settings.get("decoder", "full") != "full":
             parts += ["--decoder", str(settings["decoder"])]
@@ -46,13 +63,10 @@ def _command(settings: dict[str, object]) -> str:
     for option, key in (("--device", "devices"), ("--precision", "precisions")):
         if recorded := _by_stage(settings.get(key)):
             parts += [option, recorded]
-    if settings.get("noise") == "given":
-        return "not with a command: the noise was given, not drawn from the seed"
     manifest = BUILTIN / MANIFEST
     if not manifest.is_file() or settings.get("bundle_sha256") != sha256_of(manifest):
         parts += ["--bundle", f"PATH_TO_{settings.get('model')}"]
-    parts += ["--", prompt]
-    return subprocess.list2cmdline(parts) if os.name == "nt" else shlex.join(parts)
+    return [*parts, "--", prompt]
 
 
 def _by_stage(recorded: object) -> str | None:

@@ -7,12 +7,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hummingbird_edge.runtime.cli.enhancing import enhance
 from hummingbird_edge.runtime.cli.jobs import Job
 from hummingbird_edge.runtime.cli.progress import display
 from hummingbird_edge.runtime.command import note, say
 from hummingbird_edge.runtime.errors import OutputError
 
 if TYPE_CHECKING:
+    from hummingbird_edge.runtime.media.enhancement import Enhancement
     from hummingbird_edge.runtime.media.unfinished import Kept
     from hummingbird_edge.runtime.pipeline import TextToVideo
     from hummingbird_edge.runtime.request import Request
@@ -31,8 +33,10 @@ class Wanted:
     preview: bool = False
     latents: Path | None = None
     """Where the latents of the video go."""
-    origin: Mapping[str, str] | None = None
-    """The options that `--resume` needs again: `bundle`, `device` and `precision`."""
+    origin: Mapping[str, object] | None = None
+    """What `--resume` needs again: `bundle`, `device`, `precision` and the enhancement."""
+    enhancement: "Enhancement | None" = None
+    """What is done to the pixels of each video."""
 
 
 def make_all(
@@ -43,8 +47,9 @@ def make_all(
     from hummingbird_edge.runtime.media.video import check_output
 
     requests = [job.request(pipeline.bundle, given) for job in jobs]
+    after = wanted.enhancement
     for job in jobs:
-        check_output(job.output)
+        check_output(job.output, None if after is None else (after.width, after.height))
     if wanted.preview:
         require_preview(pipeline.manifest)
     for request, job in zip(requests, jobs, strict=True):
@@ -64,6 +69,7 @@ def _make(pipeline: "TextToVideo", request: "Request", job: Job, wanted: Wanted)
             say(f"memory: {video.memory}")
         if wanted.latents is not None:
             _save_latents(wanted.latents, video)
+        video = enhance(video, wanted.enhancement)
         video.save(job.output)
     except BaseException:
         kept.leave()

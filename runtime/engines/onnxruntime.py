@@ -21,7 +21,7 @@ from hummingbird_edge.runtime.engines.compile_cache import CompileCache
 from hummingbird_edge.runtime.engines.session import Session
 from hummingbird_edge.runtime.errors import DeviceError, device_error
 
-__all__ = ["EXACT_INT8", "ONNXRuntimeSession"]
+__all__ = ["EXACT_INT8", "ONNXRuntimeSession", "first_line"]
 
 EXACT_INT8 = "session.x64quantprecision"
 """Without VNNI the CPU's int8 products saturate (`saturation`); with this they do not."""
@@ -90,7 +90,7 @@ class ONNXRuntimeSession(Session):
             raise device_error(
                 error,
                 f"{device.name} cannot load {graph.parent.name}/{graph.name} "
-                f"({_first_line(error)}): try --device cpu, or build the bundle again",
+                f"({first_line(error)}): try --device cpu, or build the bundle again",
             ) from error
         self._target, taken = target, self._session.get_providers()
         self.share = self._share_on_device() if taken[0] == target else 0.0
@@ -148,7 +148,7 @@ class ONNXRuntimeSession(Session):
         except Exception as error:  # the library raises bare exceptions of several kinds
             raise device_error(
                 error,
-                f"{self.backend.device.name} failed while computing ({_first_line(error)}): "
+                f"{self.backend.device.name} failed while computing ({first_line(error)}): "
                 f"try --device cpu, fewer frames or a smaller size",
             ) from error
         if self._profile is not None:
@@ -180,5 +180,6 @@ def _needs_profile(device: Device) -> bool:
     return device.name == "webgpu" or (device.name != "cpu" and not is_recorded)
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """Return what the library says, without its further lines."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")

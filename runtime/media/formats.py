@@ -5,7 +5,8 @@
     .webp   lossless, loops                      settings in EXIF ImageDescription
     none    a folder of frame_0000.png ...       settings in a text chunk of every frame
 
-To add one: a file beside this one with `write(path, clip)` and `read(path)`, and its suffix below.
+To add one: a file beside this one with `write(path, clip)`, `read(path)` and `decode(path)`, and
+its suffix below.
 """
 
 from collections.abc import Callable, Mapping
@@ -13,8 +14,9 @@ from pathlib import Path
 
 from hummingbird_edge.runtime.media import gif, mp4, png, webp
 from hummingbird_edge.runtime.media.clip import Clip
+from hummingbird_edge.runtime.media.decoded import Decoded
 
-__all__ = ["READERS", "WRITERS", "written_suffixes"]
+__all__ = ["DECODERS", "READERS", "WRITERS", "written_suffixes"]
 
 WRITERS: Mapping[str, Callable[[Path, Clip], None]] = {
     ".mp4": mp4.write,
@@ -33,6 +35,15 @@ READERS: Mapping[str, Callable[[Path], str | bytes | None]] = {
 }
 """Return the text of the settings, None where there is none; they raise OSError, ValueError or
 SyntaxError where the file is damaged."""
+
+
+DECODERS: Mapping[str, Callable[[Path], Decoded]] = {
+    ".mp4": mp4.decode,
+    ".gif": gif.decode,
+    ".webp": webp.decode,
+    ".png": png.decode_folder,
+}
+"""Return the frames, of a PNG's all that are beside it; they raise as readers do."""
 
 
 def written_suffixes() -> str:

@@ -6,9 +6,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hummingbird_edge.runtime.media.clip import Clip
-from hummingbird_edge.runtime.media.pictures import read_metadata, write_pictures
+from hummingbird_edge.runtime.media.decoded import Decoded
+from hummingbird_edge.runtime.media.pictures import (
+    decode_pictures,
+    read_metadata,
+    write_pictures,
+)
 
-__all__ = ["read", "write"]
+__all__ = ["decode", "read", "write"]
 
 MAGIC = rb"GIF8[79]a"
 
@@ -25,6 +30,11 @@ def read(path: Path) -> bytes | None:
     """Return the comment."""
     comment = read_metadata(path, MAGIC).get("comment")
     return comment if isinstance(comment, bytes) else None
+
+
+def decode(path: Path) -> Decoded:
+    """Return the frames."""
+    return Decoded.of(decode_pictures(path, "GIF"))
 
 
 def _with_one_palette(frames: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], bytes]:

@@ -4,15 +4,21 @@ PyAV itself, not imageio: imageio's plugin for it takes no codec options (crf, c
 converts to YUV by BT.601; reading, it lets FFmpeg guess the container, playlists included.
 """
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hummingbird_edge.runtime.errors import RequestError
 from hummingbird_edge.runtime.media.clip import Clip
+from hummingbird_edge.runtime.media.decoded import MAX_FRAME_PIXELS, Decoded, check_frame_size
 
-__all__ = ["read", "write"]
+if TYPE_CHECKING:
+    from av.video.codeccontext import VideoCodecContext
+
+__all__ = ["check_size", "decode", "read", "write"]
 
 # Rows give Y in [0, 1] and Cb, Cr in [-0.5, 0.5] for RGB in [0, 1], as BT.709 defines them.
 RGB_TO_YCBCR = np.array(
@@ -24,6 +30,8 @@ RGB_TO_YCBCR = np.array(
     dtype=np.float32,
 )
 
+_BT709 = 1
+"""FFmpeg's number of it."""
 H264_OPTIONS = {
     "crf": "16",
     "preset": "medium",
@@ -42,11 +50,7 @@ def write(path: Path, clip: Clip) -> None:
     from av.video.stream import VideoStream
 
     height, width = clip.frames.shape[1:3]
-    if height % 2 or width % 2:
-        raise RequestError(
-            f"frames of {width}x{height} cannot become an .mp4 because H.264 needs even sizes: "
-            "choose an even width and height, or another format"
-        )
+    check_size(width, height)
     options = {"movflags": "+faststart"}
     try:
         with av.open(str(path), "w", format="mp4", options=options) as container:
@@ -66,6 +70,15 @@ def write(path: Path, clip: Clip) -> None:
         raise OSError(error.errno, error.strerror) from error
 
 
+def check_size(width: int, height: int) -> None:
+    """Raise RequestError where the height or width is odd."""
+    if height % 2 or width % 2:
+        raise RequestError(
+            f"frames of {width}x{height} cannot become an .mp4 because H.264 needs even sizes: "
+            "choose an even width and height, or another format"
+        )
+
+
 def read(path: Path) -> str | None:
     """Return the comment."""
     import av
@@ -74,6 +87,35 @@ def read(path: Path) -> str | None:
         # Naming the format and handing over an open file keeps playlists and URLs out.
         with path.open("rb") as file, av.open(file, format="mp4") as container:
             return container.metadata.get("comment")
+    except av.FFmpegError as error:
+        raise OSError(str(error)) from error
+
+
+def decode(path: Path) -> Decoded:
+    """Return the frames, evenly spaced at the average rate that the container states."""
+    return Decoded.of(_frames(path))
+
+
+def _frames(path: Path) -> Iterator[tuple[NDArray[np.uint8], float | None]]:
+    """Yield each frame (H, W, 3) and the seconds that it is shown."""
+    import av
+    from av.container import InputContainer
+
+    try:
+        with path.open("rb") as file, av.open(file, format="mp4") as container:
+            assert isinstance(container, InputContainer)
+            stream = next(iter(container.streams.video), None)
+            # PyAV's types leave out that a stream of an unknown codec has no context.
+            context: VideoCodecContext | None = None if stream is None else stream.codec_context
+            if stream is None or context is None:
+                raise ValueError("it has no video that can be decoded")
+            check_frame_size(context.width, context.height)
+            context.options = {"max_pixels": str(MAX_FRAME_PIXELS)}  # it may grow
+            duration = float(1 / stream.average_rate) if stream.average_rate else None
+            for frame in container.decode(stream):
+                space = "ITU709" if frame.colorspace == _BT709 else None
+                rgb = frame.to_ndarray(format="rgb24", src_colorspace=space)
+                yield np.asarray(rgb, np.uint8), duration
     except av.FFmpegError as error:
         raise OSError(str(error)) from error
 

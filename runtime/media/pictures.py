@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["quiet", "read_metadata", "write_pictures"]
+from hummingbird_edge.runtime.media.decoded import check_frame_size
+
+__all__ = ["decode_pictures", "quiet", "read_metadata", "write_pictures"]
 
 
 def write_pictures(path: Path, frames: NDArray[np.uint8], suffix: str, **options: Any) -> None:
@@ -37,6 +39,29 @@ def read_metadata(path: Path, magic: bytes) -> dict[str, Any]:
         file.seek(0)
         with quiet(), iio.imopen(file, "r", plugin="pillow") as picture:
             return picture.metadata(index=0)
+
+
+def decode_pictures(path: Path, kind: str) -> Iterator[tuple[NDArray[np.uint8], float | None]]:
+    """Yield each frame (H, W, 3) of a picture, and the seconds that it is shown.
+
+    `kind` is Pillow's name of the one format that is read. Raises OSError, or ValueError where the
+    file is damaged or its frames are too large.
+    """
+    from PIL import Image
+
+    try:
+        with quiet(), path.open("rb") as file, Image.open(file, formats=[kind]) as image:
+            for index in range(getattr(image, "n_frames", 1)):
+                check_frame_size(*image.size)
+                image.seek(index)
+                check_frame_size(*image.size)  # a later frame can be larger
+                frame = np.asarray(image.convert("RGB"))
+                duration = image.info.get("duration")
+                yield frame, duration / 1000 if isinstance(duration, int | float) else None
+    except (OSError, ValueError, MemoryError):
+        raise
+    except Exception as error:  # Pillow meets damage with exceptions of many kinds
+        raise ValueError(f"it is damaged, {type(error).__name__}") from error
 
 
 @contextmanager

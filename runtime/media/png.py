@@ -4,9 +4,10 @@ import re
 from pathlib import Path
 
 from hummingbird_edge.runtime.media.clip import Clip
-from hummingbird_edge.runtime.media.pictures import quiet, write_pictures
+from hummingbird_edge.runtime.media.decoded import Decoded
+from hummingbird_edge.runtime.media.pictures import decode_pictures, quiet, write_pictures
 
-__all__ = ["first_frame", "is_frame", "read", "write_folder"]
+__all__ = ["decode_folder", "first_frame", "is_frame", "read", "write_folder"]
 
 KEYWORD = "hummingbird-edge"
 
@@ -40,6 +41,17 @@ def read(path: Path) -> str | None:
     with quiet(), Image.open(path, formats=["PNG"]) as image:
         text = image.info.get(KEYWORD)
     return text if isinstance(text, str) else None
+
+
+def decode_folder(first: Path) -> Decoded:
+    """Return the frames of the folder whose first one is at `first`."""
+    paths = sorted(
+        (path for path in first.parent.iterdir() if is_frame(path.name)),
+        key=lambda path: int(path.stem.removeprefix("frame_")),
+    )
+    if [path.name for path in paths] != [_name(index) for index in range(len(paths))]:
+        raise ValueError("the numbers of its frames have gaps")
+    return Decoded.of(frame for path in paths for frame in decode_pictures(path, "PNG"))
 
 
 def _name(index: int) -> str:

@@ -12,18 +12,20 @@ from numpy.typing import NDArray
 
 from hummingbird_edge.runtime.errors import OutputError, RequestError
 from hummingbird_edge.runtime.files import atomic_path, check_path
+from hummingbird_edge.runtime.media import mp4
 from hummingbird_edge.runtime.media.clip import Clip
-from hummingbird_edge.runtime.media.formats import READERS, WRITERS, written_suffixes
+from hummingbird_edge.runtime.media.formats import DECODERS, READERS, WRITERS, written_suffixes
 from hummingbird_edge.runtime.media.png import first_frame, is_frame
 
-__all__ = ["check_output", "read_settings", "write_video"]
+__all__ = ["check_output", "read_frames", "read_settings", "write_video"]
 
 
-def check_output(path: Path) -> None:
+def check_output(path: Path, size: tuple[int, int] | None = None) -> None:
     """Fail before any work if `path` cannot become a video.
 
     The suffix chooses the format: .mp4, .gif, .webp, or none for a folder of PNG frames.
-    Raises RequestError for any other suffix, and OutputError if the parent folder is missing or
+    Raises RequestError for any other suffix, or where the format has no frames of `size` (width,
+    height); and OutputError if the parent folder is missing or
     not writable, or if replacing what is at `path` could destroy something else.
     """
     if path.suffix.lower() not in WRITERS:
@@ -31,6 +33,8 @@ def check_output(path: Path) -> None:
             f"output {path} has the unknown suffix {path.suffix!r}: end it in "
             f"{written_suffixes()}, or give no suffix for a folder of PNG frames"
         )
+    if size is not None and path.suffix.lower() == ".mp4":
+        mp4.check_size(*size)
     _check_target(path, is_folder=not path.suffix)
     target = path.resolve()
     if not target.parent.is_dir():
@@ -78,15 +82,8 @@ def read_settings(path: Path) -> dict[str, object]:
     is not trusted: no frame is shown to the caller and only a JSON object is returned. Raises
     OutputError if `path` is missing, of another kind, damaged, or holds no settings.
     """
-    source = first_frame(path) if path.is_dir() else path
-    if not source.is_file():
-        raise OutputError(f"video {source} does not exist as a file: check the path")
-    read = READERS.get(source.suffix.lower())
-    if read is None:
-        raise OutputError(
-            f"file {path} is no video of this project because its suffix is {path.suffix!r}: give "
-            f"a {written_suffixes()} file or a folder of frames"
-        )
+    source = _source(path)
+    read = READERS[source.suffix.lower()]
     try:
         text = read(source)
         settings = None if text is None else json.loads(text)
@@ -102,6 +99,40 @@ def read_settings(path: Path) -> dict[str, object]:
             "program has re-encoded since"
         )
     return settings
+
+
+def read_frames(path: Path, recorded_fps: object = None) -> tuple[NDArray[np.uint8], int]:
+    """Return the frames (T, H, W, 3) uint8 of a video that `write_video` could have written.
+
+    They are evenly spaced; with them come the frames a second: `recorded_fps`, what its settings
+    say, where the file does not contradict that.
+
+    `path` is an .mp4, .gif or .webp file or a folder of frames, from anywhere. Raises OutputError
+    if it is missing, of another kind, damaged or too large.
+    """
+    source = _source(path)
+    try:
+        decoded = DECODERS[source.suffix.lower()](source)
+        fps = decoded.fps(recorded_fps)
+        return decoded.at(fps), fps
+    except (OSError, ValueError, SyntaxError, EOFError, OverflowError) as error:
+        raise OutputError(
+            f"the frames of {path} cannot be read ({error}): give another {written_suffixes()} "
+            f"file or folder of frames"
+        ) from error
+
+
+def _source(path: Path) -> Path:
+    """Return the file of a video, or a folder's first frame; raises OutputError."""
+    source = first_frame(path) if path.is_dir() else path
+    if not source.is_file():
+        raise OutputError(f"video {source} does not exist as a file: check the path")
+    if source.suffix.lower() not in READERS:
+        raise OutputError(
+            f"file {path} is no video of this project because its suffix is {path.suffix!r}: give "
+            f"a {written_suffixes()} file or a folder of frames"
+        )
+    return source
 
 
 def _check_target(path: Path, *, is_folder: bool) -> None:

@@ -3,9 +3,14 @@
 from pathlib import Path
 
 from hummingbird_edge.runtime.media.clip import Clip
-from hummingbird_edge.runtime.media.pictures import read_metadata, write_pictures
+from hummingbird_edge.runtime.media.decoded import Decoded
+from hummingbird_edge.runtime.media.pictures import (
+    decode_pictures,
+    read_metadata,
+    write_pictures,
+)
 
-__all__ = ["read", "write"]
+__all__ = ["decode", "read", "write"]
 
 MAGIC = rb"RIFF....WEBP"
 IMAGE_DESCRIPTION = 0x010E
@@ -25,3 +30,8 @@ def read(path: Path) -> str | None:
     """Return the description."""
     text = read_metadata(path, MAGIC).get("ImageDescription")
     return text if isinstance(text, str) else None
+
+
+def decode(path: Path) -> Decoded:
+    """Return the frames."""
+    return Decoded.of(decode_pictures(path, "WEBP"))
