@@ -109,6 +109,11 @@ class Progress:
     video: Video | None = None
     """The result, when all is done."""
 
+    @property
+    def share(self) -> float:
+        """How much of the stage is done, in (0, 1]."""
+        return self.index / self.count
+
 
 Returned = TypeVar("Returned")
 Part = Generator[Progress, None, Returned]

@@ -1,10 +1,12 @@
 """What is said before a video begins: seconds and memory, and what that rests on."""
 
 import json
+import os
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -202,3 +204,24 @@ def _mark_of(process: int) -> str:
 
     started = int(psutil.Process(process).create_time())
     return f"{process_mark().split('-')[0]}-{process}-{started}"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no pty")
+def test_a_terminal_shows_a_bar_with_the_time_left(tmp_path: Path) -> None:
+    import pty
+
+    leader, follower = pty.openpty()
+    arguments = ["a red circle", "-o", str(tmp_path / "a.gif"), "--device", "cpu"]
+    command = [sys.executable, "-c", "from hummingbird_edge.runtime.cli import main; main()"]
+    with subprocess.Popen([*command, *arguments], stdout=subprocess.PIPE, stderr=follower) as made:
+        os.close(follower)
+        shown = b""
+        with suppress(OSError):  # the other end was closed
+            while piece := os.read(leader, 4096):
+                shown += piece
+        assert made.wait() == 0
+    os.close(leader)
+    text = shown.decode(errors="replace")
+    assert text.startswith("about ") or "\nabout " in text
+    assert "unet 4/4 on cpu" in text
+    assert " s left" in text

@@ -18,6 +18,7 @@ from hummingbird_edge.runtime.engines.worker import Limits, Worker, needs_worker
 from hummingbird_edge.runtime.errors import DeviceError, HummingbirdWarning, RequestError
 from hummingbird_edge.runtime.pipeline import TextToVideo
 from hummingbird_edge.runtime.placement import stages
+from hummingbird_edge.runtime.result import Progress
 
 GRAPH = BUILTIN / "vae_decoder" / "model.onnx"
 SCRIPT = Path(__file__).parent / "misbehaving_worker.py"
@@ -112,3 +113,23 @@ def test_a_device_that_falls_costs_its_stage_not_the_video(
     devices = {name: each.backend.device.name for name, each in pipeline.placements.items()}
     assert devices[stage] == "cpu"
     assert sum(name == "cpu" for name in devices.values()) == 1
+
+
+@pytest.mark.usefixtures("in_workers")
+def test_the_next_stage_loads_while_the_present_one_computes() -> None:
+    pipeline, counts = TextToVideo.from_bundle(device="cpu"), list[int]()
+
+    def look(progress: Progress) -> None:
+        time.sleep(1 if progress.index == 1 else 0)
+        commands = [child.cmdline() for child in psutil.Process().children()]
+        counts.append(sum("worker_process" in command[-1] for command in commands))
+
+    video = pipeline("a red circle", seed=3, on_step=look)
+    assert counts == [3] * 4  # the decoder's worker is there while the U-Net's computes
+    assert video.timings.load_s["vae_decoder"] < 0.2
+
+
+def test_one_device_does_not_load_two_stages_at_once() -> None:
+    pipeline = TextToVideo.from_bundle(device="cpu")
+    pipeline("a red circle", frames=1, width=32, height=32, steps=1)
+    assert not pipeline.stages._ahead

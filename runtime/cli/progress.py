@@ -36,14 +36,25 @@ def display(is_quiet: bool) -> Iterator[Display]:
     elif not sys.stderr.isatty():
         yield _Lines()
     else:
-        from rich.console import Console
-        from rich.progress import BarColumn, TextColumn
-        from rich.progress import Progress as RichProgress
-
-        columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[left]}"))
-        console = Console(stderr=True, highlight=False)
-        with RichProgress(*columns, console=console, transient=True) as bar:
+        with _rich_bar() as bar:
             yield _Bar(bar)
+
+
+def _rich_bar() -> "RichProgress":
+    from rich.console import Console
+    from rich.progress import BarColumn, ProgressColumn, Task, TextColumn
+    from rich.progress import Progress as RichProgress
+    from rich.text import Text
+
+    class Left(ProgressColumn):
+        """Counts down while a part computes."""
+
+        def render(self, task: Task) -> Text:
+            return Text(_left(max(0.0, task.fields["ends"] - time.monotonic())))
+
+    columns = (TextColumn("{task.description}"), BarColumn(), Left())
+    console = Console(stderr=True, highlight=False)
+    return RichProgress(*columns, console=console, transient=True)
 
 
 class _Nothing:
@@ -74,17 +85,18 @@ class _Bar:
     def promise(self, promise: "Promise") -> None:
         say(str(promise))
         self._promise, self._started = promise, time.monotonic()
-        self._task = self._bar.add_task("loading", total=promise.total_s, left="")
+        ends = self._started + promise.total_s
+        self._task = self._bar.add_task("loading", total=promise.total_s, ends=ends)
 
     def update(self, progress: "Progress", device: str) -> None:
         assert self._promise is not None
         assert self._task is not None
-        done = self._promise.seconds_until(progress.stage, progress.index / progress.count)
-        taken = time.monotonic() - self._started
-        left = (self._promise.total_s - done) * taken / max(done, 1e-3)
-        self._bar.update(
-            self._task, completed=done, description=_text(progress, device), left=_left(left)
-        )
+        done, now = self._promise.seconds_until(progress.stage, progress.share), time.monotonic()
+        # What is left goes as what is done went.
+        pace = (now - self._started) / max(done, 1e-3)
+        ends = now + pace * (self._promise.total_s - done)
+        text = _text(progress, device)
+        self._bar.update(self._task, completed=done, description=text, ends=ends)
 
 
 def _text(progress: "Progress", device: str) -> str:
