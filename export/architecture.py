@@ -35,8 +35,8 @@ class _Part:
         prefix = PREFIXES[network]
         self.network, self.source = network, checkpoint.source
         self.shapes: Mapping[str, torch.Size] = {
-            name.removeprefix(prefix): tensor.shape
-            for name, tensor in checkpoint.tensors.items()
+            name.removeprefix(prefix): checkpoint.tensors[name].shape
+            for name in checkpoint.tensors
             if name.startswith(prefix)
         }
         self.metadata = {
