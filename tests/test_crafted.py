@@ -1,6 +1,7 @@
 """Crafted files are answered with a sentence, soon, and in memory that their size explains."""
 
 import io
+import json
 import struct
 import time
 import tracemalloc
@@ -11,9 +12,22 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
-from hummingbird_edge.export.checkpoint import read_checkpoint
-from hummingbird_edge.runtime.errors import CheckpointError
+from hummingbird_edge.export import build_bundle
+from hummingbird_edge.export.architecture import read_config
+from hummingbird_edge.export.checkpoint import Checkpoint, read_checkpoint
+from hummingbird_edge.export.lora import Adapter
+from hummingbird_edge.export.models.config import PRESETS
+from hummingbird_edge.export.weights import RandomWeights
+from hummingbird_edge.runtime.errors import (
+    CheckpointError,
+    HummingbirdError,
+    OutOfMemoryError,
+    OutputError,
+)
+
+NANO = Path(__file__).parent / "data" / "nano_07b_merged_all.pt"
 
 _LENGTH = 1 << 20
 _M61 = (1 << 61) - 1
@@ -156,3 +170,130 @@ def test_crafted_archives_cost_little(name: str, tmp_path: Path) -> None:
     (tmp_path / "a.pt").write_bytes(ARCHIVES[name])
     with bounded(len(ARCHIVES[name])), suppress(CheckpointError):
         read_checkpoint(tmp_path / "a.pt")
+
+
+@pytest.mark.parametrize("sizes", [1, 4_000_000])
+def test_safetensors_whose_header_is_large_are_refused(tmp_path: Path, sizes: int) -> None:
+    entry = {"dtype": "F32", "shape": [0] * sizes, "data_offsets": [0, 0]}
+    header = json.dumps({"a": entry} if sizes > 1 else {str(n): entry for n in range(80_000)})
+    content = len(header).to_bytes(8, "little") + header.encode()
+    (tmp_path / "a.safetensors").write_bytes(content)
+    with pytest.raises(CheckpointError, match="its list of tensors has"):
+        read_checkpoint(tmp_path / "a.safetensors")
+
+
+@pytest.mark.parametrize(
+    "weight_map",
+    [
+        5,
+        [],
+        {"a": 5},
+        {"a": ["x"]},
+        {"a": None, "b": "x"},
+        {"a": ""},
+        {"a": ".."},
+        {"a": "\0"},
+        {"a": "\ud800"},
+        {"a": "x" * 300},
+        {"a": "/x"},
+    ],
+)
+def test_an_index_of_wrong_types_is_refused(tmp_path: Path, weight_map: object) -> None:
+    index = tmp_path / "a.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": weight_map}), encoding="utf-8")
+    with pytest.raises(CheckpointError, match="the index of shards cannot be used"):
+        read_checkpoint(index)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("scale_factor", 10**400),
+        ("scale_factor", "1"),
+        ("scale_factor", float("nan")),
+        ("parameterization", ("eps",)),
+        ("model.diffusion_model.init_attn.0.transformer_blocks.0.attn1.heads", 10**9),
+        ("model.diffusion_model.input_blocks.1.0.in_layers.0.num_groups", 10**6),
+        ("cond_stage_model.model.transformer.resblocks.0.attn.num_heads", 10**6),
+    ],
+)
+def test_odd_numbers_of_a_checkpoint_are_refused(name: str, value: int) -> None:
+    nano = read_checkpoint(NANO)
+    odd = Checkpoint(nano.source, nano.files, nano.tensors, {**nano.metadata, name: value})
+    with pytest.raises(CheckpointError):
+        read_config(odd)
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (0, 0), (10**9, 0), (1, 1, 1, 1, 1), (8192, 2, 1, 1)])
+def test_odd_shapes_of_a_checkpoint_are_refused(shape: tuple[int, ...]) -> None:
+    nano = read_checkpoint(NANO)
+    for name in (
+        "model.diffusion_model.input_blocks.0.0.weight",
+        "model.diffusion_model.init_attn.0.transformer_blocks.0.attn1.to_q.weight",
+        "cond_stage_model.model.token_embedding.weight",
+        "cond_stage_model.model.positional_embedding",
+        "first_stage_model.encoder.conv_in.weight",
+        "first_stage_model.post_quant_conv.weight",
+    ):
+        tensors = {**nano.tensors, name: torch.empty(shape)}
+        with suppress(HummingbirdError):
+            read_config(Checkpoint(nano.source, nano.files, tensors, nano.metadata))
+
+
+def _adapter(folder: Path, metadata: object, tensors: dict[str, torch.Tensor]) -> Path:
+    (folder / "adapter_config.json").write_text(json.dumps(metadata), encoding="utf-8")
+    names = {f"base_model.model.0.lora_{side}.weight": part for side, part in tensors.items()}
+    save_file(names, folder / "adapter_model.safetensors")
+    return folder
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        5,
+        [],
+        {"r": 2},
+        {"r": "2", "lora_alpha": 1},
+        {"r": 10**400, "lora_alpha": 1},
+        {"r": -2, "lora_alpha": 1, "use_rslora": True},
+        {"r": 2, "lora_alpha": 10**400},
+        {"r": 2, "lora_alpha": float("nan")},
+        {"r": 2, "lora_alpha": float("inf")},
+        {"r": 2, "lora_alpha": None},
+    ],
+)
+def test_crafted_numbers_of_an_adapter_are_refused(tmp_path: Path, metadata: object) -> None:
+    tensors = {"A": torch.ones(2, 3), "B": torch.ones(4, 2)}
+    with pytest.raises(CheckpointError, match="does not state rank and alpha"):
+        Adapter.read(_adapter(tmp_path, metadata, tensors))
+
+
+@pytest.mark.parametrize(
+    ("a", "b"),
+    [
+        (torch.ones(()), torch.ones(4, 2)),
+        (torch.ones(2, 3), torch.ones(())),
+        (torch.ones(3, 3), torch.ones(4, 2)),  # another rank
+        (torch.ones(2, 3, dtype=torch.complex64), torch.ones(4, 2)),
+        (torch.ones(2, 3) * torch.nan, torch.ones(4, 2)),
+        (torch.ones(2, 3) * 3e38, torch.ones(4, 2)),
+    ],
+)
+def test_crafted_weights_of_an_adapter_are_refused(
+    tmp_path: Path, a: torch.Tensor, b: torch.Tensor
+) -> None:
+    adapter = Adapter.read(_adapter(tmp_path, {"r": 2, "lora_alpha": 2}, {"A": a, "B": b}))
+    with pytest.raises(CheckpointError, match=r"trained on another model|not finite"):
+        adapter.merge(torch.nn.Sequential(torch.nn.Linear(3, 4)))
+
+
+def test_weights_that_no_memory_holds_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hummingbird_edge.export.weights.machine_bytes", lambda: 1 << 30)
+    with pytest.raises(OutOfMemoryError, match=r"the weights of unet take 3\.1GB"):
+        RandomWeights().load("unet", PRESETS["hummingbird-0.7b"])
+
+
+def test_a_folder_that_cannot_be_made_is_a_sentence(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(OutputError, match="cannot be written"):
+        build_bundle(None, tmp_path / "file" / "a" / "out", preset="hummingbird-0.7b")
