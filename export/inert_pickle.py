@@ -7,6 +7,7 @@ therefore not what makes reading safe: it is there to tell the reader that a fil
 """
 
 import pickletools
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from sys import getsizeof
@@ -88,8 +89,10 @@ def read_pickle(data: bytes, source: str, budget: Budget | None = None) -> objec
     """
     machine = _Machine(source, budget or Budget(source, len(data)))
     try:
-        for opcode, argument, _ in pickletools.genops(data):
-            machine.step(opcode.name, argument)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # odd escapes in Python 2's texts
+            for opcode, argument, _ in pickletools.genops(data):
+                machine.step(opcode.name, argument)
         return machine.pop()
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise CheckpointError(
