@@ -1,15 +1,11 @@
-"""Every reader of files from elsewhere, small valid files for each, and a fuzzer of one.
+"""Every reader of files from elsewhere, and small valid files for each.
 
-    pip install atheris
-    python tests/fuzz/readers.py archive tests/fuzz/corpus/archive -max_total_time=3600
-
-runs a reader on what a coverage-guided fuzzer, libFuzzer, makes of its files (on Linux).
-`test_fuzz.py` runs each for some seconds on mutations of its own, and on what was found before.
+`test_fuzz.py` runs each for some seconds on mutations of its own, and on what was found before;
+`fuzz.py` runs one for as long as you like.
 """
 
 import io
 import json
-import sys
 import tempfile
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
@@ -158,29 +154,3 @@ READERS: Mapping[str, Reader] = {
     "manifest": Reader(MANIFEST, _read_bundle, lambda: [(BUILTIN / MANIFEST).read_bytes()], {}),
     "latents": Reader("a.latents", read_latents, _latents, {}),
 }
-
-
-def main() -> None:
-    """Fuzz the reader that the first argument names; the others are libFuzzer's."""
-    import atheris
-
-    reader = READERS[sys.argv.pop(1)]
-    for path in (Path(argument) for argument in sys.argv[1:] if not argument.startswith("-")):
-        path.mkdir(parents=True, exist_ok=True)
-        break
-    folder = Path(tempfile.mkdtemp(prefix="fuzz-"))
-    seeds = Path(tempfile.mkdtemp(prefix="fuzz-seeds-"))
-    for number, seed in enumerate(reader.seeds()):
-        (seeds / str(number)).write_bytes(seed)
-    atheris.instrument_all()
-    limits = ["-timeout=10", "-rss_limit_mb=4096", "-max_len=65536"]
-    atheris.Setup([*sys.argv, str(seeds), *limits], lambda content: _once(reader, content, folder))
-    atheris.Fuzz()
-
-
-def _once(reader: Reader, content: bytes, folder: Path) -> None:
-    try_file(reader, content, folder)
-
-
-if __name__ == "__main__":
-    main()
