@@ -55,7 +55,7 @@ class Request:
             # NumPy's integers pass, 8.5 frames do not.
             whole = {n: operator.index(v) for n, v in merged.items() if n != "guidance"}
             guidance = float(merged["guidance"])
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, OverflowError) as error:
             raise RequestError(f"a setting is no number of its kind: {error}") from error
         request = cls(prompt=prompt, guidance=guidance, decoder=decoder, **whole)
         request._check(manifest)

@@ -194,7 +194,7 @@ class ModelConfig:
         for name, part in parts.items():
             _require_known(entries.get(name), part)
         try:
-            return convert(dict(entries), cls)
+            return convert(entries, cls)
         except (ValidationError, ValueError, OverflowError, RecursionError) as error:
             raise RequestError(f"the model configuration cannot be built: {error}") from error
 

@@ -10,6 +10,7 @@ import tempfile
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -24,9 +25,12 @@ from hummingbird_edge.export.lora import Adapter
 from hummingbird_edge.export.models.config import ModelConfig
 from hummingbird_edge.runtime.bundle.bundle import BUILTIN, Bundle
 from hummingbird_edge.runtime.bundle.manifest import MANIFEST
+from hummingbird_edge.runtime.cli.jobs import job_to_resume
 from hummingbird_edge.runtime.errors import HummingbirdError
-from hummingbird_edge.runtime.media.latents import LatentsFile, read_latents, write_latents
+from hummingbird_edge.runtime.media.latents import LatentsFile, write_latents
+from hummingbird_edge.runtime.noise import gaussian_noise
 from hummingbird_edge.runtime.request import Request
+from hummingbird_edge.runtime.tokenizer import Tokenizer
 
 __all__ = ["READERS", "Reader", "try_file"]
 
@@ -79,6 +83,18 @@ def _read_bundle(path: Path) -> None:
     Request.for_model(manifest, "a red circle", seed=0).stage_sizes(manifest)
 
 
+def _read_latents(path: Path) -> None:
+    bundle, tokenizer = _builtin()
+    request = job_to_resume(path, None).request(bundle, {})
+    tokenizer(request.prompt)
+    gaussian_noise((2, 2), request.seed, 0)
+
+
+@cache
+def _builtin() -> tuple[Bundle, Tokenizer]:
+    return Bundle.open(BUILTIN), Tokenizer(BUILTIN / "tokenizer")
+
+
 def _archives() -> list[bytes]:
     tensors = {"a": torch.ones(2, 3), "b": torch.arange(4)}
     inner = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.BatchNorm1d(2))
@@ -128,10 +144,15 @@ def _indexes() -> list[bytes]:
 
 def _latents() -> list[bytes]:
     found = []
-    for latents in (np.ones((1, 4, 2, 2, 2), np.float32), np.ones(0, np.float32)):
+    bundle, _ = _builtin()
+    request = Request.for_model(bundle.manifest, "a red circle", seed=1, frames=1, steps=4)
+    settings = {**request.settings(), "bundle_sha256": bundle.digest, "model": "builtin"}
+    origin = {"device": "cpu", "output": "a.mp4"}
+    shape = request.latent_shape(bundle.manifest)
+    for taken, latents in ((4, np.ones(shape, np.float32)), (0, np.ones(0, np.float32))):
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder, "a.latents")
-            write_latents(path, LatentsFile({"seed": 1}, 2, latents, {"device": "cpu"}))
+            write_latents(path, LatentsFile(settings, taken, latents, origin))
             found.append(path.read_bytes())
     return found
 
@@ -152,5 +173,5 @@ READERS: Mapping[str, Reader] = {
     ),
     "config": Reader("config.json", _read_config_file, _configs, {}),
     "manifest": Reader(MANIFEST, _read_bundle, lambda: [(BUILTIN / MANIFEST).read_bytes()], {}),
-    "latents": Reader("a.latents", read_latents, _latents, {}),
+    "latents": Reader("a.latents", _read_latents, _latents, {}),
 }
