@@ -7,7 +7,7 @@ without them is taken to follow the published rules where its widths are the pub
 
 import re
 from collections.abc import Mapping
-from dataclasses import replace
+from typing import Any
 
 import torch
 
@@ -20,7 +20,7 @@ from hummingbird_edge.export.models.config import (
     VAEConfig,
 )
 from hummingbird_edge.export.stage import PREFIXES
-from hummingbird_edge.runtime.errors import CheckpointError
+from hummingbird_edge.runtime.errors import CheckpointError, RequestError
 
 __all__ = ["preset_of", "read_config"]
 
@@ -35,8 +35,8 @@ class _Part:
         prefix = PREFIXES[network]
         self.network, self.source = network, checkpoint.source
         self.shapes: Mapping[str, torch.Size] = {
-            name.removeprefix(prefix): tensor.shape
-            for name, tensor in checkpoint.tensors.items()
+            name.removeprefix(prefix): checkpoint.tensors[name].shape
+            for name in checkpoint.tensors
             if name.startswith(prefix)
         }
         self.metadata = {
@@ -88,18 +88,19 @@ def read_config(checkpoint: Checkpoint) -> ModelConfig:
             f"{', '.join(_PREDICTIONS)}: {_ADVICE}"
         )
     scaling = checkpoint.metadata.get("scale_factor", VAEConfig().scaling_factor)
-    if not isinstance(scaling, int | float) or not 0 < scaling < float("inf"):
-        raise CheckpointError(f"{checkpoint.source} scales latents by {scaling!r}: {_ADVICE}")
     unet = _read_unet(_Part(checkpoint, "unet"))
     # A model without a guidance embedding is a teacher, sampled as VideoCrafter2 is.
-    family = PRESETS["hummingbird-0.7b" if unet.guidance_width else "videocrafter2"]
-    return replace(
-        family,
-        text=_read_text(_Part(checkpoint, "text_encoder")),
-        unet=unet,
-        vae=_read_vae(_Part(checkpoint, "vae"), float(scaling)),
-        prediction_type=prediction,
-    )
+    family = PRESETS["hummingbird-0.7b" if unet["guidance_width"] else "videocrafter2"]
+    read = {
+        "text": _read_text(_Part(checkpoint, "text_encoder")),
+        "unet": unet,
+        "vae": {**_read_vae(_Part(checkpoint, "vae")), "scaling_factor": scaling},
+        "prediction_type": prediction,
+    }
+    try:
+        return ModelConfig.from_dict({**family.to_dict(), **read})
+    except RequestError as error:
+        raise CheckpointError(f"{checkpoint.source}: {error}: {_ADVICE}") from error
 
 
 def preset_of(config: ModelConfig) -> str | None:
@@ -107,20 +108,20 @@ def preset_of(config: ModelConfig) -> str | None:
     return next((name for name, preset in PRESETS.items() if preset == config), None)
 
 
-def _read_text(part: _Part) -> TextConfig:
+def _read_text(part: _Part) -> dict[str, Any]:
     width = part.size("token_embedding.weight", 1)
     published = TextConfig()
     heads = published.heads if width == published.width else None
-    return TextConfig(
-        vocab_size=part.size("token_embedding.weight", 0),
-        context_length=part.size("positional_embedding", 0),
-        width=width,
-        layers=part.count(r"transformer\.resblocks\.(\d+)\."),
-        heads=part.fact("transformer.resblocks.0.attn.num_heads", heads),
-    )
+    return {
+        "vocab_size": part.size("token_embedding.weight", 0),
+        "context_length": part.size("positional_embedding", 0),
+        "width": width,
+        "layers": part.count(r"transformer\.resblocks\.(\d+)\."),
+        "heads": part.fact("transformer.resblocks.0.attn.num_heads", heads),
+    }
 
 
-def _read_unet(part: _Part) -> UNetConfig:
+def _read_unet(part: _Part) -> dict[str, Any]:
     width = part.size("input_blocks.0.0.weight", 0)
     levels = _levels(part)
     attended = [(index, block) for index, blocks in enumerate(levels) for block in blocks]
@@ -130,23 +131,23 @@ def _read_unet(part: _Part) -> UNetConfig:
     block = f"input_blocks.{attended[0][1]}.1.transformer_blocks.0."
     initial = "init_attn.0.transformer_blocks.0.attn1."
     initial_heads = part.fact(initial + "heads", UNetConfig().initial_heads)
-    return UNetConfig(
-        latent_channels=part.size("input_blocks.0.0.weight", 1),
-        width=width,
-        multipliers=tuple(_width(part, blocks[0]) // width for blocks in levels),
-        res_blocks=len(levels[0]),
-        attention_levels=tuple(sorted({index for index, _ in attended})),
-        head_width=part.size(initial + "to_q.weight", 0) // initial_heads,
-        initial_heads=initial_heads,
-        context_width=part.size(block + "attn2.to_k.weight", 1),
-        middle_block="middle_block.0.in_layers.0.weight" in part.shapes,
-        guidance_width=(
+    return {
+        "latent_channels": part.size("input_blocks.0.0.weight", 1),
+        "width": width,
+        "multipliers": tuple(_width(part, blocks[0]) // width for blocks in levels),
+        "res_blocks": len(levels[0]),
+        "attention_levels": tuple(sorted({index for index, _ in attended})),
+        "head_width": part.size(initial + "to_q.weight", 0) // initial_heads,
+        "initial_heads": initial_heads,
+        "context_width": part.size(block + "attn2.to_k.weight", 1),
+        "middle_block": "middle_block.0.in_layers.0.weight" in part.shapes,
+        "guidance_width": (
             part.size("time_cond_proj.weight", 1)
             if "time_cond_proj.weight" in part.shapes
             else None
         ),
-        groups=part.fact("input_blocks.1.0.in_layers.0.num_groups", UNetConfig().groups),
-    )
+        "groups": part.fact("input_blocks.1.0.in_layers.0.num_groups", UNetConfig().groups),
+    }
 
 
 def _levels(part: _Part) -> list[list[int]]:
@@ -166,15 +167,14 @@ def _width(part: _Part, block: int) -> int:
     return part.size(f"input_blocks.{block}.0.in_layers.2.weight", 0)
 
 
-def _read_vae(part: _Part, scaling_factor: float) -> VAEConfig:
+def _read_vae(part: _Part) -> dict[str, Any]:
     width = part.size("encoder.conv_in.weight", 0)
     levels = part.count(r"encoder\.down\.(\d+)\.")
     names = [f"encoder.down.{level}.block.0.conv1.weight" for level in range(levels)]
-    return VAEConfig(
-        width=width,
-        multipliers=tuple(part.size(name, 0) // width for name in names),
-        res_blocks=part.count(r"encoder\.down\.0\.block\.(\d+)\."),
-        latent_channels=part.size("post_quant_conv.weight", 0),
-        groups=part.fact("encoder.norm_out.num_groups", VAEConfig().groups),
-        scaling_factor=scaling_factor,
-    )
+    return {
+        "width": width,
+        "multipliers": tuple(part.size(name, 0) // width for name in names),
+        "res_blocks": part.count(r"encoder\.down\.0\.block\.(\d+)\."),
+        "latent_channels": part.size("post_quant_conv.weight", 0),
+        "groups": part.fact("encoder.norm_out.num_groups", VAEConfig().groups),
+    }

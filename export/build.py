@@ -1,7 +1,7 @@
 """Build a bundle from a checkpoint, or from random weights."""
 
-import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -19,7 +19,8 @@ from hummingbird_edge.export.weights import (
 )
 from hummingbird_edge.quantize.bundle_folder import require_free
 from hummingbird_edge.quantize.precision import LAPTOP, graphs_for
-from hummingbird_edge.runtime.errors import RequestError
+from hummingbird_edge.runtime.errors import OutputError, RequestError
+from hummingbird_edge.runtime.files import read_json
 
 __all__ = ["build_bundle"]
 
@@ -111,9 +112,8 @@ def _built_and_quantized(
 ) -> Path:
     from hummingbird_edge.quantize.bundle import quantize_bundle
 
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.float32-") as scratch:
-        built = Path(scratch, "bundle")
+    with _scratch_folder(out) as scratch:
+        built = scratch / "bundle"
         write_bundle(plan, weights, built, notify, force)
         return quantize_bundle(
             built,
@@ -147,6 +147,20 @@ def _tokenizer_beside(source: str | Path) -> Path | None:
     return beside if beside.is_dir() else None
 
 
+@contextmanager
+def _scratch_folder(out: Path) -> Iterator[Path]:
+    """Yield a new folder beside `out`, removed at the end; raises OutputError."""
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        scratch = TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.float32-")
+    except OSError as error:
+        raise OutputError(
+            f"{out} cannot be written ({error.strerror or error}): check the folder and its space"
+        ) from error
+    with scratch as folder:
+        yield Path(folder)
+
+
 def _given_config(preset: str | None, config: Path | None) -> ModelConfig | None:
     """Return the configuration that the user named, or None to read it off the checkpoint."""
     if preset is not None and config is not None:
@@ -161,15 +175,20 @@ def _given_config(preset: str | None, config: Path | None) -> ModelConfig | None
 def _config_beside(folder: Path) -> ModelConfig | None:
     """Return the configuration that hb-distill wrote into a model's folder, or None."""
     path = folder / "config.json"
-    if not path.is_file() or '"unet"' not in path.read_text(encoding="utf-8", errors="replace"):
+    if not path.is_file():
         return None
-    return _read_config_file(path)
+    try:
+        entries = read_json(path)
+    except (OSError, ValueError):
+        return None  # of another program: the tensors tell
+    known = isinstance(entries, dict) and "unet" in entries
+    return ModelConfig.from_dict(entries) if known else None
 
 
 def _read_config_file(config: Path) -> ModelConfig:
     try:
-        entries = json.loads(config.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+        entries = read_json(config)
+    except (OSError, ValueError) as error:
         raise RequestError(f"the configuration {config} cannot be read: {error}") from error
     if not isinstance(entries, dict):
         raise RequestError(

@@ -1,7 +1,6 @@
 """A published checkpoint: its tensors under their published names, and where they came from."""
 
 import hashlib
-import json
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -13,7 +12,7 @@ from hummingbird_edge.export.safetensors_file import SafetensorsFile
 from hummingbird_edge.export.torch_archive import Scalar, read_torch_archive
 from hummingbird_edge.runtime.bundle.hub import HubSnapshot, looks_like_hub_id
 from hummingbird_edge.runtime.errors import CheckpointError
-from hummingbird_edge.runtime.files import sha256_of
+from hummingbird_edge.runtime.files import read_json, require_inside, sha256_of
 
 __all__ = ["Checkpoint", "load_strict", "read_checkpoint"]
 
@@ -184,9 +183,11 @@ def _read_file(path: Path) -> tuple[Mapping[str, torch.Tensor], dict[str, Scalar
 
 def _shards(index: Path) -> list[str]:
     try:
-        names = sorted(set(json.loads(index.read_text("utf-8"))["weight_map"].values()))
-        if any(PurePosixPath(name).name != name or "\\" in name for name in names):
-            raise ValueError("a shard lies outside the index's folder")
+        names = sorted(set(read_json(index)["weight_map"].values()))
+        for name in names:
+            require_inside(name)
+            if PurePosixPath(name).name != name:
+                raise ValueError("a shard lies outside the index's folder")
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise CheckpointError(
             f"{index.name}: the index of shards cannot be used ({error}); download it again"

@@ -7,9 +7,12 @@ therefore not what makes reading safe: it is there to tell the reader that a fil
 """
 
 import pickletools
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from sys import getsizeof
 
+from hummingbird_edge.export.budget import Budget
 from hummingbird_edge.runtime.errors import CheckpointError
 
 __all__ = ["Name", "Persistent", "Record", "read_pickle"]
@@ -75,22 +78,25 @@ class Record:
         return self.factory == Name(module, name)
 
 
-def read_pickle(data: bytes, source: str) -> object:
+def read_pickle(data: bytes, source: str, budget: Budget | None = None) -> object:
     """Return the one value a pickle describes, calling and importing nothing it names.
 
     Lists, dictionaries, tuples, numbers and strings come back as they are, sets as lists (hashing
     what a file chose to nest could exhaust the stack), every other object as a `Record`.
+    What it makes is charged to `budget`, by default that of a file of this pickle alone.
     Raises `CheckpointError`, whose message begins with `source`, where the pickle names something
-    that runs code, uses an extension opcode or is damaged.
+    that runs code, uses an extension opcode, is damaged or makes too much.
     """
-    machine = _Machine(source, _ROOM + 4 * len(data))
+    machine = _Machine(source, budget or Budget(source, len(data)))
     try:
-        for opcode, argument, _ in pickletools.genops(data):
-            machine.step(opcode.name, argument)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # odd escapes in Python 2's texts
+            for opcode, argument, _ in pickletools.genops(data):
+                machine.step(opcode.name, argument)
         return machine.pop()
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise CheckpointError(
-            f"{source}: its pickle is damaged ({error or type(error).__name__});"
+            f"{source}: its pickle is damaged ({str(error)[:200] or type(error).__name__});"
             " download the file again"
         ) from error
 
@@ -108,22 +114,32 @@ def _refuse_hostile(name: Name, source: str) -> None:
         )
 
 
-_ROOM = 100_000
-"""Elements that a small pickle may copy; beyond them four for each byte."""
+_STEP = 32
+"""Bytes charged for an opcode: a place on the stack or in the memo, and its time."""
+_SLOT, _ENTRY = 16, 128
+"""Bytes an element of a list and an entry of a dictionary take at most while they grow."""
+_OBJECT = 256
+"""Bytes of an empty `Record`, and of a `Name` that is looked up among the hostile ones."""
+_MAX_NAME = 1000
+"""Letters of a class's name."""
+_MAX_INDEX = 1 << 32
+_COLLIDING = 64
+"""Bytes charged for a comparison of two keys."""
 
 
 class _Machine:
     """The pickle's stack machine; `step` runs one opcode on values that can do nothing."""
 
-    def __init__(self, source: str, room: int) -> None:
-        self.source, self.room = source, room
+    def __init__(self, source: str, budget: Budget) -> None:
+        self.source, self.spend = source, budget.spend
         self.stack: list[object] = []
         self.marks: list[list[object]] = []
         self.memo: dict[int, object] = {}
 
     def step(self, opcode: str, argument: object) -> None:
+        self.spend(_STEP)
         if opcode in _LITERALS:
-            self.stack.append(argument)
+            self.push_new(argument)
         elif opcode in _IGNORED:
             return
         elif (action := _ACTIONS.get(opcode)) is not None:
@@ -137,6 +153,10 @@ class _Machine:
     def push(self, value: object) -> None:
         self.stack.append(value)
 
+    def push_new(self, value: object) -> None:
+        self.spend(getsizeof(value) + _SLOT)
+        self.stack.append(value)
+
     def pop(self) -> object:
         return self.stack.pop()
 
@@ -148,6 +168,7 @@ class _Machine:
         self.stack = self.marks.pop()
 
     def push_mark(self) -> None:
+        self.spend(getsizeof([]) + _SLOT)
         self.marks.append(self.stack)
         self.stack = []
 
@@ -158,6 +179,7 @@ class _Machine:
             self.drop_mark()
 
     def remember(self, index: object) -> None:
+        self.spend(_ENTRY)
         self.memo[_integer(index)] = self.stack[-1]
 
     def recall(self, index: object) -> None:
@@ -165,11 +187,14 @@ class _Machine:
 
     def push_tuple(self, size: int) -> None:
         values = [self.pop() for _ in range(size)]
-        self.push(tuple(reversed(values)))
+        self.push_new(tuple(reversed(values)))
 
     def push_name(self, module: object, name: object) -> None:
         if not (isinstance(module, str) and isinstance(name, str)):
             raise TypeError("a class is named by something that is no text")
+        if len(module) + len(name) > _MAX_NAME:
+            raise ValueError(f"a class has a name of {len(module) + len(name)} letters")
+        self.spend(_OBJECT)
         found = Name(module, name)
         _refuse_hostile(found, self.source)
         self.push(found)
@@ -191,15 +216,20 @@ class _Machine:
         self.construct(factory, args)
 
     def construct(self, factory: object, args: tuple[object, ...]) -> None:
-        made = _construct(factory, args)
-        self.spend(0 if isinstance(made, Record) else len(made))
-        self.push(made)
-
-    def spend(self, elements: int) -> None:
-        """Count elements that are copied: a list remembered once can be copied by every opcode."""
-        self.room -= elements
-        if self.room < 0:
-            raise ValueError("its lists are copied without end")
+        """Push a plain container where a pickle calls a container class, else a `Record`."""
+        self.spend(_OBJECT)
+        if isinstance(factory, Name) and factory.module in _BUILTINS | {"collections"}:
+            content = args[0] if args and isinstance(args[0], list | tuple) else ()
+            if factory.name in _SEQUENCES:
+                made: list[object] = []
+                self.extend(made, content)
+                return self.push(made)
+            if factory.name in _MAPPINGS:
+                pairs = dict[object, object]()
+                for pair in content:
+                    self.set_entry(pairs, pair[0], pair[1])
+                return self.push(pairs)
+        return self.push(Record(factory, args))
 
     def call_marked(self, line: object) -> None:
         args = self.pop_mark()
@@ -221,15 +251,25 @@ class _Machine:
         if not isinstance(items, dict):
             raise TypeError("items are set on something that is no dictionary")
         for key, value in zip(flat[::2], flat[1::2], strict=True):
-            items[_hashable(key)] = value
+            self.set_entry(items, key, value)
+
+    def set_entry(self, items: dict[object, object], key: object, value: object) -> None:
+        self.spend(_ENTRY)
+        if not isinstance(key, str) and not (isinstance(key, int) and 0 <= key < _MAX_INDEX):
+            # Other keys can be chosen so that each is compared with all before it.
+            self.spend(_COLLIDING * len(items))
+        items[_hashable(key)] = value
+
+    def extend(self, elements: list[object], values: Sequence[object]) -> None:
+        self.spend(_SLOT * len(values))
+        elements.extend(values)
 
     def append(self, values: list[object]) -> None:
         target = self.stack[-1]
         elements = target.elements if isinstance(target, Record) else target
         if not isinstance(elements, list):
             raise TypeError("elements are appended to something that is no list")
-        self.spend(len(values))
-        elements.extend(values)
+        self.extend(elements, values)
 
     def set_item(self) -> None:
         value, key = self.pop(), self.pop()
@@ -237,21 +277,8 @@ class _Machine:
 
     def push_dict(self) -> None:
         flat = self.pop_mark()
-        self.push({})
+        self.push_new({})
         self.set_items(flat)
-
-
-def _construct(
-    factory: object, args: tuple[object, ...]
-) -> "list[object] | dict[object, object] | Record":
-    """Make a plain container where a pickle calls a container class, else a `Record`."""
-    if isinstance(factory, Name) and factory.module in _BUILTINS | {"collections"}:
-        content = args[0] if args and isinstance(args[0], list | tuple) else ()
-        if factory.name in _SEQUENCES:
-            return list(content)
-        if factory.name in _MAPPINGS:
-            return {_hashable(pair[0]): pair[1] for pair in content}
-    return Record(factory, args)
 
 
 def _hashable(key: object) -> object:
@@ -265,8 +292,8 @@ def _hashable(key: object) -> object:
 
 
 def _integer(value: object) -> int:
-    if not isinstance(value, int):
-        raise TypeError("a memo index is no integer")
+    if not isinstance(value, int) or not 0 <= value < _MAX_INDEX:
+        raise TypeError("a memo index is no integer, or an impossible one")
     return value
 
 
@@ -281,14 +308,14 @@ _ACTIONS: dict[str, Callable[[_Machine, object], None]] = {
     "NONE": lambda m, _: m.push(None),
     "NEWTRUE": lambda m, _: m.push(True),
     "NEWFALSE": lambda m, _: m.push(False),
-    "EMPTY_LIST": lambda m, _: m.push([]),
-    "EMPTY_SET": lambda m, _: m.push([]),
-    "EMPTY_DICT": lambda m, _: m.push({}),
+    "EMPTY_LIST": lambda m, _: m.push_new([]),
+    "EMPTY_SET": lambda m, _: m.push_new([]),
+    "EMPTY_DICT": lambda m, _: m.push_new({}),
     "EMPTY_TUPLE": lambda m, _: m.push(()),
     "TUPLE1": lambda m, _: m.push_tuple(1),
     "TUPLE2": lambda m, _: m.push_tuple(2),
     "TUPLE3": lambda m, _: m.push_tuple(3),
-    "TUPLE": lambda m, _: m.push(tuple(m.pop_mark())),
+    "TUPLE": lambda m, _: m.push_new(tuple(m.pop_mark())),
     "LIST": lambda m, _: m.push(m.pop_mark()),
     "FROZENSET": lambda m, _: m.push(m.pop_mark()),
     "DICT": lambda m, _: m.push_dict(),
@@ -316,6 +343,6 @@ _ACTIONS: dict[str, Callable[[_Machine, object], None]] = {
     "INST": lambda m, line: m.call_marked(line),
     "OBJ": lambda m, _: m.call_marked(None),
     "BUILD": lambda m, _: m.build(),
-    "PERSID": lambda m, key: m.push(Persistent(key)),
-    "BINPERSID": lambda m, _: m.push(Persistent(m.pop())),
+    "PERSID": lambda m, key: m.push_new(Persistent(key)),
+    "BINPERSID": lambda m, _: m.push_new(Persistent(m.pop())),
 }

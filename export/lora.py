@@ -6,25 +6,42 @@ Source: Hu et al. 2021 (arXiv:2106.09685), section 4.1; the files are PEFT's, `a
 and `adapter_model.safetensors`.
 """
 
-import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from msgspec import Meta, Struct, ValidationError, convert
 from torch import nn
 
 from hummingbird_edge.export.checkpoint import read_checkpoint
 from hummingbird_edge.export.models.config import ModelConfig
 from hummingbird_edge.export.weights import Weights
 from hummingbird_edge.runtime.errors import CheckpointError
-from hummingbird_edge.runtime.files import sha256_of
+from hummingbird_edge.runtime.files import read_json, sha256_of
 
 __all__ = ["Adapter", "MergedWeights"]
 
 _PREFIX = "base_model.model."
 _WEIGHTS, _CONFIG = "adapter_model.safetensors", "adapter_config.json"
+
+
+class _Metadata(Struct, frozen=True):
+    """What is read of `adapter_config.json`."""
+
+    r: Annotated[int, Meta(ge=1, le=1 << 16)]
+    lora_alpha: Annotated[float, Meta(gt=-1e6, lt=1e6)]
+    use_rslora: bool | None = None
+    use_dora: bool | None = None
+    rank_pattern: dict[str, Any] | None = None
+    alpha_pattern: dict[str, Any] | None = None
+
+    @property
+    def scale(self) -> float:
+        """alpha / r, or over its root as Kalajdzievski 2023 (arXiv:2312.03732) has it."""
+        return self.lora_alpha / (math.sqrt(self.r) if self.use_rslora else self.r)
 
 
 @dataclass(frozen=True)
@@ -46,24 +63,19 @@ class Adapter:
                     f"{folder} is no LoRA adapter, it has no {name}: train one with hb-distill lora"
                 )
         try:
-            metadata = json.loads((folder / _CONFIG).read_text(encoding="utf-8"))
-            rank, alpha = int(metadata["r"]), float(metadata["lora_alpha"])
-            is_scaled_by_root = bool(metadata.get("use_rslora", False))
-            scale = alpha / rank**0.5 if is_scaled_by_root else alpha / rank
-        except (ValueError, TypeError, KeyError, ZeroDivisionError, AttributeError) as error:
+            metadata = convert(read_json(folder / _CONFIG), _Metadata)
+        except (OSError, ValueError, ValidationError) as error:
             raise CheckpointError(
                 f"{folder / _CONFIG} does not state rank and alpha ({error}): train it again"
             ) from error
-        if (
-            metadata.get("use_dora")
-            or metadata.get("rank_pattern")
-            or metadata.get("alpha_pattern")
-        ):
+        if metadata.use_dora or metadata.rank_pattern or metadata.alpha_pattern:
             raise CheckpointError(
                 f"{folder} is a variant of LoRA that cannot be merged here: use plain LoRA"
             )
         tensors = read_checkpoint(folder / _WEIGHTS).tensors
-        return cls(folder, {name.removeprefix(_PREFIX): tensors[name] for name in tensors}, scale)
+        return cls(
+            folder, {name.removeprefix(_PREFIX): tensors[name] for name in tensors}, metadata.scale
+        )
 
     @torch.no_grad()
     def merge(self, unet: nn.Module) -> None:
@@ -78,13 +90,24 @@ class Adapter:
                     f"{self.folder} updates {name}, which this model does not have in that form: "
                     f"it was trained on another model"
                 )
-            if a.ndim != 2 or b.ndim != 2 or (len(b), a.shape[1]) != tuple(weight.shape):
+            if not (
+                a.ndim == b.ndim == 2
+                and b.shape[1] == a.shape[0]
+                and (b.shape[0], a.shape[1]) == tuple(weight.shape)
+                and a.is_floating_point()
+                and b.is_floating_point()
+            ):
                 raise CheckpointError(
-                    f"{self.folder} updates {name} of shape {len(b)} x {a.shape[-1]}, this model's "
-                    f"is {' x '.join(map(str, weight.shape))}: it was trained on another model"
+                    f"{self.folder} updates {name} by {b.dtype} {tuple(b.shape)} times {a.dtype} "
+                    f"{tuple(a.shape)}, this model's weight is {tuple(weight.shape)}: "
+                    f"it was trained on another model"
                 )
             # A new tensor: the old one may be a view of the checkpoint's file.
             weight.data = weight.data + self.scale * (b.float() @ a.float())
+            if not torch.isfinite(weight.data).all():
+                raise CheckpointError(
+                    f"{self.folder} makes numbers of {name} that are not finite: train it again"
+                )
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,10 @@ from hummingbird_edge.runtime.errors import CheckpointError
 __all__ = ["MappedFile", "MappedTensors", "TensorPlace"]
 
 
+_MAX_SHARING = 4
+"""A weight may have two or three names, but not thousands: each can become a copy."""
+
+
 class MappedFile:
     """Map one file privately, on first use, so that its pages are the system's to drop."""
 
@@ -49,13 +53,18 @@ class TensorPlace:
     stride: tuple[int, ...]
     offset: int = 0
 
+    @property
+    def bytes(self) -> int:
+        """Bytes of its elements."""
+        return math.prod(self.shape) * self.dtype.itemsize
+
     def problem(self) -> str | None:
         """Return what is wrong with the place, or None where every element lies in the file."""
+        if len(self.shape) != len(self.stride) or len(self.shape) > 16:
+            return f"has {len(self.shape)} sizes and {len(self.stride)} strides"
         numbers = (self.start, self.nbytes, self.offset, *self.shape, *self.stride)
         if not all(type(number) is int and 0 <= number < 2**62 for number in numbers):
             return "has a negative or impossible size, offset or stride"
-        if len(self.shape) != len(self.stride) or len(self.shape) > 16:
-            return f"has {len(self.shape)} sizes and {len(self.stride)} strides"
         if self.start + self.nbytes > self.file.size:
             return f"ends at byte {self.start + self.nbytes} of a file of {self.file.size}"
         count = math.prod(self.shape)
@@ -64,7 +73,7 @@ class TensorPlace:
         if count and (last + 1) * self.dtype.itemsize > self.nbytes:
             return f"reaches element {last} of a storage of {self.nbytes} bytes"
         # A stride of 0 could otherwise turn one byte into more elements than any memory holds.
-        if count * self.dtype.itemsize > self.file.size:
+        if self.bytes > self.file.size:
             return f"has {count} elements, more than its file holds"
         return None
 
@@ -87,11 +96,19 @@ class MappedTensors(Mapping[str, torch.Tensor]):
 
     def __init__(self, places: Mapping[str, TensorPlace]) -> None:
         self._places = dict(places)
+        named = 0
         for name, place in self._places.items():
             if problem := place.problem():
                 raise CheckpointError(
                     f"{place.file.path.name}: tensor '{name}' {problem}; the file is damaged or"
                     " hostile, so get it again from its publisher"
+                )
+            named += place.bytes
+            if named > _MAX_SHARING * place.file.size:
+                raise CheckpointError(
+                    f"{place.file.path.name}: its tensors are views of one another, all together"
+                    f" more than {_MAX_SHARING} times the file; save them again as tensors of"
+                    " their own"
                 )
 
     def __getitem__(self, name: str) -> torch.Tensor:

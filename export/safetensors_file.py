@@ -11,12 +11,23 @@ from hummingbird_edge.runtime.errors import CheckpointError
 __all__ = ["SafetensorsFile"]
 
 
+_MAX_HEADER = 4 << 20
+"""Bytes of the list of tensors, which becomes twenty times as many; 40,000 tensors' need."""
+
+
 class SafetensorsFile(Mapping[str, torch.Tensor]):
     """The tensors of a file by their names, each read when it is used."""
 
     def __init__(self, path: Path) -> None:
         """Open `path`; raises CheckpointError where it is damaged or cut short."""
         self._name = path.name
+        with path.open("rb") as file:
+            header = int.from_bytes(file.read(8), "little")
+        if _MAX_HEADER < header <= path.stat().st_size:
+            raise CheckpointError(
+                f"{path.name}: its list of tensors has {header} bytes, more than {_MAX_HEADER}: "
+                f"save the tensors in several files"
+            )
         try:
             self._file = safe_open(path, framework="pt")
             self._names = dict.fromkeys(self._file.keys())  # type: ignore[no-untyped-call]

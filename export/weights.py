@@ -10,7 +10,9 @@ from hummingbird_edge.export.checkpoint import Checkpoint, load_strict
 from hummingbird_edge.export.models.config import ModelConfig
 from hummingbird_edge.export.models.tiny_decoder import CHANNELS, DOWNSAMPLING
 from hummingbird_edge.export.stage import PREFIXES, network
-from hummingbird_edge.runtime.errors import RequestError
+from hummingbird_edge.runtime.errors import OutOfMemoryError, RequestError
+from hummingbird_edge.runtime.placement.limits import machine_bytes
+from hummingbird_edge.runtime.placement.memory import readable
 
 __all__ = ["CheckpointWeights", "RandomWeights", "Weights", "WithTinyDecoder"]
 
@@ -35,14 +37,26 @@ class CheckpointWeights:
 
     def load(self, name: str, config: ModelConfig) -> nn.Module:
         """Build on the meta device and assign views of the mapped file: nothing is copied."""
-        with torch.device("meta"):
-            module = network(name, config)
+        module = _shaped(name, config)
         load_strict(module, self.checkpoint, PREFIXES[name], ignored=_unused(name, config))
         return module.float()
 
     def provenance(self) -> dict[str, Any]:
         """Return the checkpoint's name and digest."""
         return {"source": self.checkpoint.source, "source_sha256": self.checkpoint.sha256()}
+
+
+def _shaped(name: str, config: ModelConfig) -> nn.Module:
+    """Build a network on the meta device; raises OutOfMemoryError where no memory holds it."""
+    with torch.device("meta"):
+        module = network(name, config)
+    need, have = 4 * sum(p.numel() for p in module.parameters()), machine_bytes()
+    if need > have:
+        raise OutOfMemoryError(
+            f"the weights of {name} take {readable(need)} as float32, this machine has "
+            f"{readable(have)} of memory: choose a smaller model"
+        )
+    return module
 
 
 def _unused(name: str, config: ModelConfig) -> list[str]:
@@ -70,8 +84,7 @@ class WithTinyDecoder:
                 f"the tiny decoder reads {CHANNELS} channels of 1/{DOWNSAMPLING} size, this model "
                 f"makes {vae.latent_channels} of 1/{vae.downsampling}: leave it out"
             )
-        with torch.device("meta"):
-            module = network(name, config)
+        module = _shaped(name, config)
         load_strict(module, self.checkpoint, "")
         return module.float()
 
@@ -90,6 +103,7 @@ class RandomWeights:
 
     def load(self, name: str, config: ModelConfig) -> nn.Module:
         """Build a network with random weights."""
+        _shaped(name, config)
         torch.manual_seed(self.seed)
         return network(name, config)
 

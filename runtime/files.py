@@ -19,7 +19,7 @@ import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import cache
-from pathlib import Path
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 __all__ = [
@@ -29,8 +29,10 @@ __all__ = [
     "check_path",
     "is_running",
     "process_mark",
+    "read_json",
     "read_record",
     "record_path",
+    "require_inside",
     "sha256_of",
     "state_directory",
     "write_json",
@@ -40,6 +42,10 @@ __all__ = [
 CACHE_VARIABLE = "HUMMINGBIRD_CACHE"
 STATE_VARIABLE = "HUMMINGBIRD_STATE"
 _PIECE = 1 << 22
+_MAX_JSON = 2 << 20
+"""Bytes of a JSON file, which becomes up to thirty times as many."""
+_MAX_NAME, _MAX_PATH = 255, 1000
+"""Bytes of a file's name on common systems, and of a path within a folder."""
 _MARK = r"([0-9a-f]{8})-([0-9]{1,10})-([0-9]{1,12})"
 """Machine, process, and when that started."""
 
@@ -129,6 +135,44 @@ def write_json(path: Path, entries: Mapping[str, Any]) -> None:
     path.write_text(json.dumps(entries, indent=2) + "\n", encoding="utf-8", newline="\n")
 
 
+def read_json(path: Path) -> Any:
+    """Return what a JSON file says.
+
+    Raises OSError, or ValueError where it is no JSON, nests without end or has more than 2 MB.
+    """
+    with path.open("rb") as file:
+        text = file.read(_MAX_JSON + 1)
+    if len(text) > _MAX_JSON:
+        raise ValueError(f"it has more than {_MAX_JSON} bytes")
+    try:
+        return json.loads(text.decode("utf-8"))
+    except RecursionError as error:
+        raise ValueError("its JSON nests without end") from error
+
+
+def require_inside(name: str) -> None:
+    """Raise ValueError unless `name` is a plain relative path that stays in its folder.
+
+    It is one that every common file system can have.
+    """
+    path = PurePosixPath(name)
+    try:
+        sizes = [len(part.encode()) for part in path.parts]
+    except UnicodeEncodeError as error:
+        raise ValueError(f"the path {name!r} has letters that no file's name can have") from error
+    if max(sizes, default=0) > _MAX_NAME or sum(sizes) > _MAX_PATH:
+        raise ValueError(f"the path {name[:40]!r}... is too long for a file")
+    if (
+        not path.parts
+        or "\\" in name
+        or "\0" in name
+        or ".." in path.parts
+        or path.is_absolute()
+        or PureWindowsPath(name).drive
+    ):
+        raise ValueError(f"the path {name!r} lies outside its folder")
+
+
 def cache_directory(*parts: str) -> Path:
     """Return a folder of the user's cache; it need not exist."""
     chosen = os.environ.get(CACHE_VARIABLE)
@@ -187,8 +231,8 @@ def record_path(kind: str, *key: object) -> Path:
 def read_record(path: Path) -> dict[str, Any]:
     """Return a record; an empty one where there is none or it is damaged."""
     try:
-        entries = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        entries = read_json(path)
+    except (OSError, ValueError):
         return {}
     return entries if isinstance(entries, dict) else {}
 

@@ -4,16 +4,13 @@ import operator
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from hummingbird_edge.runtime.bundle.manifest import Manifest
+from hummingbird_edge.runtime.bundle.manifest import MAX_GUIDANCE, MAX_SETTINGS, Manifest
 from hummingbird_edge.runtime.errors import RequestError
 from hummingbird_edge.runtime.placement.plan import Sizes
 from hummingbird_edge.runtime.placement.planner import stage_sizes
 
 __all__ = ["Request", "parse_size"]
 
-_MAX = {"frames": 10_000, "width": 16_384, "height": 16_384, "fps": 240}
-"""Beyond these no machine or player follows, and arithmetic overflows."""
-_MAX_GUIDANCE = 10_000
 _MAX_MODEL_FPS = 32
 """AMD runs the model at 8 and 16, and training here draws 4 to 24; beyond, motion is a guess."""
 _DECODERS = {"full": "vae_decoder", "tiny": "tiny_decoder"}
@@ -60,16 +57,16 @@ class Request:
             # NumPy's integers pass, 8.5 frames do not.
             whole = {n: operator.index(v) for n, v in merged.items() if n != "guidance"}
             guidance = float(merged["guidance"])
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, OverflowError) as error:
             raise RequestError(f"a setting is no number of its kind: {error}") from error
         request = cls(prompt=prompt, guidance=guidance, decoder=decoder, **whole)
         request._check(manifest)
         return request
 
     def _check(self, manifest: Manifest) -> None:
-        for name, most in _MAX.items():
+        for name, most in MAX_SETTINGS.items():
             value = getattr(self, name)
-            if not 1 <= value <= most:
+            if name != "steps" and not 1 <= value <= most:  # the sampler knows its own
                 raise RequestError(f"{name} is {value}: give 1 to {most}")
         divisor = manifest.model.size_divisor
         for name in ("width", "height"):
@@ -86,8 +83,8 @@ class Request:
                 f"fps is {self.fps}, and the model knows {_MAX_MODEL_FPS} frames a second at most: "
                 f"give less, or add --interpolate motion to have frames interpolated"
             )
-        if not 0 <= self.guidance <= _MAX_GUIDANCE:  # NaN fails too
-            raise RequestError(f"guidance is {self.guidance}: give 0 to {_MAX_GUIDANCE}")
+        if not 0 <= self.guidance <= MAX_GUIDANCE:  # NaN fails too
+            raise RequestError(f"guidance is {self.guidance}: give 0 to {MAX_GUIDANCE}")
         if self.seed < 0:
             raise RequestError(f"seed is {self.seed}: give 0 or more")
         manifest.sampler.timesteps(self.steps)

@@ -34,6 +34,7 @@ from hummingbird_edge.runtime.errors import RequestError
 __all__ = ["Sampler", "Step", "guidance_embedding", "sample"]
 
 Latents = NDArray[np.float32]
+_MAX_TRAIN_STEPS = 100_000
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ class Sampler:
         known = {("lcm", "trailing"), ("ddim", "trailing"), ("ddim", "leading")}
         if (self.method, self.spacing) not in known:
             raise ValueError(f"unknown sampler {self.method!r} with {self.spacing!r} timesteps")
-        if not self.train_steps >= self.grid_steps >= 1:
+        if not _MAX_TRAIN_STEPS >= self.train_steps >= self.grid_steps >= 1:
             raise ValueError(f"{self.grid_steps} steps of {self.train_steps} timesteps")
         if not 0 < self.beta_start < self.beta_end < 1:
             raise ValueError(f"betas from {self.beta_start} to {self.beta_end}")

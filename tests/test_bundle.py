@@ -255,6 +255,9 @@ def test_a_strange_version_is_refused(folder: Path, version: Any) -> None:
         "",
         ".",
         "unet/model.onnx\x00",
+        "unet/\ud800",
+        "a" * 256,
+        "a/" * 2000 + "a",
     ],
 )
 @pytest.mark.parametrize("where", ["files", "stages"])
@@ -269,7 +272,7 @@ def test_paths_out_of_the_bundle_are_refused(folder: Path, path: str, where: str
     else:
         entries["stages"]["unet"]["variants"][0]["graph"] = path
     write(folder, entries)
-    with pytest.raises(BundleError, match="leaves the bundle"):
+    with pytest.raises(BundleError, match=r"outside its folder|no file's name|too long"):
         Bundle.open(folder)
 
 
@@ -280,6 +283,23 @@ def test_links_out_of_the_bundle_are_refused(folder: Path, tmp_path: Path, linke
     shutil.move(folder / linked, outside)
     (folder / linked).symlink_to(outside)
     with pytest.raises(BundleError, match="is a link out of"):
+        Bundle.open(folder)
+
+
+@posix
+def test_links_in_a_circle_are_refused(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "circle").symlink_to(tmp_path / "circle")
+    with pytest.raises(BundleError, match=r"circle"):
+        Bundle.open(tmp_path / "circle")
+    (folder / "unet" / "model.onnx").unlink()
+    (folder / "unet" / "model.onnx").symlink_to(folder / "unet" / "model.onnx")
+    with pytest.raises(BundleError, match=r"model\.onnx"):
+        Bundle.open(folder)
+
+
+def test_a_manifest_without_end_is_refused(folder: Path) -> None:
+    (folder / MANIFEST).write_text("[" + "[]," * 1_000_000 + "1]", encoding="utf-8")
+    with pytest.raises(BundleError, match="more than 2097152 bytes"):
         Bundle.open(folder)
 
 
@@ -301,13 +321,23 @@ def test_links_within_the_bundle_and_to_it_are_fine(folder: Path, tmp_path: Path
         ("model.latent_channels", 4.5),
         ("model.latent_channels", 0),
         ("model.latent_channels", -4),
+        ("model.latent_channels", 10**9),
+        ("model.context_length", 10**12),
+        ("model.guidance_width", 10**12),
+        ("model.guidance_width", 2),
         ("model.scaling_factor", "0.18"),
+        ("model.scaling_factor", 10**400),
         ("model.scaling_factor", 0),
         ("model.guidance_width", "256"),
         ("model.surprise", 1),
         ("sampler.prediction_type", 3),
         ("sampler.prediction_type", "flow"),
+        ("sampler.train_steps", 10**12),
+        ("sampler.sigma_data", float("nan")),
         ("defaults.frames", None),
+        ("defaults.frames", 10**9),
+        ("defaults.fps", 0),
+        ("defaults.guidance", 1e300),
         ("defaults.guidance", "7.5"),
         ("stages", []),
         ("stages.unet", []),

@@ -86,6 +86,10 @@ def test_the_unets_downsampling_counts_in_the_divisor(nano_bundle: Path) -> None
         ({"steps": 51}, "51 sampling steps were requested: choose 1 to 50"),
         ({"guidance": math.nan}, "guidance is nan: give 0 to 10000"),
         ({"guidance": math.inf}, "guidance is inf: give 0 to 10000"),
+        (
+            {"guidance": 10**400},
+            "a setting is no number of its kind: int too large to convert to float",
+        ),
         ({"guidance": -0.5}, "guidance is -0.5: give 0 to 10000"),
     ],
 )

@@ -5,13 +5,27 @@ The defaults are the published `hummingbird-0.7b`; `PRESETS` names the published
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
-from typing import Any
+from typing import Annotated, Any
 
-from hummingbird_edge.runtime.bundle.manifest import Defaults
+from msgspec import Meta, ValidationError, convert
+
+from hummingbird_edge.runtime.bundle.manifest import (
+    Defaults,
+    EmbeddingWidth,
+    Positive,
+    SmallCount,
+    Width,
+)
 from hummingbird_edge.runtime.errors import RequestError
 from hummingbird_edge.runtime.sampler import Sampler
 
 __all__ = ["PRESETS", "ModelConfig", "TextConfig", "UNetConfig", "VAEConfig"]
+
+
+Rows = Annotated[int, Meta(ge=1, le=1 << 22)]
+Blocks = Annotated[int, Meta(ge=1, le=512)]
+Level = Annotated[int, Meta(ge=0, le=16)]
+Multipliers = Annotated[tuple[SmallCount, ...], Meta(min_length=1, max_length=8)]
 
 
 def _require(condition: bool, message: str) -> None:
@@ -19,19 +33,32 @@ def _require(condition: bool, message: str) -> None:
         raise RequestError(f"the model configuration cannot be built: {message}")
 
 
+def _require_known(entries: object, part: type) -> None:
+    """Raise RequestError where an object has an entry that `part`, a dataclass, has no field for.
+
+    What is no object at all is left to the conversion.
+    """
+    known = {field.name for field in fields(part)}
+    for name in entries if isinstance(entries, Mapping) else ():
+        _require(
+            name in known,
+            f"unknown entry {str(name)[:100]!r}; known are {', '.join(sorted(known))}",
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class TextConfig:
     """The text tower of OpenCLIP, read out before its last block."""
 
-    vocab_size: int = 49408
+    vocab_size: Rows = 49408
     """Rows of the token embedding."""
-    context_length: int = 77
+    context_length: SmallCount = 77
     """Tokens a prompt is padded to."""
-    width: int = 1024
+    width: Width = 1024
     """Channels of a token."""
-    layers: int = 24
+    layers: Blocks = 24
     """Blocks in the checkpoint; the last one is not run."""
-    heads: int = 16
+    heads: SmallCount = 16
     """Attention heads, width / heads channels each."""
 
     def __post_init__(self) -> None:
@@ -46,27 +73,27 @@ class TextConfig:
 class UNetConfig:
     """The pruned VideoCrafter2 U-Net."""
 
-    latent_channels: int = 4
+    latent_channels: SmallCount = 4
     """Channels of a latent frame, in and out."""
-    width: int = 320
+    width: Width = 320
     """Channels of the first level; also the width of the timestep embedding."""
-    multipliers: tuple[int, ...] = (1, 2, 4, 4)
+    multipliers: Multipliers = (1, 2, 4, 4)
     """Width of each level over `width`."""
-    res_blocks: int = 1
+    res_blocks: Blocks = 1
     """Residual blocks a level on the way down (one more on the way up)."""
-    attention_levels: tuple[int, ...] = (0, 1, 2)
+    attention_levels: tuple[Level, ...] = (0, 1, 2)
     """Levels that have a spatial and a temporal transformer behind each residual block."""
-    head_width: int = 64
+    head_width: Width = 64
     """Channels of an attention head."""
-    initial_heads: int = 8
+    initial_heads: SmallCount = 8
     """Heads of the temporal transformer behind the first convolution."""
-    context_width: int = 1024
+    context_width: Width = 1024
     """Channels of a text token."""
     middle_block: bool = False
     """Whether the block between the way down and the way up is there."""
-    guidance_width: int | None = 256
+    guidance_width: EmbeddingWidth | None = 256
     """Width of the guidance-scale embedding; None where guidance needs a second pass."""
-    groups: int = 32
+    groups: SmallCount = 32
     """Groups of every group normalization."""
 
     def __post_init__(self) -> None:
@@ -94,17 +121,17 @@ class UNetConfig:
 class VAEConfig:
     """Stable Diffusion's KL autoencoder, run frame by frame."""
 
-    width: int = 128
+    width: Width = 128
     """Channels of the finest level."""
-    multipliers: tuple[int, ...] = (1, 2, 4, 4)
+    multipliers: Multipliers = (1, 2, 4, 4)
     """Width of each level over `width`, finest first."""
-    res_blocks: int = 2
+    res_blocks: Blocks = 2
     """Residual blocks a level of the encoder (one more in the decoder)."""
-    latent_channels: int = 4
+    latent_channels: SmallCount = 4
     """Channels of a latent."""
-    groups: int = 32
+    groups: SmallCount = 32
     """Groups of every group normalization."""
-    scaling_factor: float = 0.18215
+    scaling_factor: Positive = 0.18215
     """Latents are multiplied by this before diffusion."""
 
     def __post_init__(self) -> None:
@@ -162,23 +189,14 @@ class ModelConfig:
     @classmethod
     def from_dict(cls, entries: Mapping[str, Any]) -> "ModelConfig":
         """Build from nested JSON objects; raises RequestError naming an unknown or bad entry."""
-        parts: dict[str, Any] = {
-            "text": TextConfig,
-            "unet": UNetConfig,
-            "vae": VAEConfig,
-            "defaults": Defaults,
-        }
-        known = {f.name for f in fields(cls)}
-        built: dict[str, Any] = {}
-        for name, value in entries.items():
-            _require(name in known, f"unknown entry {name!r}; known are {', '.join(sorted(known))}")
-            try:
-                built[name] = parts[name](**value) if name in parts else value
-            except (TypeError, ValueError, ZeroDivisionError) as error:
-                raise RequestError(
-                    f"the model configuration cannot be built: entry {name!r}: {error}"
-                ) from error
-        return cls(**built)
+        _require_known(entries, cls)
+        parts = {"text": TextConfig, "unet": UNetConfig, "vae": VAEConfig, "defaults": Defaults}
+        for name, part in parts.items():
+            _require_known(entries.get(name), part)
+        try:
+            return convert(entries, cls)
+        except (ValidationError, ValueError, OverflowError, RecursionError) as error:
+            raise RequestError(f"the model configuration cannot be built: {error}") from error
 
     def to_dict(self) -> dict[str, Any]:
         """Return nested plain objects, ready for JSON and for `from_dict`."""

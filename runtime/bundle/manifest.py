@@ -9,12 +9,11 @@
 What the model is stands here; what the user wants of it is a `Request`.
 """
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
@@ -22,23 +21,30 @@ from msgspec import Meta, Struct, ValidationError, convert
 from numpy.typing import NDArray
 
 from hummingbird_edge.runtime.errors import BundleError
+from hummingbird_edge.runtime.files import read_json, require_inside
 from hummingbird_edge.runtime.sampler import Sampler
 
 __all__ = [
     "FORMAT",
     "FORMAT_VERSION",
     "MANIFEST",
+    "MAX_GUIDANCE",
+    "MAX_SETTINGS",
     "MIN_PSNR_DB",
     "Agreement",
     "Defaults",
+    "EmbeddingWidth",
     "FileEntry",
     "Manifest",
     "ModelMetadata",
+    "Positive",
     "Provenance",
+    "SmallCount",
     "Stage",
     "StageKind",
     "TiledConfig",
     "Variant",
+    "Width",
 ]
 
 MANIFEST = "hummingbird.json"
@@ -46,9 +52,15 @@ FORMAT = "hummingbird-edge"
 FORMAT_VERSION = 1
 MIN_PSNR_DB = 30.0
 """Of the frames of a quantized model against those in float32, for `auto` to use it."""
+MAX_SETTINGS = {"frames": 10_000, "width": 16_384, "height": 16_384, "steps": 1000, "fps": 240}
+"""Beyond these no machine or player follows, and arithmetic overflows."""
+MAX_GUIDANCE = 10_000
 
 Count = Annotated[int, Meta(ge=1, le=10**15)]
 SmallCount = Annotated[int, Meta(ge=1, le=4096)]
+Width = Annotated[int, Meta(ge=1, le=1 << 16)]
+EmbeddingWidth = Annotated[int, Meta(ge=4, le=1 << 16, multiple_of=2)]
+"""Of sines and cosines, two or more each."""
 Positive = Annotated[float, Meta(gt=0, lt=1e9)]
 
 
@@ -72,19 +84,19 @@ class StageKind(str, Enum):
 class ModelMetadata(Struct, frozen=True, forbid_unknown_fields=True):
     """What the runtime must know of the networks."""
 
-    latent_channels: Count
+    latent_channels: SmallCount
     """Channels of a latent frame."""
-    vae_downsampling: Count
+    vae_downsampling: SmallCount
     """Pixels along one side of a latent pixel."""
-    unet_downsampling: Count
+    unet_downsampling: SmallCount
     """Latent pixels along one side of the U-Net's coarsest pixel."""
     scaling_factor: Positive
     """Latents are divided by this before they are decoded."""
-    context_length: Count
+    context_length: SmallCount
     """Tokens of a prompt."""
-    context_width: Count
+    context_width: Width
     """Channels of an encoded token."""
-    guidance_width: Count | None
+    guidance_width: EmbeddingWidth | None
     """Width of the guidance-scale embedding; None where guidance takes a second pass."""
 
     @property
@@ -105,11 +117,11 @@ class Defaults:
     fps: int = 8
 
     def __post_init__(self) -> None:
-        for name in ("frames", "width", "height", "steps", "fps"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}")
-        if not 0 <= self.guidance < math.inf:
-            raise ValueError(f"guidance is {self.guidance}")
+        for name, most in MAX_SETTINGS.items():
+            if not 1 <= getattr(self, name) <= most:
+                raise ValueError(f"{name} is {getattr(self, name)}, 1 to {most} can be")
+        if not 0 <= self.guidance <= MAX_GUIDANCE:  # NaN fails too
+            raise ValueError(f"guidance is {self.guidance}, 0 to {MAX_GUIDANCE} can be")
 
 
 class FileEntry(Struct, frozen=True, forbid_unknown_fields=True):
@@ -147,7 +159,7 @@ class Variant(Struct, frozen=True):
     """Of frames made with it against those in float32, where it is quantized."""
 
     def __post_init__(self) -> None:
-        _require_inside(self.graph)
+        require_inside(self.graph)
 
 
 class Agreement(Struct, frozen=True):
@@ -230,7 +242,7 @@ class Manifest(Struct, frozen=True):
 
     def __post_init__(self) -> None:
         for name in self.files:
-            _require_inside(name)
+            require_inside(name)
         if "vae_decoder_tail" in self.stages and (
             "vae_decoder_head" not in self.stages or self.tiled is None
         ):
@@ -247,9 +259,8 @@ class Manifest(Struct, frozen=True):
                 f"{folder} is no bundle, it has no {MANIFEST}: build one with hb-export build"
             )
         try:
-            entries = json.loads(path.read_text(encoding="utf-8"))
-        # RecursionError is JSON nested without end.
-        except (OSError, ValueError, RecursionError) as error:
+            entries = read_json(path)
+        except (OSError, ValueError) as error:
             raise BundleError(
                 f"{path} cannot be read ({error}): build or copy the bundle again"
             ) from error
@@ -344,17 +355,3 @@ def _with_kinds(entries: dict[str, Any]) -> dict[str, Any]:
         for name, entry in stages.items()
     }
     return {**entries, "stages": known}
-
-
-def _require_inside(name: str) -> None:
-    """Raise ValueError unless `name` is a plain relative path that stays in its folder."""
-    parts = PurePosixPath(name).parts
-    if (
-        not parts
-        or "\\" in name
-        or "\0" in name
-        or ".." in parts
-        or PurePosixPath(name).is_absolute()
-        or PureWindowsPath(name).drive
-    ):
-        raise ValueError(f"the path {name!r} leaves the bundle")

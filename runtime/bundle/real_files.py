@@ -16,7 +16,12 @@ def with_real_files(folder: Path) -> Path:
     OpenVINO reads no weights through a link that leaves the graph's folder. The files are
     hard links into the cache where the file system has them, else copies. Raises BundleError.
     """
-    home = folder.resolve()
+    try:
+        home = folder.resolve()
+    except (OSError, RuntimeError, ValueError) as error:
+        raise BundleError(
+            f"the folder {str(folder)!r} cannot be followed ({error}): check the path"
+        ) from error
     if home.parent.name != "snapshots" or not home.parent.parent.name.startswith("models--"):
         return folder
     view, blobs = record_path("hub", str(home)).with_suffix(""), home.parent.parent / "blobs"

@@ -104,4 +104,6 @@ def _header(line: bytes) -> dict[str, Any]:
         raise ValueError(f"it says {taken!r} steps")
     if not all(isinstance(header[name], dict) for name in ("settings", "origin")):
         raise ValueError("its settings are missing")
+    if not isinstance(header["sha256"], str):
+        raise ValueError("its digest is missing")
     return header
