@@ -6,7 +6,7 @@ import logging
 import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Protocol, cast
+from typing import Any, Protocol, cast
 
 import onnx
 import onnx_ir
@@ -86,7 +86,7 @@ def _without_quadratic_rules() -> Iterator[None]:
     """
     from onnxscript import rewriter
 
-    rules = getattr(rewriter, "_DEFAULT_REWRITE_RULES", None)
+    rules: Any = getattr(rewriter, "_DEFAULT_REWRITE_RULES", None)
     known = list(getattr(rules, "rules", ()))
     kept = [
         rule
