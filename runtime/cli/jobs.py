@@ -96,8 +96,10 @@ def job_to_resume(file: Path | None, output: Path | None) -> Job:
 def job_to_decode(file: Path, output: Path | None) -> Job:
     """Return the job of decoding the latents of `file`; raises OutputError."""
     from hummingbird_edge.runtime.media.latents import read_latents
+    from hummingbird_edge.runtime.media.unfinished import without_foreign_origin
 
-    return _started(file, read_latents(file), output or DEFAULT_OUTPUT, is_decoding=True)
+    start = without_foreign_origin(file, read_latents(file))
+    return _started(file, start, output or DEFAULT_OUTPUT, is_decoding=True)
 
 
 def _started(path: Path, start: "LatentsFile", output: Path, is_decoding: bool = False) -> Job:

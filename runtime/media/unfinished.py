@@ -11,7 +11,7 @@ import os
 import secrets
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +21,13 @@ from hummingbird_edge.runtime.errors import OutputError
 from hummingbird_edge.runtime.files import is_running, process_mark, state_directory
 from hummingbird_edge.runtime.media.latents import LatentsFile, read_latents, write_latents
 
-__all__ = ["Kept", "Unfinished", "find_unfinished", "list_unfinished"]
+__all__ = [
+    "Kept",
+    "Unfinished",
+    "find_unfinished",
+    "list_unfinished",
+    "without_foreign_origin",
+]
 
 SUFFIX = ".latents"
 _MOST = 20
@@ -124,7 +130,13 @@ def find_unfinished(path: Path | None = None) -> tuple[Path, LatentsFile]:
         raise OutputError(
             f"{path} belongs to a video that another hb-run is making: wait for it, or stop it"
         )
-    return path, file
+    return path, without_foreign_origin(path, file)
+
+
+def without_foreign_origin(path: Path, file: LatentsFile) -> LatentsFile:
+    """Return `file` as it may be believed: one from elsewhere names no path to write or read."""
+    is_own = path.parent.resolve() == _folder().resolve()
+    return file if is_own else replace(file, origin={})
 
 
 def _folder() -> Path:
