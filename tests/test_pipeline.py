@@ -196,6 +196,7 @@ def test_the_generator_tells_of_every_part(pipeline: TextToVideo) -> None:
     )
     parts = list(pipeline.generate(request))
     assert [(p.stage, p.index, p.count) for p in parts] == [
+        ("plan", 1, 1),
         ("text_encoder", 1, 1),
         ("unet", 1, 3),
         ("unet", 2, 3),
@@ -203,12 +204,14 @@ def test_the_generator_tells_of_every_part(pipeline: TextToVideo) -> None:
         ("vae_decoder", 2, 2),
         ("done", 1, 1),
     ]
-    assert all(part.seconds > 0 for part in parts)
+    assert parts[0].promise is not None
+    assert parts[0].promise.stages["unet"].parts == 3
+    assert all(part.seconds > 0 for part in parts[1:])
     denoised = [part.denoised for part in parts if part.stage == "unet"]
     assert all(d is not None and d.shape == (1, 4, 2, 4, 4) for d in denoised)
     video = parts[-1].video
     assert video is not None
-    assert [part.video for part in parts[:-1]] == [None] * 5
+    assert [part.video for part in parts[:-1]] == [None] * 6
     np.testing.assert_array_equal(video.latents, denoised[-1])
     assert len(video.timings.unet_step_s) == 3
     assert video.timings.total_s >= sum(video.timings.unet_step_s)
