@@ -12,7 +12,7 @@ from hummingbird_edge.export.safetensors_file import SafetensorsFile
 from hummingbird_edge.export.torch_archive import Scalar, read_torch_archive
 from hummingbird_edge.runtime.bundle.hub import HubSnapshot, looks_like_hub_id
 from hummingbird_edge.runtime.errors import CheckpointError
-from hummingbird_edge.runtime.files import read_json, require_inside, sha256_of
+from hummingbird_edge.runtime.files import read_json, recover, require_inside, sha256_of
 
 __all__ = ["Checkpoint", "load_strict", "read_checkpoint"]
 
@@ -60,6 +60,7 @@ def read_checkpoint(
     unknown format, `HubError` where it cannot be downloaded.
     """
     path = Path(source)
+    recover(path)
     if path.is_dir():
         names = [file.name for file in path.iterdir() if file.is_file()]
         chosen = filename or _choose_weights(names, str(source))

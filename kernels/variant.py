@@ -25,7 +25,9 @@ class Fusion:
     """A kernel that becomes a single node."""
 
     fuse: Callable[[onnx_ir.Model], int]
-    """Rewrites a graph in place; returns how many of its kernels are single nodes then."""
+    """Rewrites a graph in place; returns how many of its kernels are single nodes then.
+
+    Each is called after a node that it replaces: `softmax_3_attention`."""
     operator: str
     """The type of that node."""
 

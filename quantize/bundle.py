@@ -239,7 +239,8 @@ class _Quantization:
             known, store = peaks.get(stage, Peaks()), WeightStore(self.folder / stage / HALF_DATA)
             for graph in _graphs_for_gpus(self.bundle.manifest, stage, not known.far):
                 model = ir.load(self.folder / graph)
-                kept = to_float16(model, known.islands(model))
+                plain = ir.load(self.folder / stage / GRAPH)
+                kept = to_float16(model, known.with_fused(plain, model).islands(model))
                 path = self.folder / _float16_of(graph)
                 store.save(model, path)
                 onnx.checker.check_model(str(path), full_check=False)

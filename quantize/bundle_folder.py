@@ -8,7 +8,7 @@ from typing import Any
 from hummingbird_edge.kernels.variant import GRAPH
 from hummingbird_edge.runtime.bundle.manifest import MANIFEST
 from hummingbird_edge.runtime.errors import OutputError
-from hummingbird_edge.runtime.files import atomic_folder, sha256_of
+from hummingbird_edge.runtime.files import atomic_folder, recover, sha256_of
 
 __all__ = ["GRAPH", "WEIGHTS", "files_of", "new_bundle", "require_free"]
 
@@ -32,6 +32,7 @@ def new_bundle(out: Path) -> Iterator[Path]:
 
 def require_free(out: Path, force: bool) -> None:
     """Raise OutputError if `out` exists and is not a bundle that may be replaced."""
+    recover(out)
     if out.exists() and not (force and (out / MANIFEST).is_file()):
         advice = "choose another folder" + ("" if force else ", or replace a bundle with --force")
         raise OutputError(f"{out} is there already: {advice}")

@@ -1,6 +1,6 @@
 """Which nodes need float32: the largest magnitudes seen while a graph runs."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -10,6 +10,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from hummingbird_edge.kernels.variant import FUSIONS
 from hummingbird_edge.quantize.half import LARGEST
 from hummingbird_edge.quantize.node import add_node
 
@@ -17,6 +18,7 @@ __all__ = ["Peaks", "add_peaks"]
 
 _NORMS = ("InstanceNormalization", "LayerNormalization")
 _ARITHMETIC = ("Add", "Conv", "Div", "Gemm", "MatMul", "Mul", "Sub", *_NORMS)
+_FUSED = {fusion.operator for fusion in FUSIONS.values()}
 _HEADROOM = 4
 """Other prompts and seeds may go so many times as far."""
 
@@ -39,6 +41,27 @@ class Peaks:
         """The nodes whose values come too close to the largest float16."""
         return {name for name, peak in self.largest.items() if not peak * _HEADROOM <= LARGEST}
 
+    def with_fused(self, plain: ir.Model, fused: ir.Model) -> "Peaks":
+        """Return the peaks with those of single nodes in `fused` that stand for several of `plain`.
+
+        Such a node is called after one of the nodes that it replaces. It gets the largest peak of
+        these: what it computes on the way may be as large as what it writes.
+        """
+        nodes = {str(node.name): node for node in plain.graph}
+        gone = {*nodes} - {str(node.name) for node in fused.graph}
+        largest = dict(self.largest)
+        for node in fused.graph:
+            name = stem = str(node.name)
+            if name in nodes or node.op_type not in _FUSED:
+                continue
+            while stem and stem not in gone:
+                stem = stem.rpartition("_")[0]
+            replaced = _connected(nodes, stem, gone) if stem else set[str]()
+            peaks = [self.largest[each] for each in replaced if each in self.largest]
+            if peaks:
+                largest[name] = float(np.max(peaks))  # NaN, if one of them is
+        return Peaks(largest)
+
     def islands(self, model: ir.Model) -> set[str]:
         """Return the nodes of `model` that write or read such values.
 
@@ -53,6 +76,20 @@ class Peaks:
             found |= {str(reader.name) for reader in readers}
             pending += [reader for reader in readers if reader.name not in self.largest]
         return found
+
+
+def _connected(nodes: Mapping[str, ir.Node], start: str, among: Collection[str]) -> set[str]:
+    """Return the names in `among` that lead from and to `start` without leaving it."""
+    found, pending = set[str](), [start]
+    while pending:
+        name = pending.pop()
+        if name in found or name not in among:
+            continue
+        found.add(name)
+        sources = (value.producer() for value in nodes[name].inputs if value is not None)
+        readers = (reader for value in nodes[name].outputs for reader in value.consumers())
+        pending += [str(each.name) for each in (*sources, *readers) if each is not None]
+    return found
 
 
 def add_peaks(model: ir.Model, path: Path) -> list[str]:

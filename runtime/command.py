@@ -101,6 +101,24 @@ def _prepare_streams() -> None:
         elif isinstance(stream, io.TextIOWrapper):
             # A redirected stream on Windows cannot take every letter of every prompt.
             stream.reconfigure(errors="backslashreplace")
+    with suppress(OSError, ValueError):  # streams without descriptors, as in a notebook
+        _keep_stdout()
+
+
+def _keep_stdout() -> None:
+    """Keep stdout to Python: what engines print on descriptor 1 goes to stderr, as in `--json`.
+
+    It stays so: the C library may print what it holds back when the process ends.
+    """
+    old = sys.stdout
+    if not isinstance(old, io.TextIOWrapper) or old.fileno() != 1:
+        return
+    errors = sys.stderr.fileno()
+    old.flush()
+    new = open(os.dup(1), "w", encoding=old.encoding, errors=old.errors, closefd=False)  # noqa: SIM115
+    new.reconfigure(line_buffering=old.line_buffering, write_through=old.write_through)
+    os.dup2(errors, 1)
+    sys.stdout = new
 
 
 def _drop_unwritten() -> None:

@@ -4,11 +4,13 @@
         partial.write_bytes(...)
     with atomic_folder(target) as partial:    a folder that is there already
         (partial / "a.txt").write_text(...)
+    recover(target)                           before one that may be missing is read
 
 This is the only place that writes a temporary file and renames it, and that knows where
 caches lie: `HUMMINGBIRD_CACHE` where it is set, else the system's folder for caches.
 """
 
+import glob
 import hashlib
 import json
 import os
@@ -16,7 +18,7 @@ import platform
 import re
 import secrets
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path, PurePosixPath, PureWindowsPath
@@ -32,6 +34,7 @@ __all__ = [
     "read_json",
     "read_record",
     "record_path",
+    "recover",
     "require_inside",
     "sha256_of",
     "state_directory",
@@ -48,6 +51,13 @@ _MAX_NAME, _MAX_PATH = 255, 1000
 """Bytes of a file's name on common systems, and of a path within a folder."""
 _MARK = r"([0-9a-f]{8})-([0-9]{1,10})-([0-9]{1,12})"
 """Machine, process, and when that started."""
+_LEFTOVER = re.compile(
+    rf"\.(?P<name>.+)\.(?P<kind>partial|replaced)-(?P<mark>{_MARK})-[0-9a-f]{{8}}"
+)
+"""The name of what is half-written, or of what stepped aside."""
+_EXCHANGE = 2
+"""RENAME_EXCHANGE of Linux, and RENAME_SWAP of macOS."""
+_AT_FDCWD = -100
 
 
 @contextmanager
@@ -57,7 +67,7 @@ def atomic_path(target: Path) -> Iterator[Path]:
     On any failure what was at `target` before is still there, and nothing is left beside it.
     Raises OSError.
     """
-    _clear_partials(target.parent)
+    _clear_leftovers(target.parent)
     partial = _sibling(target)
     try:
         yield partial
@@ -83,17 +93,34 @@ def check_path(target: Path) -> None:
         _remove(partial)
 
 
-def _sibling(target: Path) -> Path:
+def recover(target: Path) -> None:
+    """Bring back what was at `target` where a process was killed while it replaced that.
+
+    `atomic_path` does so for a whole folder; whoever reads `target` does it before.
+    """
+    with suppress(OSError, RuntimeError, ValueError):  # no name that the system takes
+        target = target.resolve()
+        if not os.path.lexists(target):
+            _clear_leftovers(target.parent, f".{glob.escape(target.name)}.replaced-*")
+
+
+def _sibling(target: Path, kind: str = "partial") -> Path:
     """Return an unused hidden name beside `target`, with its suffix."""
     unique = f"{process_mark()}-{secrets.token_hex(4)}"
-    return target.with_name(f".{target.name}.partial-{unique}{target.suffix}")
+    return target.with_name(f".{target.name}.{kind}-{unique}{target.suffix}")
 
 
-def _clear_partials(folder: Path) -> None:
-    """Remove what processes that were killed have left in `folder`."""
-    for path in folder.glob(".*.partial-*"):
-        found = re.search(rf"\.partial-(?P<mark>{_MARK})-[0-9a-f]{{8}}", path.name)
-        if found is not None and not is_running(found["mark"]):
+def _clear_leftovers(folder: Path, pattern: str = ".*") -> None:
+    """Remove what killed processes have half-written in `folder`; bring back what they replaced."""
+    for path in folder.glob(pattern):
+        found = _LEFTOVER.match(path.name)
+        if found is None or is_running(found["mark"]):
+            continue
+        target = path.with_name(found["name"])
+        if found["kind"] == "replaced" and not os.path.lexists(target):
+            with suppress(OSError):  # another process was faster, or the folder is read-only
+                path.replace(target)
+        else:
             _remove(path)
 
 
@@ -101,9 +128,46 @@ def _replace(partial: Path, target: Path) -> None:
     """Move `partial` to `target`, over a file or folder that is there."""
     if not target.is_dir():
         partial.replace(target)
-        return
-    # No system renames a folder over a full one, so the old one steps aside first.
-    old = _sibling(target)
+    elif not _exchange(partial, target):
+        _step_aside(partial, target)
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Swap two names in one step, and tell whether system and file system could."""
+    swap = _system_exchange()
+    return swap is not None and swap(os.fsencode(one), os.fsencode(other)) == 0
+
+
+@cache
+def _system_exchange() -> Callable[[bytes, bytes], int] | None:
+    """Return the system's function; None for Windows, which has none.
+
+    Sources: rename(2) of Linux, renamex_np(2) of macOS.
+    """
+    if os.name != "posix":
+        return None
+    import ctypes
+
+    path, number, flags = ctypes.c_char_p, ctypes.c_int, ctypes.c_uint
+    try:
+        library = ctypes.CDLL(None)
+        if platform.system() == "Darwin":
+            swap = library.renamex_np
+            swap.argtypes = (path, path, flags)
+            return lambda one, other: int(swap(one, other, _EXCHANGE))
+        swap = library.renameat2
+    except (AttributeError, OSError):  # an older C library
+        return None
+    swap.argtypes = (number, path, number, path, flags)
+    return lambda one, other: int(swap(_AT_FDCWD, one, _AT_FDCWD, other, _EXCHANGE))
+
+
+def _step_aside(partial: Path, target: Path) -> None:
+    """Replace a folder in two steps: no rename goes over a full one.
+
+    A process that is killed between them leaves the old one where `recover` finds it.
+    """
+    old = _sibling(target, "replaced")
     target.replace(old)
     try:
         partial.replace(target)

@@ -23,10 +23,13 @@ from hummingbird_edge.benchmarks.lib.record import SCHEMA, Record, Row, Spread
 from hummingbird_edge.benchmarks.lib.recording import Inputs, record_inputs
 from hummingbird_edge.benchmarks.lib.results_writer import ResultsWriter
 from hummingbird_edge.benchmarks.lib.subprocess_runner import run_in_subprocess
+from hummingbird_edge.benchmarks.lib.variants import fusions_for
 from hummingbird_edge.benchmarks.lib.video import empty_cache
 from hummingbird_edge.benchmarks.scaling import exponent
 from hummingbird_edge.export.stage import STAGES
+from hummingbird_edge.kernels.variant import VARIANTS
 from hummingbird_edge.runtime.bundle.bundle import BUILTIN, Bundle
+from hummingbird_edge.runtime.devices.device import Device
 from hummingbird_edge.runtime.errors import RequestError
 from hummingbird_edge.runtime.files import CACHE_VARIABLE, cache_directory
 
@@ -55,6 +58,12 @@ def script(name: str, *arguments: object, cwd: Path) -> "subprocess.CompletedPro
 
 def record(**measures: tuple[float, ...]) -> Record:
     return Record.of("latency", None, [Row("cpu fp32", measures)])
+
+
+def test_a_second_adapter_gets_the_fusions_of_its_family() -> None:
+    expected = next(variant.kernels for variant in VARIANTS if "dml" in variant.devices)
+    assert fusions_for(Device.parse("dml:1")) == fusions_for(Device.parse("dml")) == expected
+    assert fusions_for(Device.parse("openvino")) == ()
 
 
 def test_a_spread_of_many_and_of_few() -> None:

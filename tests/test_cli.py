@@ -382,6 +382,52 @@ def test_a_full_stdout_does_not_hide_that_the_video_is_there(tmp_path: Path) -> 
     assert (tmp_path / "a.webp").stat().st_size > 0
 
 
+NOISY = """
+import contextlib, ctypes, json, os, subprocess, sys, typer
+from hummingbird_edge.runtime.command import run_command
+
+app = typer.Typer()
+
+@app.command()
+def main() -> None:
+    with contextlib.suppress(OSError):
+        os.write(1, b"EP Error ")
+    if os.name == "posix":  # what the C library holds back until the process ends
+        ctypes.CDLL(None).printf(b"late ")
+    subprocess.run([sys.executable, "-c", "print('child', end=' ')"])
+    print(json.dumps({"a": "\N{LATIN SMALL LETTER E WITH ACUTE}"}))
+
+run_command(app, "noisy")
+"""
+"""A command whose engine prints on the standard output."""
+
+
+def test_engines_do_not_print_into_json() -> None:
+    done = subprocess.run([sys.executable, "-c", NOISY], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == {"a": "\xe9"}
+    words = {"EP", "Error", "child"} | ({"late"} if os.name == "posix" else set())
+    assert set(done.stderr.split()) == words
+
+
+@POSIX
+@pytest.mark.parametrize(
+    ("redirection", "status", "printed"),
+    [
+        ("2>&-", 0, '{"a": "\\u00e9"}\n'),
+        (">&-", 0, ""),
+        (">&- 2>&-", 0, ""),
+        ("<&- >&- 2>&-", 0, ""),
+        ("2>/dev/full", 0, '{"a": "\\u00e9"}\n'),
+        (">/dev/full", 1, ""),
+    ],
+)
+def test_streams_may_be_closed_or_full(redirection: str, status: int, printed: str) -> None:
+    command = shlex.join([sys.executable, "-c", NOISY])
+    done = subprocess.run(["sh", "-c", f"{command} {redirection}"], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (status, printed), done.stderr
+
+
 @POSIX
 def test_a_name_commands_no_terminal(hb: Command, tmp_path: Path) -> None:
     done = hb("hb-run", "a", "--bundle", tmp_path / "\x1b[2Jred\nline", cwd=tmp_path)

@@ -4,14 +4,18 @@ import json
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
+from hummingbird_edge.runtime.devices import plugins
 from hummingbird_edge.runtime.devices.backend import Backend, backends, parse_by_stage
 from hummingbird_edge.runtime.devices.device import Device
+from hummingbird_edge.runtime.engines.compile_cache import CompileCache
 from hummingbird_edge.runtime.engines.loading import open_session
+from hummingbird_edge.runtime.engines.onnxruntime import ONNXRuntimeSession
 from hummingbird_edge.runtime.errors import DeviceError, RequestError
 from hummingbird_edge.runtime.pipeline import TextToVideo
 
@@ -37,6 +41,57 @@ def test_precisions_are_what_the_device_has() -> None:
         backends("unet", "cpu", "bf16")
     with pytest.raises(RequestError, match="no precision 'fp8'"):
         backends("unet", "cpu", "fp8")
+
+
+@pytest.mark.parametrize("name", ["dml:1", "migraphx:1", "rocm:1"])
+def test_a_second_adapter_has_the_graph_and_options_of_its_family(
+    name: str, tmp_path: Path
+) -> None:
+    device, session = Device.parse(name), object.__new__(ONNXRuntimeSession)
+    assert (device.family, device.adapter) == (name[:-2], 1)
+    session.backend = Backend(device)
+    graph, cache, notes = tmp_path / "unet" / "model.onnx", CompileCache(tmp_path), list[str]()
+    options = session._options(graph, {"frames": 2}, cache, notes.append)
+    assert options.pop("device_id") == "1"
+    assert list(options) == ["migraphx_model_cache_dir"] * (device.family == "migraphx")
+    assert len(notes) == len(options)
+
+
+@pytest.mark.parametrize("name", ["cpu:1", "webgpu:1", "dml:", "dml:x", "winml:CPU", "winml:1"])
+def test_adapters_are_for_devices_that_have_them(name: str) -> None:
+    with pytest.raises(RequestError, match="there is no device called"):
+        Device.parse(name)
+
+
+def _ep_device(provider: str, kind: str) -> SimpleNamespace:
+    hardware = SimpleNamespace(type=f"OrtHardwareDeviceType.{kind}")
+    return SimpleNamespace(ep_name=provider, ep_metadata={}, device=hardware)
+
+
+def test_a_catalogues_npu_can_be_named_beside_its_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    npu, gpu, cpu = (
+        _ep_device("NpuProvider", "NPU"),
+        _ep_device("GpuProvider", "GPU"),
+        _ep_device("CPUExecutionProvider", "CPU"),
+    )
+    registered: list[str] = []
+    fake = SimpleNamespace(
+        register_execution_provider_library=lambda name, path: registered.append(name),
+        get_ep_devices=lambda: [cpu, npu, gpu],
+    )
+    monkeypatch.setattr(plugins, "import_onnxruntime", lambda: fake)
+    catalogue = ("windowsml", lambda: iter([("NpuProvider", "n.dll"), ("GpuProvider", "g.dll")]))
+    monkeypatch.setattr(plugins, "PLUGINS", {"winml": catalogue})
+    plugins._all_devices.cache_clear()
+    try:
+        for name, expected in (("winml", gpu), ("winml:NPU", npu), ("winml:GPU", gpu)):
+            device = Device.parse(name)
+            assert plugins.plugin_devices(device.family, device.kind) == (expected,)
+        assert registered == ["NpuProvider", "GpuProvider"]  # a second time would fail
+        with pytest.raises(DeviceError, match="windowsml is installed and finds no CPU for winml"):
+            plugins.plugin_devices("winml", "CPU")
+    finally:
+        plugins._all_devices.cache_clear()
 
 
 def test_openvino_computes_as_it_is_told(nano_bundle: Path) -> None:

@@ -1,5 +1,6 @@
 """Quantization: its numbers against NumPy, the calibration and the search."""
 
+import math
 import shutil
 import subprocess
 from collections.abc import Callable, Collection
@@ -14,6 +15,7 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from hummingbird_edge.kernels.fused_gelu import fuse_gelu
 from hummingbird_edge.quantize import calibration as calibrating
 from hummingbird_edge.quantize.calibration import calibrate
 from hummingbird_edge.quantize.half import to_float16
@@ -322,6 +324,36 @@ def test_large_numbers_stay_in_float32(
     result = _run(tmp_path / "half.onnx", inputs)[0]
     assert result.dtype == np.float32
     assert 10 * np.log10(np.square(truth).mean() / np.square(truth - result).mean()) > 50
+
+
+def test_a_fused_node_inherits_the_peaks_of_those_it_replaces() -> None:
+    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, [2]) for name in "xy")
+    root, one, half = math.sqrt(2), 1.0, 0.5
+    nodes = [
+        helper.make_node("Mul", ["x", "one"], ["a"], name="before"),
+        helper.make_node("Div", ["a", "root"], ["b"], name="div"),
+        helper.make_node("Erf", ["b"], ["c"], name="erf_1"),
+        helper.make_node("Add", ["c", "one"], ["d"], name="add"),
+        helper.make_node("Mul", ["d", "half"], ["e"], name="halved"),
+        helper.make_node("Mul", ["a", "e"], ["f"], name="product"),
+        helper.make_node("Relu", ["f"], ["g"], name="move"),
+        helper.make_node("Mul", ["g", "half"], ["y"], name="after"),
+    ]
+    numbers = {"root": root, "one": one, "half": half}
+    constants = [helper.make_tensor(n, TensorProto.FLOAT, [], [v]) for n, v in numbers.items()]
+    proto = helper.make_model(
+        helper.make_graph(nodes, "gelu", [x], [y], constants),
+        opset_imports=[helper.make_opsetid("", 18)],
+    )
+    plain, fused = ir.from_proto(proto), ir.from_proto(proto)
+    names = ("before", "div", "add", "product", "halved", "after")
+    peaks = Peaks({**dict.fromkeys(names, 1.0), "product": 9e4})
+    assert fuse_gelu(fused) == 1
+    assert peaks.islands(fused) == set()  # its name is new
+    assert peaks.with_fused(plain, fused).islands(fused) == {"erf_1_gelu", "move", "after"}
+    # The fused node was measured: what is large before it does not reach beyond it.
+    before = Peaks({**peaks.largest, "before": 9e4, "product": 1.0})
+    assert before.with_fused(plain, fused).islands(fused) == {"before", "erf_1_gelu"}
 
 
 def _largest(path: Path, inputs: dict[str, Array], name: str) -> float:

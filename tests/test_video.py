@@ -16,6 +16,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from hummingbird_edge.runtime import files
 from hummingbird_edge.runtime.errors import OutputError, RequestError
 from hummingbird_edge.runtime.media import mp4, video
 
@@ -270,6 +271,7 @@ def test_failing_move_leaves_the_old_result(
             raise PermissionError(13, "Permission denied")
         return real(source, target)
 
+    monkeypatch.setattr(files, "_exchange", lambda one, other: False)
     monkeypatch.setattr(Path, "replace", failing)
     with pytest.raises(OutputError, match="Permission denied"):
         video.write_video(path, flat(3), 8, {"prompt": "new"})

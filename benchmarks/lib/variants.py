@@ -20,9 +20,10 @@ from hummingbird_edge.kernels.group_norm import GroupNormSiLU
 from hummingbird_edge.kernels.temporal_conv import TemporalConv
 from hummingbird_edge.kernels.variant import FUSIONS, VARIANTS
 from hummingbird_edge.runtime.devices.backend import Backend
+from hummingbird_edge.runtime.devices.device import Device
 from hummingbird_edge.runtime.engines.loading import open_session
 
-__all__ = ["LEVELS", "KernelVariants", "Level", "graph_run", "kernel_variants"]
+__all__ = ["LEVELS", "KernelVariants", "Level", "fusions_for", "graph_run", "kernel_variants"]
 
 FRAMES, TOKENS, CONTEXT_WIDTH, HEAD_WIDTH = 16, 77, 1024, 64
 _OPSET = 18
@@ -134,14 +135,18 @@ def _attention_variants(channels: int, pixels: int) -> Iterator[KernelVariants]:
 def graph_run(variants: KernelVariants, is_fused: bool, backend: Backend, folder: Path) -> Run:
     """Return a run of a variant's graph on a backend, with the fusions of `hb-export` for it."""
     graph = _export(variants.fused if is_fused else variants.baseline, variants.inputs)
-    fusions = next((v.kernels for v in VARIANTS if backend.device.name in v.devices), ())
-    for fusion in fusions:
+    for fusion in fusions_for(backend.device):
         if is_fused or fusion != variants.fusion:
             FUSIONS[fusion].fuse(graph)
     path = folder / f"{'fused' if is_fused else 'baseline'}.onnx"
     onnx_ir.save(graph, path)
     session = open_session(path, backend)
     return lambda: session.run(variants.inputs)
+
+
+def fusions_for(device: Device) -> tuple[str, ...]:
+    """Return the fusions of the graph that `hb-export` makes for a device, `dml:1` as for `dml`."""
+    return next((v.kernels for v in VARIANTS if device.family in v.devices), ())
 
 
 def _export(module: nn.Module, inputs: Inputs) -> onnx_ir.Model:

@@ -14,6 +14,7 @@ from hummingbird_edge.distill.stages.vae import read_vae
 from hummingbird_edge.distill.train.model import Model
 from hummingbird_edge.distill.train.processes import device, in_turn
 from hummingbird_edge.runtime.errors import RequestError
+from hummingbird_edge.runtime.files import recover
 
 __all__ = ["draw_clips", "encode_curated"]
 
@@ -44,6 +45,7 @@ def encode_curated(
     output = run / "clips.safetensors"
     if output.exists():
         raise RequestError(f"{output} is there already: choose another RUN, or delete it")
+    recover(run / "teacher")
     if model_path is None and not (run / "teacher").exists():
         raise RequestError(f"{run} has no teacher whose VAE encodes: name a model with --model")
     files = read_kept(videos)

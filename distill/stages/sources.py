@@ -7,6 +7,7 @@ from hummingbird_edge.distill.data.clips import Clips
 from hummingbird_edge.distill.train.model import Model
 from hummingbird_edge.distill.train.processes import in_turn, is_first
 from hummingbird_edge.runtime.errors import RequestError
+from hummingbird_edge.runtime.files import recover
 
 __all__ = ["Sources"]
 
@@ -61,6 +62,7 @@ class Sources:
 
     def _require(self, name: str, maker: str) -> Path:
         path = self.run / name
+        recover(path)
         if not path.exists():
             raise RequestError(f"{path} is missing: run hb-distill {maker} {self.run} first")
         return path

@@ -10,7 +10,13 @@ from hummingbird_edge.runtime.bundle.external_data import external_files
 from hummingbird_edge.runtime.bundle.manifest import MANIFEST, Manifest
 from hummingbird_edge.runtime.bundle.real_files import with_real_files
 from hummingbird_edge.runtime.errors import BundleError
-from hummingbird_edge.runtime.files import read_record, record_path, sha256_of, write_record
+from hummingbird_edge.runtime.files import (
+    read_record,
+    record_path,
+    recover,
+    sha256_of,
+    write_record,
+)
 
 __all__ = ["BUILTIN", "Bundle"]
 
@@ -33,6 +39,7 @@ class Bundle:
         opens these files (again when one has changed). Files that the manifest does not list are
         passed over: nothing reads them. Raises BundleError.
         """
+        recover(Path(folder))
         folder = with_real_files(Path(folder))
         bundle = cls(folder, Manifest.read(folder))
         bundle._check_sizes()

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from hummingbird_edge.runtime.bundle.manifest import MANIFEST, Manifest
 from hummingbird_edge.runtime.errors import BundleError, HubError
+from hummingbird_edge.runtime.files import recover
 
 __all__ = ["HubSnapshot", "find_bundle", "looks_like_hub_id"]
 
@@ -32,6 +33,7 @@ def find_bundle(source: str | Path) -> Path:
     The cache is used without asking anybody; files that it lacks are downloaded. Raises BundleError
     where huggingface_hub is needed and not installed, HubError where the download fails.
     """
+    recover(Path(source))
     if not looks_like_hub_id(source):
         return Path(source)
     repository = Path(source).as_posix()

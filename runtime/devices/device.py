@@ -26,6 +26,8 @@ class Device:
     """An execution provider of ONNX Runtime, or a device of OpenVINO."""
     adapter: int | None = None
     """Which of several graphics adapters, where the provider asks."""
+    kind: str | None = None
+    """`GPU` or `NPU`, where a catalogue has providers for both."""
 
     @classmethod
     def parse(cls, name: str) -> "Device":
@@ -33,11 +35,14 @@ class Device:
         engine, _, target = name.partition(":")
         if engine == "openvino" and re.fullmatch(r"|CPU|(GPU|NPU)(\.[0-9]+)?", target):
             return cls(name, "openvino", target or "CPU")
-        if engine == "dml" and target.isascii() and target.isdigit():
-            return cls(name, "onnxruntime", PROVIDERS["dml"].target, int(target))
+        known = PROVIDERS.get(engine)
+        if known is not None and known.has_adapters and re.fullmatch(r"[0-9]+", target, re.ASCII):
+            return cls(name, "onnxruntime", known.target, int(target))
+        if engine == "winml" and target in ("GPU", "NPU"):
+            return cls(name, "onnxruntime", PROVIDERS["winml"].target, kind=target)
         if name not in PROVIDERS:
-            known = ", ".join(["auto", *PROVIDERS])
-            raise RequestError(f"there is no device called {name!r}: choose from {known}")
+            names = ", ".join(["auto", *PROVIDERS])
+            raise RequestError(f"there is no device called {name!r}: choose from {names}")
         return cls(name, "onnxruntime", PROVIDERS[name].target)
 
     @property
@@ -73,7 +78,7 @@ class Device:
             return
         onnxruntime = import_onnxruntime()
         available = onnxruntime.get_available_providers()
-        if self.target not in available and not has_plugin(self.name):
+        if self.target not in available and not has_plugin(self.family):
             raise DeviceError(
                 f"device {self.name} needs {self.target or 'Windows ML'}, the installed ONNX "
                 f"Runtime {onnxruntime.__version__} has {', '.join(available)}: "
@@ -84,7 +89,7 @@ class Device:
     def is_plugin(self) -> bool:
         """Whether its provider is a library to register, not built into ONNX Runtime."""
         built_in = self.target in import_onnxruntime().get_available_providers()
-        return not built_in and has_plugin(self.name)
+        return not built_in and has_plugin(self.family)
 
 
 @cache

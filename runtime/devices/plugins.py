@@ -23,32 +23,44 @@ def has_plugin(name: str) -> bool:
     return name in PLUGINS and find_spec(PLUGINS[name][0]) is not None
 
 
-@cache
-def plugin_devices(name: str) -> tuple[Any, ...]:
+def plugin_devices(name: str, kind: str | None = None) -> tuple[Any, ...]:
     """Register plug-in `name` and return its `OrtEpDevice`s, graphics before others.
 
-    Raises DeviceError where its library does not load or finds no device.
+    `kind` is `GPU` or `NPU`, for these alone. Raises DeviceError where the library does not load
+    or finds no device.
     """
+    found = [device for device in _all_devices(name) if kind is None or _kind(device) == kind]
+    if not found:
+        raise DeviceError(
+            f"{PLUGINS[name][0]} is installed and finds no {kind or 'device'} for {name} here: "
+            f"check the driver, or choose --device cpu"
+        )
+    found.sort(key=lambda device: _kind(device) != "GPU")
+    # ONNX Runtime loads a graph on the devices of one provider.
+    return tuple(device for device in found if device.ep_name == found[0].ep_name)
+
+
+@cache
+def _all_devices(name: str) -> tuple[Any, ...]:
+    """Register a plug-in, once, and return all its devices; raises DeviceError."""
     onnxruntime = import_onnxruntime()
     package, libraries = PLUGINS[name]
     try:
         registered = dict(libraries())
         for provider, path in registered.items():
             onnxruntime.register_execution_provider_library(provider, path)
-        found = [device for device in onnxruntime.get_ep_devices() if _is_real(device, registered)]
+        known = onnxruntime.get_ep_devices()
+        return tuple(device for device in known if _is_real(device, registered))
     except Exception as error:  # drivers and the library raise bare exceptions of several kinds
         line = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
         raise DeviceError(
             f"{name} comes with {package}, which does not load ({line}): update it and the driver"
         ) from error
-    if not found:
-        raise DeviceError(
-            f"{package} is installed and finds no device for {name} here: "
-            f"check the driver, or choose --device cpu"
-        )
-    found.sort(key=lambda device: "GPU" not in str(device.device.type))
-    # ONNX Runtime loads a graph on the devices of one provider.
-    return tuple(device for device in found if device.ep_name == found[0].ep_name)
+
+
+def _kind(device: Any) -> str:
+    """Return `CPU`, `GPU` or `NPU`."""
+    return str(device.device.type).rpartition(".")[2].rpartition("_")[2]
 
 
 def _is_real(device: Any, registered: Mapping[str, str]) -> bool:

@@ -26,23 +26,31 @@ class Provider:
     """`onnxruntime` or `openvino`."""
     has_int8: bool = False
     """Whether it multiplies 8-bit integers faster than floats; RDNA 3 does not."""
+    has_adapters: bool = False
+    """Whether it takes the option `device_id`: `dml:1` is the second adapter."""
 
 
 PROVIDERS: Mapping[str, Provider] = {
     # Everywhere.
     "cpu": Provider("CPUExecutionProvider", has_int8=True),
-    # GPUs on Windows; `dml:1` is the second adapter.
+    # GPUs on Windows.
     "dml": Provider(
         "DmlExecutionProvider",
         "it comes with this project on Windows, and is for Windows alone",
+        has_adapters=True,
     ),
     # AMD GPUs on Linux.
-    "migraphx": Provider("MIGraphXExecutionProvider", _REPLACE.format("onnxruntime-migraphx")),
+    "migraphx": Provider(
+        "MIGraphXExecutionProvider", _REPLACE.format("onnxruntime-migraphx"), has_adapters=True
+    ),
     # AMD GPUs on Linux, with ONNX Runtime before 1.23.
-    "rocm": Provider("ROCMExecutionProvider", _REPLACE.format("onnxruntime-rocm")),
+    "rocm": Provider(
+        "ROCMExecutionProvider", _REPLACE.format("onnxruntime-rocm"), has_adapters=True
+    ),
     # Any GPU with Vulkan, Direct3D 12 or Metal.
     "webgpu": Provider("WebGpuExecutionProvider", "pip install onnxruntime-ep-webgpu"),
-    # Windows ML: the provider that the maker of the GPU or NPU publishes in Windows' catalogue.
+    # Windows ML: the provider that the maker of the GPU or NPU publishes in Windows' catalogue;
+    # `winml:GPU` and `winml:NPU` choose between them, a GPU comes first otherwise.
     "winml": Provider(
         "",
         "on Windows 11, pip uninstall onnxruntime-directml, then "

@@ -75,7 +75,7 @@ class ONNXRuntimeSession(Session):
             options.profile_file_prefix = str(Path(self._profile.name, "run"))
         target, providers = device.target, list[Any]()
         if device.is_plugin:
-            found = plugin_devices(device.name)
+            found = plugin_devices(device.family, device.kind)
             target = found[0].ep_name
             options.add_provider_for_devices(found[:1], {})
         elif device.name != "cpu":
@@ -105,12 +105,11 @@ class ONNXRuntimeSession(Session):
     ) -> dict[str, str]:
         """Return the provider's own options."""
         device = self.backend.device
-        if device.adapter is not None:
-            return {"device_id": str(device.adapter)}
-        if device.name != "migraphx" or cache is None:
-            return {}
+        adapter = {} if device.adapter is None else {"device_id": str(device.adapter)}
+        if device.family != "migraphx" or cache is None:
+            return adapter
         # Each shape compiles for minutes; the second run reads what the first one made.
-        known = dict(sorted(sizes.items()))
+        known = {**dict(sorted(sizes.items())), **adapter}
         folder = cache.file(graph.parent.name, graph.name, known).with_suffix("")
         if not folder.is_dir():
             notify(
@@ -118,7 +117,7 @@ class ONNXRuntimeSession(Session):
                 f"MIGraphX may take half an hour"
             )
             folder.mkdir(parents=True)
-        return {"migraphx_model_cache_dir": str(folder)}
+        return {**adapter, "migraphx_model_cache_dir": str(folder)}
 
     def _require_share(self, instead: str) -> None:
         if not self.share:

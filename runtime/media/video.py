@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hummingbird_edge.runtime.errors import OutputError, RequestError
-from hummingbird_edge.runtime.files import atomic_path, check_path
+from hummingbird_edge.runtime.files import atomic_path, check_path, recover
 from hummingbird_edge.runtime.media import mp4
 from hummingbird_edge.runtime.media.clip import Clip
 from hummingbird_edge.runtime.media.formats import DECODERS, READERS, WRITERS, written_suffixes
@@ -35,6 +35,7 @@ def check_output(path: Path, size: tuple[int, int] | None = None) -> None:
         )
     if size is not None and path.suffix.lower() == ".mp4":
         mp4.check_size(*size)
+    recover(path)
     _check_target(path, is_folder=not path.suffix)
     target = path.resolve()
     if not target.parent.is_dir():
@@ -124,6 +125,7 @@ def read_frames(path: Path, recorded_fps: object = None) -> tuple[NDArray[np.uin
 
 def _source(path: Path) -> Path:
     """Return the file of a video, or a folder's first frame; raises OutputError."""
+    recover(path)
     source = first_frame(path) if path.is_dir() else path
     if not source.is_file():
         raise OutputError(f"video {source} does not exist as a file: check the path")

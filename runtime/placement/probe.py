@@ -27,6 +27,7 @@ from hummingbird_edge.runtime.devices.backend import Backend
 from hummingbird_edge.runtime.devices.device import Device
 from hummingbird_edge.runtime.devices.drivers import driver_fingerprint
 from hummingbird_edge.runtime.devices.packages import import_openvino
+from hummingbird_edge.runtime.devices.plugins import has_plugin
 from hummingbird_edge.runtime.devices.providers import PROVIDERS
 from hummingbird_edge.runtime.errors import DeviceError
 from hummingbird_edge.runtime.files import read_record, record_path, write_record
@@ -62,6 +63,8 @@ def probe_all() -> list[Verdict]:
 def known_devices() -> list[str]:
     """Return the name of every device there could be, OpenVINO's as it lists them."""
     names = list(PROVIDERS)
+    if has_plugin("winml"):  # by itself it takes a GPU first
+        names.append("winml:NPU")
     if find_spec("openvino") is None:
         return names
     # Listing loads every driver, and one may end the process.
