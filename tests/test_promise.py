@@ -104,7 +104,7 @@ def test_a_promise_adds_up_and_says_what_it_rests_on() -> None:
     assert after.source is Source.EARLIER
     assert after.seconds_until("unet", 0.5) == pytest.approx(4.35)
     assert str(after) == (
-        "about 8.3 s on cpu fp32: U-Net 4 x 2.0 s, loading 0.3 s; 315MB of memory "
+        "about 8.3 s on cpu fp32: U-Net 4 x 2.0 s, loading 0.35 s; 315MB of memory "
         "(from earlier videos)"
     )
     half = Placement("unet", entry.kind, backend, {**sizes, "frames": 2})

@@ -221,4 +221,5 @@ def _load_s(placement: Placement, stage: Stage, other: StageRecord | None) -> fl
 def _seconds(seconds: float) -> str:
     if seconds >= 100:
         return f"{seconds / 60:.1f} min"
-    return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
+    digits = 0 if seconds >= 10 else 1 if seconds >= 1 else 2
+    return f"{seconds:.{digits}f} s"
