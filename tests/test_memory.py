@@ -1,10 +1,11 @@
 """The cap on memory, what is planned for it, and what happens when memory runs out."""
 
+import json
 import os
 import subprocess
 import sys
 import weakref
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,11 +23,17 @@ from hummingbird_edge.runtime.errors import DeviceError, OutOfMemoryError, Reque
 from hummingbird_edge.runtime.pipeline import TextToVideo
 from hummingbird_edge.runtime.placement import runner as runner_module
 from hummingbird_edge.runtime.placement.limits import container_bytes
-from hummingbird_edge.runtime.placement.memory import parse_memory, readable, stage_bytes
+from hummingbird_edge.runtime.placement.memory import (
+    parse_memory,
+    peaks,
+    readable,
+    stage_bytes,
+)
 from hummingbird_edge.runtime.placement.notices import Notices
 from hummingbird_edge.runtime.placement.plan import Placement, fitting, min_bytes
 from hummingbird_edge.runtime.placement.runner import Runner
 
+Command = Callable[..., "subprocess.CompletedProcess[str]"]
 CAP = 600_000_000
 CPU = Backend.parse("cpu")
 SIZES = {"frames": 8, "height": 8, "width": 8}
@@ -69,6 +76,39 @@ def test_a_need_grows_with_weights_and_sizes() -> None:
     assert stage_bytes(placement, {"unet": large}) > 5 * small
     bf16 = Backend.parse("openvino", "bf16")
     assert stage_bytes(replace(placement, backend=bf16), {"unet": unet}) < small
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="measured on Linux")
+@pytest.mark.parametrize("device", ["cpu", "openvino"])
+@pytest.mark.parametrize(("frames", "size"), [(8, "64x64"), (16, "128x128")])
+def test_a_first_video_takes_what_was_predicted(
+    hb: Command,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    device: str,
+    frames: int,
+    size: str,
+) -> None:
+    if device == "openvino":
+        pytest.importorskip("openvino")
+    monkeypatch.setenv("HUMMINGBIRD_CACHE", str(tmp_path / "cache"))
+    video = ("a red circle", "--frames", frames, "--size", size, "--steps", 1)
+    done = hb("hb-run", *video, "--device", device, "-o", tmp_path / "a.webp", "--json")
+    assert done.returncode == 0, done.stderr
+    memory = json.loads(done.stdout)["memory"]
+    assert 1 <= memory["predicted_peak_bytes"] / memory["peak_bytes"] <= 1.3
+
+
+def test_what_stays_in_memory_is_counted() -> None:
+    manifest = Bundle.open(BUILTIN).manifest
+    unet = Placement("unet", StageKind.UNET, CPU, SIZES)
+    placements = {"unet": unet, "vae_decoder": DECODER}
+    freed = peaks(placements, manifest, stays=False)
+    stay = peaks(placements, manifest, stays=True)
+    assert freed["unet"] == stay["unet"] < stage_bytes(unet, manifest.stages)
+    weights = 4 * manifest.stages["unet"].parameters
+    assert stay["vae_decoder"] - freed["vae_decoder"] > weights
 
 
 def test_less_at_once_until_it_fits() -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image, ImageSequence
 
 from hummingbird_edge.runtime.bundle.bundle import BUILTIN, Bundle
 from hummingbird_edge.runtime.cli.jobs import job_to_decode, job_to_resume
@@ -68,6 +69,28 @@ def test_an_interrupted_video_goes_on_and_is_the_same(
         assert (tmp_path / "a.webp").read_bytes() == truth, index
         assert sorted(p.name for p in tmp_path.iterdir()) == ["a.webp", "state"]
         assert list(state.iterdir()) == []
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name == "nt", reason="signals end a process elsewhere")
+def test_a_video_goes_on_on_another_device(hb: Command, state: Path, tmp_path: Path) -> None:
+    pytest.importorskip("openvino")
+    whole = TextToVideo.from_bundle(device="cpu")("a blue star spinning", steps=12)
+    started = subprocess.Popen(command_line("hb-run", *VIDEO), cwd=tmp_path, text=True)
+    while not [each for each in list_unfinished() if each.file.taken >= 2]:
+        assert started.poll() is None
+        time.sleep(0.01)
+    started.kill()
+    started.wait()
+    done = hb("hb-run", "--resume", "--device", "openvino", "--json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    settings = json.loads(done.stdout)["settings"]
+    assert settings["devices"]["unet"] == "openvino"
+    assert list(state.iterdir()) == []
+    with Image.open(tmp_path / "a.webp") as file:  # lossless
+        frames = [np.asarray(frame.convert("RGB")) for frame in ImageSequence.Iterator(file)]
+    found = np.stack(frames).astype(np.float64)
+    assert np.square(found - whole.frames).mean() < 255**2 / 10**4
 
 
 @pytest.mark.slow

@@ -1,25 +1,28 @@
-"""How much memory a stage takes, estimated before it is loaded, and the cap that a user sets.
+"""How much memory stages take, estimated before they are loaded, and the cap that a user sets.
 
-    need = base + max(load copies of the weights, run copies + alive + held)
+    one stage   = base + margin + graph + max(load copies of the weights, run copies + alive + held)
+    the process = base + what stays of stages before + what this one takes + frames
 
-The copies are engines' habits, measured on a U-Net of 772 million weights and a VAE of 49 million
-(OpenVINO 2026.4, ONNX Runtime 1.32, Linux): stored weights are read, widened or narrowed, and
-packed. Values alive at once grow with frames and pixels; the bundle says how many a latent pixel
-takes, the published network's number stands in where it does not.
+Copies, and what an engine's own objects and allocator hold, are its habits: copies measured on a
+U-Net of 772 million weights, the rest on the built-in one in 17 videos of 4 to 32 frames, 64x64 to
+384x256, fp32 and int8 (OpenVINO 2026.4, ONNX Runtime 1.32, Linux).
+Values alive at once grow with frames and pixels; the bundle says
+how many a latent pixel takes, the published network's number stands in where it does not.
 """
 
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from hummingbird_edge.runtime.bundle.manifest import Stage, StageKind
+from hummingbird_edge.runtime.bundle.manifest import Manifest, Stage, StageKind
+from hummingbird_edge.runtime.devices.precision import Precision
 from hummingbird_edge.runtime.errors import RequestError
 from hummingbird_edge.runtime.placement.plan import Placement
 
-__all__ = ["parse_memory", "readable", "stage_bytes"]
+__all__ = ["parse_memory", "peaks", "readable", "stage_bytes"]
 
-_BASE = 200 << 20
-"""The interpreter, NumPy and an engine, before any weight."""
+_MARGIN = 48 << 20
+"""Of a plan: the frames of a video, the libraries that write it, and what else is not counted."""
 _UNITS = {"k": 10**3, "m": 10**6, "g": 10**9, "ki": 2**10, "mi": 2**20, "gi": 2**30}
 _LIVE_VALUES = {StageKind.UNET: 6400, StageKind.DECODER: 75_000}
 """Of the published networks, for bundles that do not say."""
@@ -27,27 +30,78 @@ _LIVE_VALUES = {StageKind.UNET: 6400, StageKind.DECODER: 75_000}
 
 @dataclass(frozen=True, slots=True)
 class _Habit:
-    """What an engine does with weights and activations."""
+    """What an engine does with weights and activations; bytes where nothing else is said."""
 
+    base: int
+    """The interpreter, NumPy and the engine, before any weight."""
+    graph: int
+    """Operators and their kernels of a U-Net; other stages have a fourth."""
     load: float
     """Copies of the weights at most while it loads."""
     run: float
     """Copies it holds while it computes."""
-    held: int
-    """Bytes at most that the allocator keeps of what a U-Net freed: it gives back large blocks."""
+    held: float
+    """Of what a U-Net has alive, what the allocator keeps too when that is freed."""
+    max_held: int
+    """The most that it keeps: it gives back large blocks."""
+    decoder_held: float
+    """Of what a decoder has alive."""
+    keeps: bool
+    """Whether what was alive belongs to the stage until that is freed; else others use it again."""
 
 
-_OPENVINO = _Habit(2.6, 2.1, 0)
-_ONNXRUNTIME = _Habit(1.75, 1.05, 400 << 20)
+_OPENVINO = _Habit(130 << 20, 55 << 20, 2.6, 2.1, 0.2, 100 << 20, 0.0, True)
+_ONNXRUNTIME = _Habit(92 << 20, 20 << 20, 1.75, 1.05, 3.3, 400 << 20, 0.6, False)
+_MAX_DECODER_HELD = 64 << 20
+_INT8_GRAPH = 1.6
+"""OpenVINO's kernels between quantized products, over those of a float32 graph."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Need:
+    """What a stage takes beyond its engine's base, in bytes."""
+
+    loading: int
+    """While it loads."""
+    loaded: int
+    """From then on."""
+    alive: int
+    """While it computes, in addition."""
 
 
 def stage_bytes(placement: Placement, stages: Mapping[str, Stage]) -> int:
-    """Return the bytes that a process needs to load and run a placement.
+    """Return the bytes that a process needs to load and run a placement, and nothing else.
 
     `stages` are the manifest's.
     """
-    backend = placement.backend
-    habit = _OPENVINO if backend.device.engine == "openvino" else _ONNXRUNTIME
+    need = _need(placement, stages)
+    base = _habit(placement).base + _MARGIN
+    return base + max(need.loading, need.loaded + need.alive)
+
+
+def peaks(placements: Mapping[str, Placement], manifest: Manifest, stays: bool) -> dict[str, int]:
+    """Return the most bytes of a process until each stage of a video is done.
+
+    `stays` says that stages stay in memory when they are done.
+    """
+    found, base, kept, pool, frames = dict[str, int](), 0, 0, 0, 1
+    for name, placement in placements.items():
+        need, habit = _need(placement, manifest.stages), _habit(placement)
+        base = max(base, habit.base)
+        pool = need.alive if habit.keeps else max(pool, need.alive)
+        running = need.loaded + pool
+        if placement.kind is StageKind.UNET:
+            frames = placement.sizes["frames"]
+        if placement.kind is StageKind.DECODER:
+            running += _frame_bytes(placement, manifest) * frames
+        found[name] = base + kept + max(need.loading, running)
+        if stays:
+            kept += need.loaded + (need.alive if habit.keeps else 0)
+    return found
+
+
+def _need(placement: Placement, stages: Mapping[str, Stage]) -> _Need:
+    backend, habit = placement.backend, _habit(placement)
     weights = alive = 0.0
     for name, sizes in placement.graphs():
         stage = stages[name]
@@ -56,9 +110,25 @@ def stage_bytes(placement: Placement, stages: Mapping[str, Stage]) -> int:
         weights += stage.parameters * backend.precision.item_bytes
         # What is between quantized products is in the device's own precision.
         alive += latents * each * backend.arithmetic.item_bytes
-    held = min(2 * alive, habit.held) if placement.kind is StageKind.UNET else 0
-    running = habit.run * weights + alive + held
-    return int(_BASE + max(habit.load * weights, running))
+    graph = float(habit.graph)
+    if habit.keeps and backend.precision is Precision.INT8:
+        graph *= _INT8_GRAPH
+    if placement.kind is StageKind.UNET:
+        held = min(habit.held * alive, habit.max_held)
+    else:
+        graph, held = graph / 4, min(habit.decoder_held * alive, _MAX_DECODER_HELD)
+    loading, loaded = graph + habit.load * weights, graph + habit.run * weights
+    return _Need(int(loading), int(loaded), int(alive + held))
+
+
+def _habit(placement: Placement) -> _Habit:
+    return _OPENVINO if placement.backend.device.engine == "openvino" else _ONNXRUNTIME
+
+
+def _frame_bytes(placement: Placement, manifest: Manifest) -> int:
+    """Return the bytes of a decoded frame: in float32 twice, while chunks become one array."""
+    latents = placement.sizes["height"] * placement.sizes["width"]
+    return 2 * 4 * 3 * latents * manifest.model.vae_downsampling**2
 
 
 def parse_memory(text: str) -> int:

@@ -11,7 +11,7 @@ from enum import Enum
 from hummingbird_edge.runtime.bundle.bundle import Bundle
 from hummingbird_edge.runtime.bundle.manifest import Stage, StageKind
 from hummingbird_edge.runtime.placement.history import History, StageRecord
-from hummingbird_edge.runtime.placement.memory import readable, stage_bytes
+from hummingbird_edge.runtime.placement.memory import peaks, readable
 from hummingbird_edge.runtime.placement.plan import Placement, Sizes
 from hummingbird_edge.runtime.placement.rate import rate
 
@@ -143,19 +143,28 @@ def promise(
     history: History,
     tuned_s: Mapping[str, float],
     loaded: Collection[str] = (),
+    stays: bool = False,
 ) -> Promise:
     """Return what to expect of `placements`, each with so many `parts`.
 
-    `tuned_s` has the seconds of a part that `--tune` measured; `loaded` are stages in memory.
+    `tuned_s` has the seconds of a part that `--tune` measured; `loaded` are stages in memory, and
+    `stays` says that the others stay there too.
     """
     stages = bundle.manifest.stages
+    memory = peaks(placements, bundle.manifest, stays)
     work = sum(
         parts[name] * stage_flops(stages[name], placement.sizes)
         for name, placement in placements.items()
     )
     known = {
         name: _of_stage(
-            placement, parts[name], stages, history, tuned_s.get(name), work < _SMALL_FLOPS
+            placement,
+            parts[name],
+            stages[name],
+            history,
+            memory[name],
+            tuned_s.get(name),
+            work < _SMALL_FLOPS,
         )
         for name, placement in placements.items()
     }
@@ -178,12 +187,12 @@ def stage_flops(stage: Stage, sizes: Sizes) -> float:
 def _of_stage(
     placement: Placement,
     parts: int,
-    stages: Mapping[str, Stage],
+    stage: Stage,
     history: History,
+    memory: int,
     tuned_s: float | None,
     is_small: bool,
 ) -> StagePromise:
-    memory, stage = stage_bytes(placement, stages), stages[placement.stage]
     known = history.find(placement)
     if known is not None:
         memory = known.peak_bytes or memory

@@ -106,6 +106,7 @@ class Stages:
             History.of(self._bundle),
             recall_seconds(self._bundle, sizes, self.planner.threads),
             [stage for stage in first if self._kept(stage) is not None],
+            self._is_resident,
         )
         self._meter, self._peaks, self._present = MemoryMeter(), {}, ""
 
