@@ -149,6 +149,7 @@ def test_stages_run_where_they_are_asked_to(hb: Command, nano_bundle: Path, tmp_
         "precision": "fp32",
         "share_on_device": 1.0,
         "why": "requested",
+        "psnr_db": None,
         "tiles": 1,
     }
     assert "unet: cpu fp32 (requested, 100 % of the nodes there)" in done.stderr

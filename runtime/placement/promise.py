@@ -199,17 +199,18 @@ def _of_stage(
         load_s = known.load_s or _CACHED * known.compile_s
         return StagePromise(placement, parts, known.part_s, load_s, memory, Source.EARLIER, False)
     other = next(iter(history.similar(placement)), None)
+    compiles = placement.backend.device.name != "cpu"  # ONNX Runtime's kernels are ready
     load_s = _load_s(placement, stage, other and other[1])
     if tuned_s is not None:
-        return StagePromise(placement, parts, tuned_s, load_s, memory, Source.TUNED, True)
+        return StagePromise(placement, parts, tuned_s, load_s, memory, Source.TUNED, compiles)
     flops = stage_flops(stage, placement.sizes)
     if other is not None:
         sizes, record = other
         part_s = record.part_s * flops / stage_flops(stage, sizes)
-        return StagePromise(placement, parts, part_s, load_s, memory, Source.SCALED, True)
+        return StagePromise(placement, parts, part_s, load_s, memory, Source.SCALED, compiles)
     speed = _SMALL_RATE if is_small else rate(placement.backend) or _SMALL_RATE
     part_s = _RUN_S + flops / (speed * _SHARE_OF_RATE[placement.backend.device.engine])
-    return StagePromise(placement, parts, part_s, load_s, memory, Source.ESTIMATED, True)
+    return StagePromise(placement, parts, part_s, load_s, memory, Source.ESTIMATED, compiles)
 
 
 def _described(stage: StagePromise, names_backend: bool) -> str:
