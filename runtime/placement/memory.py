@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 from hummingbird_edge.runtime.bundle.manifest import Manifest, Stage, StageKind
 from hummingbird_edge.runtime.devices.precision import Precision
+from hummingbird_edge.runtime.engines.saturation import saturates
 from hummingbird_edge.runtime.errors import RequestError
 from hummingbird_edge.runtime.placement.plan import Placement
 
@@ -53,6 +54,8 @@ class _Habit:
 _OPENVINO = _Habit(130 << 20, 55 << 20, 2.6, 2.1, 0.2, 100 << 20, 0.0, True)
 _ONNXRUNTIME = _Habit(92 << 20, 20 << 20, 1.75, 1.05, 3.3, 400 << 20, 0.6, False)
 _MAX_DECODER_HELD = 64 << 20
+_HALVED = 1.7
+"""Copies of int8 weights that stay with the allocator where they are halved while they compile."""
 _INT8_GRAPH = 1.6
 """OpenVINO's kernels between quantized products, over those of a float32 graph."""
 
@@ -107,7 +110,7 @@ def _need(placement: Placement, stages: Mapping[str, Stage]) -> _Need:
         stage = stages[name]
         latents = sizes.get("frames", 1) * sizes.get("height", 0) * sizes.get("width", 0)
         each = stage.live_values or _LIVE_VALUES.get(stage.kind, 0)
-        weights += stage.parameters * backend.precision.item_bytes
+        weights += stage.parameters * _stored_bytes(stage, placement)
         # What is between quantized products is in the device's own precision.
         alive += latents * each * backend.arithmetic.item_bytes
     graph = float(habit.graph)
@@ -117,8 +120,21 @@ def _need(placement: Placement, stages: Mapping[str, Stage]) -> _Need:
         held = min(habit.held * alive, habit.max_held)
     else:
         graph, held = graph / 4, min(habit.decoder_held * alive, _MAX_DECODER_HELD)
-    loading, loaded = graph + habit.load * weights, graph + habit.run * weights
+    halved = 0.0
+    if habit.keeps and backend.precision is Precision.INT8 and saturates():
+        halved = _HALVED * weights
+    loading = graph + habit.load * weights + halved
+    loaded = graph + habit.run * weights + halved
     return _Need(int(loading), int(loaded), int(alive + held))
+
+
+def _stored_bytes(stage: Stage, placement: Placement) -> int:
+    """Return the bytes of a weight: OpenVINO keeps what is int8 in a float32 graph as it is."""
+    backend = placement.backend
+    stored = {v.storage for v in stage.variants if v.precision == backend.graph}
+    if stored == {"int8"} and backend.device.engine == "openvino":
+        return Precision.INT8.item_bytes
+    return backend.precision.item_bytes
 
 
 def _habit(placement: Placement) -> _Habit:

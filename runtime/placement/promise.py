@@ -207,6 +207,8 @@ def _of_stage(
     if other is not None:
         sizes, record = other
         part_s = record.part_s * flops / stage_flops(stage, sizes)
+        if flops >= stage_flops(stage, sizes):  # more work takes no less memory
+            memory = max(memory, record.peak_bytes)
         return StagePromise(placement, parts, part_s, load_s, memory, Source.SCALED, compiles)
     speed = _SMALL_RATE if is_small else rate(placement.backend) or _SMALL_RATE
     part_s = _RUN_S + flops / (speed * _SHARE_OF_RATE[placement.backend.device.engine])
