@@ -5,17 +5,16 @@
 A weight is one number, expanded: engines fold that into a matrix while they load the graph.
 """
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-__all__ = ["CHAIN", "SIDE", "products"]
+from hummingbird_edge.runtime.placement.rate import CHAIN, FOLDER, SIDE
 
-SIDE, CHAIN = 1024, 4
-"""Rows and columns of every matrix, and how many products follow each other."""
+__all__ = ["products"]
+
 _OPSET = 18
 
 
@@ -63,10 +62,8 @@ def products(precision: str) -> onnx.ModelProto:
 
 def main() -> None:
     """Write the graphs to where the runtime has them."""
-    from hummingbird_edge.runtime.placement import rate
-
     for precision in ("float32", "float16", "int8"):
-        onnx.save(products(precision), Path(rate.FOLDER) / f"{precision}.onnx")
+        onnx.save(products(precision), FOLDER / f"{precision}.onnx")
 
 
 if __name__ == "__main__":
