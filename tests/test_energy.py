@@ -74,7 +74,7 @@ class System:
 
 @pytest.fixture
 def system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> System:
-    """Return a system that shows no counter yet, in place of this machine's."""
+    """Return a system that shows no counter yet, instead of this machine's."""
     monkeypatch.setattr(energy, "SYSTEM", tmp_path / "class")
     monkeypatch.setenv("HUMMINGBIRD_CACHE", str(tmp_path / "cache"))
     (tmp_path / "class").mkdir()
@@ -372,7 +372,7 @@ def test_low_power_takes_the_fewest_joules(system: System, monkeypatch: pytest.M
         assert placement.backend == replace(cpu, threads=threads)
         assert placement.reason is Reason.LEANEST
     assert notes == []
-    # Full power goes by seconds, and a request counts more than joules.
+    # Full power is judged by seconds, and a request counts more than joules.
     assert Planner(bundle).plan(SIZES).placements["unet"][0].reason is Reason.MEASURED
     named = Planner(bundle, "openvino", low_power=True).plan(SIZES).placements["unet"]
     assert {each.backend.device.name for each in named} == {"openvino"}
