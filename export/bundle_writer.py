@@ -24,6 +24,7 @@ from hummingbird_edge.kernels.variant import VARIANTS, Variant, save_variant
 from hummingbird_edge.quantize.bundle_folder import GRAPH, files_of, new_bundle, require_free
 from hummingbird_edge.quantize.storage import round_to_float16, store_as_float16
 from hummingbird_edge.runtime.bundle.manifest import FORMAT, FORMAT_VERSION, MANIFEST, Manifest
+from hummingbird_edge.runtime.devices.resident import return_freed
 from hummingbird_edge.runtime.errors import RequestError
 from hummingbird_edge.runtime.files import write_json
 from hummingbird_edge.runtime.tokenizer import Tokenizer
@@ -94,10 +95,10 @@ def _write_stage(
     rounding = round_to_float16(module) if plan.storage == "float16" else 0.0
     # The published form's outputs, before the export swaps layers for their forms in graphs.
     expected = reference_outputs(module, stage, plan.config)
-    metadata = {}
-    if stage.name == "vae_decoder":
-        assert isinstance(network, VAE)
-        metadata["latent_to_rgb"] = latent_to_rgb(network).tolist()
+    kernels, metadata = count_kernels(network, stage.name), {}
+    vae = network if isinstance(network, VAE) and stage.name == "vae_decoder" else None
+    if vae is not None:
+        metadata["latent_to_rgb"] = latent_to_rgb(vae).tolist()
     # Odd sizes keep the tracer from taking one axis for another.
     down = plan.config.unet.downsampling if stage.name == "unet" else 2
     model = export_graph(
@@ -106,9 +107,9 @@ def _write_stage(
     if plan.storage == "float16":
         store_as_float16(model)
     save_graph(model, folder / stage.name)
-    del model
+    del model, module, network
+    return_freed()  # a session takes twice the weights
     agreement = compare(expected, stage, plan.config, folder / stage.name / GRAPH)
-    kernels = count_kernels(network, stage.name)
     variants = VARIANTS if kernels["attentions"] else ()
     for variant in variants:
         save_variant(folder / stage.name, variant, kernels)
@@ -116,10 +117,9 @@ def _write_stage(
             compare(expected, stage, plan.config, folder / stage.name / variant.file)
     entry = {**_stage_entry(plan, stage, parameters, rounding, agreement, variants), **metadata}
     entries = {stage.name: entry}
-    if stage.name == "vae_decoder":
-        assert isinstance(network, VAE)
+    if vae is not None:
         tiled = save_tiled(
-            network, plan.config, expected, plan.opset, plan.storage, folder / stage.name
+            vae, plan.config, expected, plan.opset, plan.storage, folder / stage.name
         )
         entries |= _tiled_entries(plan, entry, tiled)
     seconds = time.monotonic() - started

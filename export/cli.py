@@ -157,10 +157,12 @@ def quantize_(
     quick: Annotated[
         bool,
         typer.Option(
-            "--quick", help="4 frames, 1 held-out video, no search: as hb-export build does."
+            "--quick", help="2 videos of 4 frames, 1 held out, no search: as hb-export build does."
         ),
     ] = False,
-    calibration: Annotated[int, typer.Option(help="Trajectories to calibrate on.")] = 4,
+    calibration: Annotated[
+        int | None, typer.Option(help="Trajectories to calibrate on; 4, or 2 with --quick.")
+    ] = None,
     held_out: Annotated[
         int | None,
         typer.Option(

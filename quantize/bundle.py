@@ -9,12 +9,14 @@ from importlib.util import find_spec
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+import numpy as np
 import onnx
 import onnx_ir as ir
+from numpy.typing import NDArray
 
 from hummingbird_edge.kernels.variant import GRAPH, VARIANTS, count_fused, save_variant
 from hummingbird_edge.quantize.bundle_folder import files_of, new_bundle, require_free
-from hummingbird_edge.quantize.calibration import PROMPTS, Calibration, calibrate, find_peaks
+from hummingbird_edge.quantize.calibration import PROMPTS, Calibration, calibrate
 from hummingbird_edge.quantize.evaluation import Evaluation, Frames
 from hummingbird_edge.quantize.half import to_float16
 from hummingbird_edge.quantize.layers import find_layers
@@ -40,7 +42,7 @@ __all__ = ["Judge", "QuantizationPlan", "quantize_bundle"]
 
 INT8, HALF_DATA = "int8.onnx", "float16.onnx_data"
 _CALIBRATED = ("unet", "vae_decoder")
-_QUICK_FRAMES = 4
+_QUICK_FRAMES, _QUICK_TRAJECTORIES = 4, 2
 _HALVES = ("vae_decoder_head", "vae_decoder_tail")
 
 
@@ -84,6 +86,11 @@ class QuantizationPlan:
         """Stages whose activations are quantized."""
         return [stage for stage in _CALIBRATED if "int8" in self.precisions[stage]]
 
+    @property
+    def observed(self) -> list[str]:
+        """Stages whose activations matter: their ranges for int8, their peaks for float16."""
+        return [s for s in _CALIBRATED if s in self.calibrated or s in self.halved]
+
 
 @dataclass(frozen=True, slots=True)
 class Judge:
@@ -102,7 +109,7 @@ def quantize_bundle(
     precision: str = "int8",
     prompts: Sequence[str] | None = None,
     quick: bool = False,
-    calibration: int = 4,
+    calibration: int | None = None,
     held_out: int | None = None,
     min_psnr: float = 36.0,
     frames: int | None = None,
@@ -116,10 +123,10 @@ def quantize_bundle(
     """Write the bundle `out` in other precisions from the one in float32 at `bundle`; returns it.
 
     `precision` is `int8`, `fp16`, `fp32+int8` for both, or a list (`unet=int8,vae=fp16`). int8
-    calibrates on videos of the first `calibration` of `prompts` (else of a list of the
+    calibrates on videos of the first `calibration` (4) of `prompts` (else of a list of the
     project's own), with `frames`, `width` and `height` as given or the bundle's defaults, and noise
     from `seed` on; layers stay in float32 until the median PSNR of `held_out` (4) other videos is
-    `min_psnr` dB. `quick` calibrates on videos of 4 frames and quantizes all layers without a
+    `min_psnr` dB. `quick` calibrates on 2 videos of 4 frames and quantizes all layers without a
     search; `held_out` (1) videos tell the loss. `judge` measures accuracy before and after;
     `notify` receives progress messages. `force` replaces a bundle at `out`, which on any failure is
     as it was.
@@ -130,11 +137,11 @@ def quantize_bundle(
         frames = min(_QUICK_FRAMES, opened.manifest.defaults.frames)
     texts = list(prompts) if prompts is not None else read_prompts(PROMPTS)
     size = {"frames": frames, "width": width, "height": height}
-    default_held_out = 1 if quick else 4
+    default_calibration, default_held_out = (_QUICK_TRAJECTORIES, 1) if quick else (4, 4)
     plan = QuantizationPlan(
         graphs_for(precision),
         texts,
-        calibration,
+        default_calibration if calibration is None else calibration,
         default_held_out if held_out is None else held_out,
         min_psnr,
         size,
@@ -218,24 +225,33 @@ class _Quantization:
         self.report, self.judge = report, judge
 
     def run(self) -> _Found:
-        found = _Found(self.plan)
-        if self.plan.halved:
-            self._float16()
-        if "int8" in self.plan.precisions["text_encoder"]:
+        found, plan = _Found(self.plan), self.plan
+        prompts = self._prompts() if plan.calibrated else list(plan.prompts[:1])
+        walks = trajectories(self.bundle, prompts, plan.seed, plan.size)
+        calibration, contexts = Calibration(), {}
+        if plan.observed:
+            contexts = encode(self.bundle, prompts)
+            calibration = calibrate(
+                self.bundle,
+                self.folder,
+                walks[: plan.calibration],
+                contexts,
+                plan.observed,
+                self.report,
+                losses=() if plan.is_quick else plan.calibrated,
+                with_peaks=any(stage in _CALIBRATED for stage in plan.halved),
+            )
+        if plan.halved:
+            self._float16(calibration.peaks)
+        if "int8" in plan.precisions["text_encoder"]:
             self._text_encoder()
-        if self.plan.calibrated:
-            self._calibrated(found)
+        if plan.calibrated:
+            self._int8(calibration, walks[plan.calibration :], contexts, found)
         return found
 
-    def _float16(self) -> None:
+    def _float16(self, peaks: Mapping[str, Peaks]) -> None:
         """Write a float16 graph for each float32 graph that GPUs run."""
-        plan, stages = self.plan, [s for s in self.plan.halved if s in _CALIBRATED]
-        peaks: dict[str, Peaks] = {}
-        if stages:
-            walks = trajectories(self.bundle, plan.prompts[:1], plan.seed, plan.size)
-            contexts = encode(self.bundle, plan.prompts[:1])
-            peaks = find_peaks(self.bundle, self.folder, walks[0], contexts, stages)
-        for stage in plan.halved:
+        for stage in self.plan.halved:
             known, store = peaks.get(stage, Peaks()), WeightStore(self.folder / stage / HALF_DATA)
             for graph in _graphs_for_gpus(self.bundle.manifest, stage, not known.far):
                 model = ir.load(self.folder / graph)
@@ -254,20 +270,15 @@ class _Quantization:
         self._save(model, "text_encoder")
         self.report(f"text_encoder: {count} weights in int8")
 
-    def _calibrated(self, found: _Found) -> None:
-        plan, prompts = self.plan, self._prompts()
-        walks = trajectories(self.bundle, prompts, plan.seed, plan.size)
-        contexts = encode(self.bundle, prompts)
-        seen, held_out = walks[: plan.calibration], walks[plan.calibration :]
-        calibration = calibrate(
-            self.bundle,
-            self.folder,
-            seen,
-            contexts,
-            plan.calibrated,
-            self.report,
-            with_losses=not plan.is_quick,
-        )
+    def _int8(
+        self,
+        calibration: Calibration,
+        held_out: Sequence[Request],
+        contexts: Mapping[str, NDArray[np.float32]],
+        found: _Found,
+    ) -> None:
+        """Write the int8 graphs of the stages with activations, and measure what they lose."""
+        plan = self.plan
         backend = Backend.parse("cpu")
         if plan.is_quick and find_spec("openvino") is not None:
             backend = Backend.parse("openvino", "int8")  # several times as fast
@@ -347,8 +358,8 @@ class _Quantization:
     def _write(self, calibration: Calibration, keep: Collection[str]) -> dict[str, Path]:
         """Write the graphs with all layers but `keep` in int8; returns the CPU's by stage."""
         graphs = {}
-        for stage, ranges in calibration.ranges.items():
-            model = ir.load(self.folder / stage / GRAPH)
+        for stage in self.plan.calibrated:
+            model, ranges = ir.load(self.folder / stage / GRAPH), calibration.ranges[stage]
             prefix = f"{stage}/"
             quantize(model, ranges, {n.removeprefix(prefix) for n in keep if n.startswith(prefix)})
             graphs[stage] = self._save(model, stage)

@@ -3,16 +3,13 @@
 Two passes over trajectories, each a run of the whole sampler: the first measures the ranges of all
 activations, the second, on the first trajectory alone, the loss of every layer. Only sums and
 extremes of a run are kept. Progress is recorded after every trajectory, so an interrupted
-calibration resumes. For float16 one trajectory shows which values are too large.
+calibration resumes. For float16 the first trajectory also shows which values are too large.
 """
 
 import contextlib
-import ctypes
-import gc
 import hashlib
 import json
 import os
-import sys
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -31,28 +28,31 @@ from hummingbird_edge.quantize.trajectory import Run, decode_frames, sample_late
 from hummingbird_edge.runtime.bundle.bundle import Bundle
 from hummingbird_edge.runtime.devices.backend import Backend
 from hummingbird_edge.runtime.devices.packages import import_onnxruntime
+from hummingbird_edge.runtime.devices.resident import return_freed
 from hummingbird_edge.runtime.engines.loading import open_session
 from hummingbird_edge.runtime.engines.onnxruntime import EXACT_INT8
 from hummingbird_edge.runtime.errors import device_error
 from hummingbird_edge.runtime.files import cache_directory
 from hummingbird_edge.runtime.request import Request
 
-__all__ = ["PROMPTS", "Calibration", "calibrate", "find_peaks"]
+__all__ = ["PROMPTS", "Calibration", "calibrate"]
 
 PROMPTS = Path(__file__).parent / "prompts.txt"
 """For a model of whatever a camera sees; others need their own."""
 
 _CPU = Backend.parse("cpu")
 _ERRORS_ONLY = 3
-_FORM = 2
+_FORM = 3
 """Counts changes of what is recorded."""
 
 
 @dataclass
 class Calibration:
-    """Ranges and quantization noise, by stage."""
+    """Ranges, peaks and quantization noise, by stage."""
 
     ranges: dict[str, Ranges] = field(default_factory=dict)
+    peaks: dict[str, Peaks] = field(default_factory=dict)
+    """Of the first trajectory, where they were asked for."""
     noise: dict[str, Noise] = field(default_factory=dict)
     done: int = 0
     """Trajectories whose ranges are in."""
@@ -62,6 +62,8 @@ class Calibration:
         arrays: dict[str, Any] = {"done": np.array(self.done)}
         for stage, ranges in self.ranges.items():
             arrays |= {f"ranges/{stage}/{n}": rows for n, rows in ranges.arrays().items()}
+        for stage, peaks in self.peaks.items():
+            arrays |= {f"peaks/{stage}/{name}": np.array(p) for name, p in peaks.largest.items()}
         for stage, noise in self.noise.items():
             arrays |= {f"noise/{stage}/{name}": sums for name, sums in noise.sums.items()}
         partial = path.with_suffix(f".{os.getpid()}.npz")
@@ -83,6 +85,9 @@ class Calibration:
                     if kind == "ranges":
                         extremes = found.ranges.setdefault(stage, Ranges()).extremes
                         extremes[name] = arrays[key][0], arrays[key][1]
+                    elif kind == "peaks":
+                        peaks = found.peaks.setdefault(stage, Peaks())
+                        peaks.largest[name] = float(arrays[key])
                     else:
                         found.noise.setdefault(stage, Noise()).sums[name] = arrays[key]
         except (OSError, ValueError, KeyError, IndexError, EOFError, zipfile.BadZipFile):
@@ -92,6 +97,21 @@ class Calibration:
 
 class _Collector(Protocol):
     def add(self, names: Sequence[str], outputs: Sequence[NDArray[Any]]) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Both:
+    """Two collectors of one graph's further outputs: those of the first come first."""
+
+    first: _Collector
+    names: Sequence[str]
+    """Of the first, an output each."""
+    second: _Collector
+
+    def add(self, names: Sequence[str], outputs: Sequence[NDArray[Any]]) -> None:
+        count = len(self.names)
+        self.first.add(self.names, outputs[:count])
+        self.second.add(names, outputs[count:])
 
 
 class _Watched:
@@ -111,7 +131,7 @@ class _Watched:
         self._files = [graph] if weights is None else [graph, weights]
         onnxruntime = import_onnxruntime()
 
-        _give_back()
+        return_freed()
         options = onnxruntime.SessionOptions()
         options.execution_order = onnxruntime.ExecutionOrder.PRIORITY_BASED
         options.log_severity_level = _ERRORS_ONLY
@@ -123,7 +143,7 @@ class _Watched:
             self._session = onnxruntime.InferenceSession(
                 str(graph), options, providers=["CPUExecutionProvider"]
             )
-        _give_back()
+        return_freed()
         self._wanted = {entry.name for entry in self._session.get_inputs()}
         self._names, self._collector = names, collector
 
@@ -138,14 +158,6 @@ class _Watched:
         self._session = None  # Windows removes no file that is mapped
         for path in self._files:
             path.unlink(missing_ok=True)
-
-
-def _give_back() -> None:
-    """Return freed memory to the system: at full size earlier sessions leave 0.6 GB."""
-    gc.collect()  # graphs refer to themselves, and hold weights
-    if sys.platform == "linux":
-        with contextlib.suppress(AttributeError, OSError):  # glibc alone has it
-            ctypes.CDLL(None).malloc_trim(0)
 
 
 @contextlib.contextmanager
@@ -166,53 +178,44 @@ def calibrate(
     contexts: Mapping[str, NDArray[np.float32]],
     stages: Sequence[str],
     report: Callable[[str], None],
-    with_losses: bool = True,
+    losses: Sequence[str] | None = None,
+    with_peaks: bool = False,
 ) -> Calibration:
     """Observe `stages`, of `unet` and `vae_decoder`, on all of `plan`.
 
-    `with_losses` measures the loss of every layer too, which a search needs. `folder` holds a copy
+    `losses` are those of them whose every layer's loss is measured too (all for None), which a
+    search needs; `with_peaks` measures the largest value of every node on the first trajectory,
+    which float16 needs. `folder` holds a copy
     of the bundle: graphs to be run are written next to its weights and removed again. Raises
     RequestError for values that are not finite.
     """
-    record = _record(bundle, plan, stages)
+    record = _record(bundle, plan, stages, with_peaks)
     found = Calibration.load(record)
     if found.done:
         report(f"calibration: {found.done} of {len(plan)} trajectories are known from before")
-    if found.done < len(plan):
-        networks = {s: _with_ranges(bundle, folder, s, found) for s in stages}
-        for index in range(found.done, len(plan)):
-            _run(plan[index], bundle, contexts, networks.get)
-            found.done = index + 1
-            _keep(found, record)
-            report(f"calibration: {found.done} of {len(plan)} trajectories")
-        del networks
-    if with_losses and set(found.noise) != set(stages):
+    networks: dict[str, Run] = {}
+    for index in range(found.done, len(plan)):
+        if with_peaks and index == 0:
+            watched = {s: _with_peaks(folder, s, found) for s in stages}
+        else:
+            networks = networks or {s: _with_ranges(bundle, folder, s, found) for s in stages}
+            watched = networks
+        _run(plan[index], bundle, contexts, watched.get)
+        del watched
+        found.done = index + 1
+        _keep(found, record)
+        report(f"calibration: {found.done} of {len(plan)} trajectories")
+    del networks
+    losses = stages if losses is None else losses
+    if set(found.noise) != set(losses):
         found.noise = {}
 
         def twins(stage: str) -> Run | None:
-            return _with_twins(bundle, folder, stage, found) if stage in stages else None
+            return _with_twins(bundle, folder, stage, found) if stage in losses else None
 
         _run(plan[0], bundle, contexts, twins)
         _keep(found, record)
         report("calibration: the loss of every layer is measured")
-    return found
-
-
-def find_peaks(
-    bundle: Bundle,
-    folder: Path,
-    trajectory: Request,
-    contexts: Mapping[str, NDArray[np.float32]],
-    stages: Sequence[str],
-) -> dict[str, Peaks]:
-    """Return the peak magnitudes in `stages` on one trajectory; `folder` as for `calibrate`."""
-    found = {stage: Peaks() for stage in stages}
-    networks = {}
-    for stage, peaks in found.items():
-        path = folder / stage / "peaks.onnx"
-        names = add_peaks(ir.load(folder / stage / "model.onnx"), path)
-        networks[stage] = _Watched(path, names, peaks)
-    _run(trajectory, bundle, contexts, networks.get)
     return found
 
 
@@ -250,8 +253,19 @@ def _for_cpu(bundle: Bundle, folder: Path, stage: str) -> ir.Model:
 
 def _with_ranges(bundle: Bundle, folder: Path, stage: str, found: Calibration) -> Run:
     model, path = _for_cpu(bundle, folder, stage), folder / stage / "observed.onnx"
-    names = observe(model, find_layers(model), path)
+    names = observe(model, find_layers(model))
+    ir.save(model, path)
     return _Watched(path, names, found.ranges.setdefault(stage, Ranges()))
+
+
+def _with_peaks(folder: Path, stage: str, found: Calibration) -> Run:
+    """Open `model.onnx`, whose every node is in the float16 graphs, with peaks and ranges."""
+    model, path = ir.load(folder / stage / "model.onnx"), folder / stage / "peaks.onnx"
+    layers = find_layers(model)
+    peaks, ranges = add_peaks(model), observe(model, layers)
+    ir.save(model, path)
+    first = found.peaks.setdefault(stage, Peaks())
+    return _Watched(path, ranges, _Both(first, peaks, found.ranges.setdefault(stage, Ranges())))
 
 
 def _with_twins(bundle: Bundle, folder: Path, stage: str, found: Calibration) -> Run:
@@ -267,7 +281,10 @@ def _keep(found: Calibration, record: Path) -> None:
         found.save(record)
 
 
-def _record(bundle: Bundle, plan: Sequence[Request], stages: Sequence[str]) -> Path:
-    facts = [_FORM, bundle.digest, [asdict(trajectory) for trajectory in plan], list(stages)]
+def _record(
+    bundle: Bundle, plan: Sequence[Request], stages: Sequence[str], with_peaks: bool
+) -> Path:
+    requests = [asdict(trajectory) for trajectory in plan]
+    facts = [_FORM, bundle.digest, requests, list(stages), with_peaks]
     key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:24]
     return cache_directory("calibration") / f"{key}.npz"

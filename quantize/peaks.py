@@ -3,7 +3,6 @@
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -92,10 +91,10 @@ def _connected(nodes: Mapping[str, ir.Node], start: str, among: Collection[str])
     return found
 
 
-def add_peaks(model: ir.Model, path: Path) -> list[str]:
-    """Write `model` to `path`, next to its weights, with each arithmetic node's peak as an output.
+def add_peaks(model: ir.Model) -> list[str]:
+    """Give `model` each arithmetic node's peak as an output, in place.
 
-    Returns the nodes' names in the order of these outputs, which follow the graph's own.
+    Returns the nodes' names in the order of these outputs, which follow those there were.
     """
     graph, nodes = model.graph, list(model.graph)
     names = []
@@ -110,5 +109,4 @@ def add_peaks(model: ir.Model, path: Path) -> list[str]:
         wide.type, wide.shape = ir.TensorType(ir.DataType.FLOAT), ir.Shape([])
         graph.outputs.append(wide)
         names.append(str(node.name))
-    ir.save(model, path)
     return names

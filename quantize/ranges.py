@@ -7,7 +7,6 @@ extremes so far are kept.
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -66,11 +65,11 @@ class Ranges:
         return cls({name: (rows[0], rows[1]) for name, rows in arrays.items()})
 
 
-def observe(model: ir.Model, layers: Iterable[Layer], path: Path) -> list[str]:
-    """Write `model` to `path` with outputs for the ranges of the inputs of `layers`.
+def observe(model: ir.Model, layers: Iterable[Layer]) -> list[str]:
+    """Give `model` outputs for the ranges of the inputs of its `layers`, in place.
 
-    Returns the names of the activations, in the order of their pairs of outputs, which follow the
-    graph's own. `path` must lie where the graph's weights are found: they are not copied.
+    Returns the names of the activations, in the order of their pairs of outputs, which follow those
+    there were.
     """
     names: dict[str, None] = {}
     for layer in layers:
@@ -81,7 +80,6 @@ def observe(model: ir.Model, layers: Iterable[Layer], path: Path) -> list[str]:
             for kind in ("ReduceMin", "ReduceMax"):
                 # Here, not at the end of the graph: activations would all have to wait for it.
                 model.graph.outputs.append(_extreme(layer, value, kind))
-    ir.save(model, path)
     return list(names)
 
 

@@ -1,10 +1,24 @@
 """The memory that this process holds: now, and at most so far."""
 
+import contextlib
+import ctypes
+import gc
 import sys
 
 import psutil
 
-__all__ = ["MemoryMeter", "peak_bytes", "resident_bytes"]
+__all__ = ["MemoryMeter", "peak_bytes", "resident_bytes", "return_freed"]
+
+
+def return_freed() -> None:
+    """Return what was freed to the system, where the allocator has a way (glibc).
+
+    At full size a compiled model leaves 1.7 GB with it, sessions of a calibration 0.6 GB.
+    """
+    gc.collect()  # graphs refer to themselves, and hold weights
+    if sys.platform == "linux":
+        with contextlib.suppress(AttributeError, OSError):  # glibc alone has it
+            ctypes.CDLL(None).malloc_trim(0)
 
 
 def resident_bytes() -> int:

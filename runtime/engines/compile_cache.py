@@ -48,18 +48,24 @@ class CompileCache:
         name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:32]
         return self.folder / f"{name}.blob"
 
-    def write(self, path: Path, export: Callable[[io.BytesIO], None]) -> None:
-        """Let `export` write the file `path`; a disk that is full leaves nothing there."""
-        # A cache that cannot be written costs a second compilation, nothing else.
-        with contextlib.suppress(OSError, RuntimeError), atomic_path(path) as partial:
-            with partial.open("wb") as file:
-                stream = _Streamed(file)
-                export(stream)
-            if stream.error is not None:  # which the engine may have kept to itself
-                raise stream.error
-            digest = bytes.fromhex(sha256_of(partial))
-            with partial.open("ab") as file:
-                file.write(digest)
+    def write(self, path: Path, export: Callable[[io.BytesIO], None]) -> bool:
+        """Let `export` write the file `path` and tell whether it is there.
+
+        A disk that is full leaves nothing, which costs a second compilation and nothing else.
+        """
+        try:
+            with atomic_path(path) as partial:
+                with partial.open("wb") as file:
+                    stream = _Streamed(file)
+                    export(stream)
+                if stream.error is not None:  # which the engine may have kept to itself
+                    raise stream.error
+                digest = bytes.fromhex(sha256_of(partial))
+                with partial.open("ab") as file:
+                    file.write(digest)
+        except (OSError, RuntimeError):
+            return False
+        return True
 
 
 class _Streamed(io.BytesIO):

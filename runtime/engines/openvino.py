@@ -12,6 +12,7 @@ from hummingbird_edge.runtime.devices.backend import Backend
 from hummingbird_edge.runtime.devices.device import Device
 from hummingbird_edge.runtime.devices.packages import import_openvino
 from hummingbird_edge.runtime.devices.precision import Precision
+from hummingbird_edge.runtime.devices.resident import return_freed
 from hummingbird_edge.runtime.engines.bfloat16 import in_bfloat16
 from hummingbird_edge.runtime.engines.compile_cache import CompileCache, Mapped
 from hummingbird_edge.runtime.engines.saturation import halve_weights, saturates
@@ -69,8 +70,16 @@ class OpenVINOSession(Session):
         self._mapped = None  # Windows replaces no file that is open
         notify(f"compiling {graph.parent.name} for {self.backend}, once for this size")
         compiled = self._core.compile_model(self._read(graph, sizes), target, self._config)
-        cache.write(path, compiled.export_model)
-        return compiled
+        if not cache.write(path, compiled.export_model):
+            return compiled
+        # Compiling leaves weights in several forms with the allocator, importing does not.
+        del compiled
+        return_freed()
+        try:
+            return self._import(path)
+        except (OSError, ValueError, RuntimeError):  # removed meanwhile, or no engine can read it
+            self._mapped = None
+            return self._core.compile_model(self._read(graph, sizes), target, self._config)
 
     def _import(self, path: Path) -> Any:
         """Load what the cache has; the engine packs weights, then the file's pages go."""
