@@ -52,6 +52,8 @@ Networks = Sequence[Network]
 STAGES = ("unet", "vae_decoder")
 _FIRST_SEED, _CAPTION_SEED = 10_000, 11
 _MAX_FAILURE = 120
+_QUICK_TRAJECTORIES = 4
+"""As `hb-export build`."""
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -145,16 +147,21 @@ class Evaluation:
         return recorded
 
 
-def quantize_here(evaluation: Evaluation, folder: Path) -> Bundle:
-    """Return the bundle with this project's float16 and int8 graphs, written into `folder`."""
+def quantize_here(evaluation: Evaluation, folder: Path, quick: bool = False) -> Bundle:
+    """Return the bundle with this project's float16 and int8 graphs, written into `folder`.
+
+    `quick` calibrates as `hb-export build` does.
+    """
     from hummingbird_edge.quantize import quantize_bundle
 
     prompts = evaluation.calibration_prompts
+    prompts = prompts[:_QUICK_TRAJECTORIES] if quick else prompts
     quantize_bundle(
         evaluation.bundle.folder,
         folder,
         precision="fp32+fp16+int8",
         prompts=prompts,
+        quick=quick,
         calibration=len(prompts),
         held_out=0,
     )
@@ -164,14 +171,16 @@ def quantize_here(evaluation: Evaluation, folder: Path) -> Bundle:
 def measure(evaluation: Evaluation, writer: ResultsWriter, folder: Path) -> None:
     """Quantize the built-in model by every quantizer, and evaluate each."""
     bundle, ours = evaluation.bundle, quantize_here(evaluation, folder / "ours")
+    quickly = quantize_here(evaluation, folder / "quick", quick=True)
     inputs = evaluation.calibration_inputs()
     writer.add(evaluation.reference_row())
-    for name, device, precision in (
-        ("float16", "cpu", "fp16"),
-        ("int8", "cpu", "int8"),
-        ("int8", "openvino", "int8"),
+    for name, made, device, precision in (
+        ("float16", ours, "cpu", "fp16"),
+        ("int8", ours, "cpu", "int8"),
+        ("int8", ours, "openvino", "int8"),
+        ("int8, calibrated quickly", quickly, "openvino", "int8"),
     ):
-        load = partial(evaluation.load, ours, device, precision)
+        load = partial(evaluation.load, made, device, precision)
         writer.add(evaluation.row(f"{name}, {device}", load, is_judged=True))
     for name, for_transformers in {"defaults": False, "for transformers": True}.items():
         nncf = partial(nncf_networks, bundle, inputs, for_transformers)

@@ -157,12 +157,10 @@ def quantize_(
     quick: Annotated[
         bool,
         typer.Option(
-            "--quick", help="2 videos of 4 frames, 1 held out, no search: as hb-export build does."
+            "--quick", help="2 frames, 1 held-out video, no search: as hb-export build does."
         ),
     ] = False,
-    calibration: Annotated[
-        int | None, typer.Option(help="Trajectories to calibrate on; 4, or 2 with --quick.")
-    ] = None,
+    calibration: Annotated[int, typer.Option(help="Trajectories to calibrate on.")] = 4,
     held_out: Annotated[
         int | None,
         typer.Option(

@@ -42,7 +42,7 @@ __all__ = ["Judge", "QuantizationPlan", "quantize_bundle"]
 
 INT8, HALF_DATA = "int8.onnx", "float16.onnx_data"
 _CALIBRATED = ("unet", "vae_decoder")
-_QUICK_FRAMES, _QUICK_TRAJECTORIES = 4, 2
+_QUICK_FRAMES = 2
 _HALVES = ("vae_decoder_head", "vae_decoder_tail")
 
 
@@ -109,7 +109,7 @@ def quantize_bundle(
     precision: str = "int8",
     prompts: Sequence[str] | None = None,
     quick: bool = False,
-    calibration: int | None = None,
+    calibration: int = 4,
     held_out: int | None = None,
     min_psnr: float = 36.0,
     frames: int | None = None,
@@ -126,7 +126,7 @@ def quantize_bundle(
     calibrates on videos of the first `calibration` (4) of `prompts` (else of a list of the
     project's own), with `frames`, `width` and `height` as given or the bundle's defaults, and noise
     from `seed` on; layers stay in float32 until the median PSNR of `held_out` (4) other videos is
-    `min_psnr` dB. `quick` calibrates on 2 videos of 4 frames and quantizes all layers without a
+    `min_psnr` dB. `quick` calibrates on videos of 2 frames and quantizes all layers without a
     search; `held_out` (1) videos tell the loss. `judge` measures accuracy before and after;
     `notify` receives progress messages. `force` replaces a bundle at `out`, which on any failure is
     as it was.
@@ -137,11 +137,11 @@ def quantize_bundle(
         frames = min(_QUICK_FRAMES, opened.manifest.defaults.frames)
     texts = list(prompts) if prompts is not None else read_prompts(PROMPTS)
     size = {"frames": frames, "width": width, "height": height}
-    default_calibration, default_held_out = (_QUICK_TRAJECTORIES, 1) if quick else (4, 4)
+    default_held_out = 1 if quick else 4
     plan = QuantizationPlan(
         graphs_for(precision),
         texts,
-        default_calibration if calibration is None else calibration,
+        calibration,
         default_held_out if held_out is None else held_out,
         min_psnr,
         size,
