@@ -12,7 +12,7 @@ import torch
 
 from hummingbird_edge.export.agreement import Agreement, compare, reference_outputs
 from hummingbird_edge.export.flops import count_flops
-from hummingbird_edge.export.graph import export_graph, save_graph
+from hummingbird_edge.export.graph import export_graph, release_weights, save_graph
 from hummingbird_edge.export.models.config import ModelConfig
 from hummingbird_edge.export.models.vae import VAE
 from hummingbird_edge.export.preview import latent_to_rgb
@@ -107,14 +107,16 @@ def _write_stage(
     if plan.storage == "float16":
         store_as_float16(model)
     save_graph(model, folder / stage.name)
+    if vae is None:  # whose halves are exported too
+        release_weights(model, network)
     del model, module, network
-    return_freed()  # a session takes twice the weights
     agreement = compare(expected, stage, plan.config, folder / stage.name / GRAPH)
     variants = VARIANTS if kernels["attentions"] else ()
     for variant in variants:
         save_variant(folder / stage.name, variant, kernels)
         if "cpu" in variant.devices:
             compare(expected, stage, plan.config, folder / stage.name / variant.file)
+    return_freed()  # of these sessions
     entry = {**_stage_entry(plan, stage, parameters, rounding, agreement, variants), **metadata}
     entries = {stage.name: entry}
     if vae is not None:

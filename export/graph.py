@@ -15,9 +15,10 @@ from torch import nn
 
 from hummingbird_edge.export.stage import Stage
 from hummingbird_edge.quantize.bundle_folder import GRAPH, WEIGHTS
+from hummingbird_edge.runtime.devices.resident import return_freed
 from hummingbird_edge.runtime.errors import RequestError
 
-__all__ = ["OPSETS", "export_graph", "for_export", "save_graph"]
+__all__ = ["OPSETS", "export_graph", "for_export", "release_weights", "save_graph"]
 
 OPSETS = range(18, 22)
 """DirectML registers no operator above 21; PyTorch's exporter begins at 18."""
@@ -108,6 +109,18 @@ def save_graph(model: onnx_ir.Model, folder: Path) -> None:
     path = folder / GRAPH
     onnx_ir.save(model, path, external_data=WEIGHTS, size_threshold_bytes=256)
     onnx.checker.check_model(str(path), full_check=False)
+
+
+def release_weights(model: onnx_ir.Model, module: nn.Module) -> None:
+    """Free the memory of both, neither of which can be used afterwards.
+
+    onnxscript's rewrite rules keep what they matched last until the next export: at full size 4 GB.
+    """
+    for value in model.graph.initializers.values():
+        value.const_value = None
+    for tensor in (*module.parameters(), *module.buffers()):
+        tensor.data = torch.empty(0)
+    return_freed()
 
 
 def _name_axes(model: onnx_ir.Model, stage: Stage) -> None:
