@@ -157,7 +157,7 @@ def quantize_(
     quick: Annotated[
         bool,
         typer.Option(
-            "--quick", help="2 frames, 1 held-out video, no search: as hb-export build does."
+            "--quick", help="4 frames, 1 held-out video, no search: as hb-export build does."
         ),
     ] = False,
     calibration: Annotated[int, typer.Option(help="Trajectories to calibrate on.")] = 4,

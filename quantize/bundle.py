@@ -42,7 +42,9 @@ __all__ = ["Judge", "QuantizationPlan", "quantize_bundle"]
 
 INT8, HALF_DATA = "int8.onnx", "float16.onnx_data"
 _CALIBRATED = ("unet", "vae_decoder")
-_QUICK_FRAMES = 2
+_QUICK_FRAMES = 4
+_QUICK_DECODED = 2
+"""Of the frames of a held-out video every so many are compared."""
 _HALVES = ("vae_decoder_head", "vae_decoder_tail")
 
 
@@ -126,7 +128,7 @@ def quantize_bundle(
     calibrates on videos of the first `calibration` (4) of `prompts` (else of a list of the
     project's own), with `frames`, `width` and `height` as given or the bundle's defaults, and noise
     from `seed` on; layers stay in float32 until the median PSNR of `held_out` (4) other videos is
-    `min_psnr` dB. `quick` calibrates on videos of 2 frames and quantizes all layers without a
+    `min_psnr` dB. `quick` calibrates on videos of 4 frames and quantizes all layers without a
     search; `held_out` (1) videos tell the loss. `judge` measures accuracy before and after;
     `notify` receives progress messages. `force` replaces a bundle at `out`, which on any failure is
     as it was.
@@ -282,7 +284,10 @@ class _Quantization:
         backend = Backend.parse("cpu")
         if plan.is_quick and find_spec("openvino") is not None:
             backend = Backend.parse("openvino", "int8")  # several times as fast
-        evaluation = Evaluation(self.bundle, held_out, contexts, backend) if held_out else None
+        every = _QUICK_DECODED if plan.is_quick else 1
+        evaluation = None
+        if held_out:
+            evaluation = Evaluation(self.bundle, held_out, contexts, backend, every)
         if not plan.is_quick:
             graphs = self._searched(calibration, evaluation, found)
         else:

@@ -42,6 +42,8 @@ PROMPTS = Path(__file__).parent / "prompts.txt"
 
 _CPU = Backend.parse("cpu")
 _ERRORS_ONLY = 3
+_SHORT = 4
+"""Frames; at full size decoding one is two fifths of a step of as many."""
 _FORM = 3
 """Counts changes of what is recorded."""
 
@@ -225,7 +227,7 @@ def _run(
     contexts: Mapping[str, NDArray[np.float32]],
     network: Callable[[str], Run | None],
 ) -> None:
-    """Run one trajectory and decode its first, middle and last frame.
+    """Run one trajectory and decode its first and last frame, of a longer one its middle too.
 
     `network` opens the U-Net and, after that is released, the decoder; None is not observed.
     """
@@ -234,7 +236,8 @@ def _run(
     del unet
     vae = network("vae_decoder")
     if vae is not None:
-        frames = sorted({0, latents.shape[2] // 2, latents.shape[2] - 1})
+        count = latents.shape[2]
+        frames = sorted({0, count - 1} if count <= _SHORT else {0, count // 2, count - 1})
         decode_frames(latents[:, :, frames], bundle.manifest, vae)
 
 

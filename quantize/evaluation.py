@@ -31,13 +31,15 @@ class Evaluation:
         plan: Sequence[Request],
         contexts: Mapping[str, NDArray[np.float32]],
         backend: Backend = _CPU,
+        every: int = 1,
     ) -> None:
         """`contexts` holds the encoded prompts; a float32 `bundle` gives the references.
 
-        `backend` runs the graphs that are compared with them.
+        `backend` runs the graphs that are compared with them. Of a video `every` so many frames are
+        decoded.
         """
         self._bundle, self._plan, self._contexts = bundle, plan, contexts
-        self._backend = backend
+        self._backend, self._every = backend, every
 
     @cached_property
     def references(self) -> list[Frames]:
@@ -65,7 +67,10 @@ class Evaluation:
     def _decoded(self, latents: list[NDArray[np.float32]], vae: Path | None) -> list[Frames]:
         network = self._open("vae_decoder", vae)
         manifest = self._bundle.manifest
-        return [to_pixels(decode_frames(clip, manifest, network.run)) for clip in latents]
+        return [
+            to_pixels(decode_frames(clip[:, :, :: self._every], manifest, network.run))
+            for clip in latents
+        ]
 
     @cached_property
     def _exact(self) -> list[NDArray[np.float32]]:
