@@ -107,6 +107,8 @@ def _write_stage(
     if plan.storage == "float16":
         store_as_float16(model)
     save_graph(model, folder / stage.name)
+    # The export swapped layers for their forms in graphs, of which one has larger weights.
+    held = sum(p.numel() for p in module.parameters())
     if vae is None:  # whose halves are exported too
         release_weights(model, network)
     del model, module, network
@@ -117,7 +119,7 @@ def _write_stage(
         if "cpu" in variant.devices:
             compare(expected, stage, plan.config, folder / stage.name / variant.file)
     return_freed()  # of these sessions
-    entry = {**_stage_entry(plan, stage, parameters, rounding, agreement, variants), **metadata}
+    entry = {**_stage_entry(plan, stage, held, rounding, agreement, variants), **metadata}
     entries = {stage.name: entry}
     if vae is not None:
         tiled = save_tiled(

@@ -1,12 +1,15 @@
 """Weights stored as float16 and widened when a graph is loaded.
 
 Arithmetic stays float32: engines fold the Cast behind each weight while they load. This halves a
-bundle on disk; a weight changes by at most 1 part in 2048.
+bundle on disk; a weight changes by at most 1 part in 2048. What the export computed of rounded
+weights (the sums of `kernels.upsample_conv`) stays float32: rounded again, the graph would no
+longer be the module that it is compared with.
 """
 
 import numpy as np
 import onnx_ir
 import torch
+from numpy.typing import NDArray
 
 __all__ = ["round_to_float16", "store_as_float16"]
 
@@ -31,7 +34,7 @@ def round_to_float16(module: torch.nn.Module) -> float:
 
 
 def store_as_float16(model: onnx_ir.Model) -> int:
-    """Narrow the float32 weights of `model` in place; returns how many were narrowed."""
+    """Narrow the float32 weights of `model` that float16 holds exactly; returns how many."""
     graph = model.graph
     large = [
         value
@@ -39,6 +42,7 @@ def store_as_float16(model: onnx_ir.Model) -> int:
         if value.const_value is not None
         and value.const_value.dtype == onnx_ir.DataType.FLOAT
         and value.const_value.size >= _SMALLEST
+        and _is_exact(value.const_value.numpy())
     ]
     for value in large:
         name, array = str(value.name), value.const_value.numpy()  # type: ignore[union-attr]
@@ -52,3 +56,8 @@ def store_as_float16(model: onnx_ir.Model) -> int:
         del graph.initializers[name]
         graph.register_initializer(narrow)
     return len(large)
+
+
+def _is_exact(array: NDArray[np.float32]) -> bool:
+    with np.errstate(over="ignore"):  # beyond float16's range it becomes infinite, and differs
+        return np.array_equal(array.astype(np.float16).astype(np.float32), array)

@@ -32,6 +32,8 @@ from hummingbird_edge.kernels.fused_gelu import fuse_gelu
 from hummingbird_edge.kernels.fused_group_norm import fuse_group_norm
 from hummingbird_edge.kernels.group_norm import GroupNormSiLU
 from hummingbird_edge.kernels.temporal_conv import FlatTemporalConv, TemporalConv
+from hummingbird_edge.kernels.upsample_conv import PhaseConv, UpsampleConv
+from hummingbird_edge.quantize.storage import round_to_float16
 from hummingbird_edge.runtime.bundle.bundle import Bundle
 
 Floats = NDArray[np.float64]
@@ -439,6 +441,68 @@ def test_temporal_convolution_in_graphs() -> None:
     assert_close(in_onnxruntime(model, x), convolve(double(x), weight, double(published.bias)))
 
 
+def upsample_and_convolve(x: Floats, weight: Floats, bias: Floats | float) -> Floats:
+    padded = np.pad(x.repeat(2, axis=2).repeat(2, axis=3), ((0, 0), (0, 0), (1, 1), (1, 1)))
+    height, width = padded.shape[2] - 2, padded.shape[3] - 2
+    taps = [
+        np.einsum("oc,nchw->nohw", weight[:, :, i, j], padded[:, :, i : i + height, j : j + width])
+        for i in range(3)
+        for j in range(3)
+    ]
+    total: Floats = sum(taps, start=np.zeros(1)) + np.reshape(bias, (-1, 1, 1))
+    return total
+
+
+@pytest.mark.parametrize("has_bias", [True, False])
+@pytest.mark.parametrize("size", [(1, 1), (1, 4), (5, 3)])
+def test_upsampling_convolution(size: tuple[int, int], has_bias: bool) -> None:
+    torch.manual_seed(0)
+    published, x = UpsampleConv(4, 6, has_bias), normal(2, 4, *size)
+    assert set(published.state_dict()) == {"weight", "bias"} if has_bias else {"weight"}
+    bias = 0.0 if published.bias is None else double(published.bias)
+    expected = upsample_and_convolve(double(x), double(published.weight), bias)
+    assert_close(eager(published)(x), expected)
+    assert_close(eager(published.for_export())(x), expected)
+
+
+@pytest.mark.slow
+def test_upsampling_convolution_in_graphs() -> None:
+    torch.manual_seed(0)
+    published, x = UpsampleConv(4, 6), normal(2, 4, 3, 5)
+    assert published.bias is not None
+    expected = upsample_and_convolve(double(x), double(published.weight), double(published.bias))
+    model = graph_of(nn.Sequential(published), x)
+    assert kinds(model) == {"Conv": 1, "DepthToSpace": 1, "Slice": 1}
+    (convolution,) = (node for node in model.graph if node.op_type == "Conv")
+    assert list(convolution.attributes["kernel_shape"].as_ints()) == [2, 2]
+    assert_close(in_onnxruntime(model, x), expected)
+
+
+@pytest.mark.slow
+def test_upsampling_convolution_at_full_size() -> None:
+    """The decoder's first: rounding adds up over 512 channels."""
+    torch.manual_seed(0)
+    published, x = UpsampleConv(512, 512), normal(1, 512, 40, 64)
+    expected = eager(published)(x).double()
+    model = graph_of(nn.Sequential(published), x)
+    error = in_onnxruntime(model, x).double() - expected
+    assert 10 * torch.log10(expected.square().sum() / error.square().sum()) >= 120
+
+
+def test_a_graph_holds_the_sums_of_rounded_weights_exactly() -> None:
+    """They need more than float16's digits: stored so, they would be another network's."""
+    torch.manual_seed(0)
+    published = UpsampleConv(16, 16)
+    round_to_float16(published)
+    sums = published.for_export().weight.detach()
+    ones = torch.nn.functional.conv_transpose2d(
+        published.weight.detach().double(), torch.ones(16, 1, 2, 2).double(), groups=16
+    )
+    found, expected = sums.flatten().sort().values, ones.flatten().sort().values
+    np.testing.assert_allclose(found.numpy(), expected.numpy(), rtol=0, atol=1e-7)
+    assert not torch.equal(sums, sums.half().float())
+
+
 @pytest.mark.parametrize("guidance_width", [None, 6])
 def test_condition_embedding(guidance_width: int | None) -> None:
     torch.manual_seed(0)
@@ -472,8 +536,9 @@ def test_condition_embedding(guidance_width: int | None) -> None:
 
 def test_forms_for_export_share_memory() -> None:
     gated, convolution = GEGLU(6, 10), TemporalConv(4, 6)
-    whole = for_export(nn.Sequential(nn.Sequential(gated), convolution))
+    whole = for_export(nn.Sequential(nn.Sequential(gated), convolution, UpsampleConv(4, 6)))
     split, flat = whole.get_submodule("0.0"), whole.get_submodule("1")
+    assert isinstance(whole.get_submodule("2"), PhaseConv)
     assert isinstance(split, SplitGEGLU)
     assert isinstance(flat, FlatTemporalConv)
     with torch.no_grad():

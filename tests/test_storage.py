@@ -11,6 +11,7 @@ from torch import nn
 
 from hummingbird_edge.export.graph import export_graph, save_graph
 from hummingbird_edge.export.stage import Stage
+from hummingbird_edge.kernels.upsample_conv import UpsampleConv
 from hummingbird_edge.quantize.storage import round_to_float16, store_as_float16
 from hummingbird_edge.runtime.devices.backend import Backend
 from hummingbird_edge.runtime.engines.loading import open_session
@@ -81,6 +82,21 @@ def test_stored_weights_are_the_rounded_ones_to_the_bit(module: Tiny, tmp_path: 
         )
     casts = [node for node in model.graph.node if node.op_type == "Cast"]
     assert sorted(cast.input[0] for cast in casts) == sorted(narrow)
+
+
+@pytest.mark.slow
+def test_sums_of_rounded_weights_stay_float32(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    layer, x = nn.Sequential(UpsampleConv(16, 16)).eval(), torch.randn(2, 16, 3, 5)
+    round_to_float16(layer)
+    with torch.no_grad():
+        rounded = layer(x).numpy()
+    stage = Stage("tiny", "tiny", {"input": {}}, "y", {})
+    model = export_graph(layer, stage, {"input": x}, 18)
+    assert store_as_float16(model) == 0
+    save_graph(model, tmp_path)
+    found = open_session(tmp_path / "model.onnx", Backend.parse("cpu")).run({"input": x.numpy()})
+    np.testing.assert_allclose(found, rounded, rtol=0, atol=1e-6)
 
 
 def test_rounding_reports_the_largest_change() -> None:

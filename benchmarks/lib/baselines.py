@@ -7,6 +7,7 @@ from torch.nn import functional
 from hummingbird_edge.export.models.unet import CrossAttention
 from hummingbird_edge.kernels.feed_forward import GEGLU
 from hummingbird_edge.kernels.temporal_conv import TemporalConv
+from hummingbird_edge.kernels.upsample_conv import UpsampleConv
 
 __all__ = [
     "ChunkedGEGLU",
@@ -14,6 +15,7 @@ __all__ = [
     "ErfGelu",
     "GroupNormSiLU",
     "RepeatedContext",
+    "ResizedConv",
     "UnfusedAttention",
 ]
 
@@ -91,4 +93,17 @@ class Conv3d(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         out: torch.Tensor = self.layer(x)
+        return out
+
+
+class ResizedConv(nn.Module):
+    """The upsampling convolution as published, on the large picture; x is (B, C, H, W) float32."""
+
+    def __init__(self, layer: UpsampleConv) -> None:
+        super().__init__()
+        self.layer = nn.Conv2d(layer.in_channels, layer.out_channels, 3, padding=1)
+        self.layer.load_state_dict(layer.state_dict())
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        out: torch.Tensor = self.layer(functional.interpolate(x, scale_factor=2.0))
         return out

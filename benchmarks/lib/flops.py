@@ -28,6 +28,8 @@ class GraphCost:
     """Of layers with weights."""
     attention_flops: float
     """Of products of two activations."""
+    published_flops: float
+    """Of all products as the network is published, upsampling before it convolves."""
     weights: float
     """Weight elements that are read."""
     activations: float
@@ -51,19 +53,21 @@ def graph_cost(graph: Path, sizes: Mapping[str, int]) -> GraphCost:
     model = onnx.load(graph, load_external_data=False)
     stored = _stored_weights(model)
     shapes = _infer_shapes(model, sizes)
-    layer_flops = attention_flops = activations = 0.0
+    shuffled = {node.input[0] for node in model.graph.node if node.op_type == "DepthToSpace"}
+    layer_flops = attention_flops = published = activations = 0.0
     for node in model.graph.node:
         if node.op_type not in _PRODUCTS:
             continue
         out, first, second = (shapes[name] for name in (node.output[0], *node.input[:2]))
         flops = _product_flops(node, out, first, second)
+        published += _upsampled_flops(first, second) if node.output[0] in shuffled else flops
         if node.input[1] in stored:
             layer_flops += flops
             activations += math.prod(first) + math.prod(out)
         else:
             attention_flops += flops
     weights = _weights_read(model, stored, shapes)
-    return GraphCost(layer_flops, attention_flops, weights, activations)
+    return GraphCost(layer_flops, attention_flops, published, weights, activations)
 
 
 def _weights_read(
@@ -87,6 +91,15 @@ def _product_flops(node: onnx.NodeProto, *shapes: tuple[int, ...]) -> float:
     transposed = any(a.name == "transA" and a.i for a in node.attribute)
     depth = first[-2] if node.op_type == "Gemm" and transposed else first[-1]
     return 2 * math.prod(out) * depth
+
+
+def _upsampled_flops(x: tuple[int, ...], weight: tuple[int, ...]) -> int:
+    """Return the operations of a 3 x 3 convolution of x upsampled by 2.
+
+    `weight` (4 O, C, 2, 2) is that of `kernels.upsample_conv`: as many outputs, of 9 C products.
+    """
+    frames, channels, height, width = x
+    return 2 * frames * height * width * weight[0] * 9 * channels
 
 
 def _infer_shapes(model: onnx.ModelProto, sizes: Mapping[str, int]) -> dict[str, tuple[int, ...]]:

@@ -18,6 +18,7 @@ from hummingbird_edge.kernels.attention import attention
 from hummingbird_edge.kernels.feed_forward import GEGLU
 from hummingbird_edge.kernels.group_norm import GroupNormSiLU
 from hummingbird_edge.kernels.temporal_conv import TemporalConv
+from hummingbird_edge.kernels.upsample_conv import UpsampleConv
 from hummingbird_edge.kernels.variant import FUSIONS, VARIANTS
 from hummingbird_edge.runtime.devices.backend import Backend
 from hummingbird_edge.runtime.devices.device import Device
@@ -114,6 +115,11 @@ def kernel_variants(level: Level) -> Iterator[KernelVariants]:
     yield KernelVariants.of(
         "temporal convolution", baselines.Conv3d(convolution), convolution, clip
     )
+    if level is not LEVELS[0]:  # the finest is not upsampled
+        doubling = UpsampleConv(channels, channels)
+        yield KernelVariants.of(
+            "upsampling convolution", baselines.ResizedConv(doubling), doubling, frames
+        )
 
 
 def _attention_variants(channels: int, pixels: int) -> Iterator[KernelVariants]:

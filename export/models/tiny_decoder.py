@@ -9,6 +9,8 @@ for Stable Diffusion 1 and 2's latents.
 import torch
 from torch import nn
 
+from hummingbird_edge.kernels.upsample_conv import UpsampleConv
+
 __all__ = ["CHANNELS", "DOWNSAMPLING", "WIDTH", "TinyDecoder", "TinyVideoDecoder"]
 
 CHANNELS = 4
@@ -49,8 +51,9 @@ class TinyDecoder(nn.Sequential):
     def __init__(self) -> None:
         layers: list[nn.Module] = [Clamp(), nn.Conv2d(CHANNELS, WIDTH, 3, padding=1), nn.ReLU()]
         for _ in range(3):
-            layers += [Block(), Block(), Block(), nn.Upsample(scale_factor=2)]
-            layers += [nn.Conv2d(WIDTH, WIDTH, 3, padding=1, bias=False)]
+            # The published upsampling, a layer without weights, is part of the kernel.
+            layers += [Block(), Block(), Block(), nn.Identity()]
+            layers += [UpsampleConv(WIDTH, WIDTH, bias=False)]
         super().__init__(*layers, Block(), nn.Conv2d(WIDTH, 3, 3, padding=1))
 
 

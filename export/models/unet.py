@@ -17,6 +17,7 @@ from hummingbird_edge.kernels.embedding import condition_embedding
 from hummingbird_edge.kernels.feed_forward import GEGLU
 from hummingbird_edge.kernels.group_norm import GroupNormSiLU
 from hummingbird_edge.kernels.temporal_conv import TemporalConv
+from hummingbird_edge.kernels.upsample_conv import UpsampleConv
 
 __all__ = ["CrossAttention", "UNet"]
 
@@ -213,10 +214,10 @@ class Upsample(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(channels, channels, 3, padding=1)
+        self.conv = UpsampleConv(channels, channels)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        out: torch.Tensor = self.conv(nn.functional.interpolate(x, scale_factor=2.0))
+        out: torch.Tensor = self.conv(x)
         return out
 
 

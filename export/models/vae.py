@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from hummingbird_edge.export.models.config import VAEConfig
 from hummingbird_edge.kernels.attention import attention
+from hummingbird_edge.kernels.upsample_conv import UpsampleConv
 
 __all__ = ["VAE", "AttnBlock", "VAEDecoder", "VAEDecoderHead", "VAEDecoderTail", "VAEEncoder"]
 
@@ -87,10 +88,10 @@ class Upsample(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(channels, channels, 3, padding=1)
+        self.conv = UpsampleConv(channels, channels)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        out: torch.Tensor = self.conv(functional.interpolate(x, scale_factor=2.0))
+        out: torch.Tensor = self.conv(x)
         return out
 
 

@@ -177,7 +177,7 @@ class Stage(Struct, frozen=True):
     kind: StageKind
     variants: Annotated[tuple[Variant, ...], Meta(min_length=1)]
     parameters: Annotated[int, Meta(ge=0, le=10**15)] = 0
-    """Weights of the network."""
+    """Weights of its graph, which may hold sums of the network's."""
     live_values: Count | None = None
     """Numbers that are alive at once for each latent pixel; None where it was not counted."""
     flops: Count | None = None
