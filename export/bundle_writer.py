@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from hummingbird_edge.export.agreement import Agreement, compare, reference_outputs
 from hummingbird_edge.export.flops import count_flops
@@ -107,8 +108,6 @@ def _write_stage(
         store_as_float16(model)
     save_graph(model, folder / stage.name)
     del model
-    # The export swapped layers for their forms in graphs, of which one has larger weights.
-    held = sum(p.numel() for p in module.parameters())
     agreement = compare(expected, stage, plan.config, folder / stage.name / GRAPH)
     kernels = count_kernels(network, stage.name)
     variants = VARIANTS if kernels["attentions"] else ()
@@ -116,7 +115,7 @@ def _write_stage(
         save_variant(folder / stage.name, variant, kernels)
         if "cpu" in variant.devices:
             compare(expected, stage, plan.config, folder / stage.name / variant.file)
-    entry = {**_stage_entry(plan, stage, held, rounding, agreement, variants), **metadata}
+    entry = {**_stage_entry(plan, stage, module, rounding, agreement, variants), **metadata}
     entries = {stage.name: entry}
     if stage.name == "vae_decoder":
         assert isinstance(network, VAE)
@@ -159,11 +158,12 @@ def _tiled_entries(plan: BundlePlan, whole: dict[str, Any], tiled: TiledGraphs) 
 def _stage_entry(
     plan: BundlePlan,
     stage: Stage,
-    parameters: int,
+    module: nn.Module,
     rounding: float,
     agreement: Agreement,
     variants: Sequence[Variant],
 ) -> dict[str, Any]:
+    """Return a stage's entry; `module` is as it was exported, with the weights of its graph."""
     portable = {
         "graph": f"{stage.name}/{GRAPH}",
         "precision": "float32",
@@ -173,7 +173,7 @@ def _stage_entry(
     own = [{"graph": f"{stage.name}/{v.file}", "devices": list(v.devices)} for v in variants]
     return {
         "kind": stage.kind.value,
-        "parameters": parameters,
+        "parameters": sum(p.numel() for p in module.parameters()),
         "live_values": live_values(plan.config, stage.name),
         "flops": count_flops(plan.config, stage.name),
         "agreement_with_pytorch": asdict(agreement),
