@@ -70,7 +70,8 @@ class PhaseConv(nn.Conv2d):
         self.bias = None if bias is None else nn.Parameter(bias.detach().repeat_interleave(4))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return functional.pixel_shuffle(super().forward(x), 2)[:, :, 1:-1, 1:-1]
+        out: torch.Tensor = functional.pixel_shuffle(super().forward(x), 2)[:, :, 1:-1, 1:-1]
+        return out
 
 
 def join_crops(model: ir.Model) -> int:
