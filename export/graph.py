@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from hummingbird_edge.export.stage import Stage
+from hummingbird_edge.kernels.upsample_conv import join_crops
 from hummingbird_edge.quantize.bundle_folder import GRAPH, WEIGHTS
 from hummingbird_edge.runtime.devices.resident import return_freed
 from hummingbird_edge.runtime.errors import RequestError
@@ -75,6 +76,7 @@ def export_graph(
     _name_axes(model, stage)
     _strip(model)
     _reshape_without_zeros(model)
+    join_crops(model)
     return model
 
 

@@ -18,11 +18,16 @@ Lowerings: Conv, DepthToSpace, Slice everywhere. The sums of taps are stored in 
 other weights are float16: rounded, they would be another network than the published one.
 """
 
+import numpy as np
+import onnx_ir as ir
 import torch
+from onnx_ir.passes.common import RemoveUnusedNodesPass
 from torch import nn
 from torch.nn import functional
 
-__all__ = ["PhaseConv", "UpsampleConv", "phase_weight"]
+from hummingbird_edge.kernels.pattern import only_consumer, replace
+
+__all__ = ["PhaseConv", "UpsampleConv", "join_crops", "phase_weight"]
 
 # Rows: phase 1, then phase 0, each with its two taps; columns: taps of the 3 x 3 convolution.
 _SUMS = ((1.0, 1.0, 0.0), (0.0, 0.0, 1.0), (1.0, 0.0, 0.0), (0.0, 1.0, 1.0))
@@ -65,4 +70,32 @@ class PhaseConv(nn.Conv2d):
         self.bias = None if bias is None else nn.Parameter(bias.detach().repeat_interleave(4))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return functional.pixel_shuffle(super().forward(x), 2)[:, :, 1:-1, 1:-1]
+        out: torch.Tensor = functional.pixel_shuffle(super().forward(x), 2)[:, :, 1:-1, 1:-1]
+        return out
+
+
+def join_crops(model: ir.Model) -> int:
+    """Cut rows and columns by one Slice, in place; returns how many layers `model` has.
+
+    The exporter writes two, and each copies the large picture.
+    """
+    graph, count = model.graph, 0
+    bounds = {"starts": [1, 1], "ends": [-1, -1], "axes": [2, 3]}
+    constants: list[ir.Value] = []
+    for shuffle in [node for node in graph if node.op_type == "DepthToSpace"]:
+        rows = only_consumer(shuffle, "Slice")
+        columns = None if rows is None else only_consumer(rows, "Slice")
+        if columns is None:
+            continue
+        if not constants:
+            for key, numbers in bounds.items():
+                tensor = ir.tensor(np.array(numbers, np.int64), name=f"crop_{key}")
+                constants.append(ir.val(f"crop_{key}", const_value=tensor))
+                graph.register_initializer(constants[-1])
+        crop = ir.node("Slice", [shuffle.outputs[0], *constants], name=f"{columns.name}_crop")
+        graph.insert_after(columns, crop)
+        replace(columns.outputs[0], crop.outputs[0])
+        count += 1
+    if count:
+        RemoveUnusedNodesPass()(model)
+    return count

@@ -230,7 +230,7 @@ def test_manifest_tells_what_was_built(nano_bundle: Path) -> None:
     manifest = Bundle.open(nano_bundle).manifest
     assert manifest.name == "nano_07b_merged_all"
     assert list(manifest.stages) == [*STAGES[:3], *HALVES, *STAGES[3:]]
-    assert manifest.stages["unet"].parameters == 1_441_668
+    assert manifest.stages["unet"].parameters == 1_470_532
     assert manifest.stages["unet"].variants == (
         Variant("unet/model.onnx", opset=18),
         Variant("unet/fused.onnx", opset=18, devices=("cpu",)),
