@@ -36,8 +36,7 @@ export class Comparison extends EventTarget {
       { class: "compare" },
       h("div", { class: "pair" }, columns),
       h("div", { class: "actions" },
-        button("play", "Play both", () => together(players)),
-        button("pause", "Pause both", () => players.forEach((each) => each.pause())),
+        button("play", "Play or pause both", () => (players[0].paused ? together(players) : players.forEach((each) => each.pause()))),
       ),
       table(left, right),
     );
@@ -60,7 +59,7 @@ function together(players) {
 function table(left, right) {
   const others = settings(right);
   const rows = settings(left).map(([name, value], index) => {
-    const other = others[index][1];
+    const other = others[index]?.[1] ?? "–";
     return h("tr", { class: value === other ? null : "differs" },
       h("th", { scope: "row" }, name), h("td", {}, value), h("td", {}, other));
   });

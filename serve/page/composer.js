@@ -2,7 +2,7 @@
 
 import * as api from "./api.js";
 import { button, h } from "./element.js";
-import { attempt, notice } from "./notice.js";
+import { attempt } from "./notice.js";
 import { Estimate } from "./estimate.js";
 import { Settings } from "./settings.js";
 
@@ -15,7 +15,7 @@ export class Composer {
     this.form = form;
     this.library = library;
     this.prompt = h("textarea", {
-      id: "prompt", name: "prompt", rows: 3, maxLength: 2000, required: true,
+      id: "prompt", name: "prompt", rows: 2, maxLength: 2000, required: true,
       placeholder: "What should the video show?", "aria-describedby": "prompt-hint",
       onkeydown: (event) => this.#enter(event),
     });
@@ -42,6 +42,11 @@ export class Composer {
     if (!standard) return;
     this.model.value = standard.id;
     this.#pickModel();
+  }
+
+  /** Ask again what a video takes: the last one may have taught the server more. */
+  estimateAgain() {
+    this.estimate.ask(this.#request());
   }
 
   /** Write a prompt, ready to be changed. */
@@ -110,6 +115,6 @@ export class Composer {
     // An event may have come first, and then knows more than the answer.
     if (!this.library.videos.has(video.id)) this.library.put(video);
     this.library.choose(video.id);
-    notice("In the queue.");
+    document.getElementById("stage").scrollIntoView({ block: "nearest" });
   }
 }

@@ -22,7 +22,7 @@ export async function showDevices(view) {
 function device({ name, description, available, reason }) {
   return h("li", { class: available ? "panel device" : "panel device off" },
     h("h2", {}, name, h("span", { class: "badge" }, available ? "Available" : "Not available")),
-    h("p", {}, description ?? ""),
+    description && description !== name ? h("p", {}, h("code", {}, description)) : null,
     reason ? h("p", { class: "dim" }, reason) : null,
   );
 }
@@ -49,4 +49,4 @@ function cell(name, value) {
   return h("td", { class: "number" }, shown.toLocaleString("en"));
 }
 
-const plain = (value) => (typeof value === "object" ? JSON.stringify(value) : String(value));
+const plain = (value) => (typeof value === "object" ? JSON.stringify(value) : String(value)).replace(/[{}"]/g, "");

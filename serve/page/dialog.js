@@ -35,8 +35,8 @@ export function confirm(question, yes) {
       h(
         "footer",
         {},
-        h("button", { type: "button", class: "plain", onclick: answer("") }, "Keep"),
-        h("button", { type: "button", class: "danger", autofocus: true, onclick: answer("yes") }, yes),
+        h("button", { type: "button", class: "plain", autofocus: true, onclick: answer("") }, "Keep"),
+        h("button", { type: "button", class: "danger", onclick: answer("yes") }, yes),
       ),
     );
     dialog.addEventListener("close", () => resolve(dialog.returnValue === "yes"));

@@ -14,8 +14,7 @@ export function h(tag, settings = {}, ...children) {
 }
 
 const SHAPES = {
-  play: "M7 5l12 7-12 7z",
-  pause: "M8 5v14M16 5v14",
+  play: "M4 5l8 7-8 7zM16 5v14M20 5v14",
   loop: "M4 11a7 7 0 0 1 12.5-4L19 9.500M19 4v5.500h-5.500M20 13a7 7 0 0 1-12.500 4L5 14.500M5 20v-5.500h5.500",
   pin: "M9 4h6l-1 6 4 4H6l4-4zM12 14v6",
   compare: "M4 5h7v14H4zM13 5h7v14h-7z",
@@ -25,7 +24,7 @@ const SHAPES = {
   up: "M6 15l6-6 6 6",
   down: "M6 9l6 6 6-6",
   close: "M6 6l12 12M18 6L6 18",
-  dice: "M5 5h14v14H5zM9 9h.01M15 9h.01M12 12h.01M9 15h.01M15 15h.01",
+  dice: "M5 5h14v14H5zM9 9h.01M12 12h.01M15 15h.01",
   theme: "M12 4a8 8 0 1 0 8 8 6 6 0 0 1-8-8z",
   reuse: "M4 8h9M19 8h1M4 16h1M11 16h9M16 5v6M8 13v6",
   help: "M9 9.500a3 3 0 1 1 4.500 2.500c-1 .6-1.500 1-1.500 2.500M12 18h.01",

@@ -1,8 +1,13 @@
-/** A preview that moves: frames side by side in one picture, shown one after the other. */
+/** A preview that moves: frames side by side in one picture, shown one after the other.
+ *
+ * It has a colour for each latent pixel, no more. Drawn that small and enlarged softly by the browser, it
+ * comes into focus as steps are taken.
+ */
 
 import { h } from "./element.js";
 
 const STILL = window.matchMedia("(prefers-reduced-motion: reduce)");
+const LATENT = 8; // pixels of the video along a side
 const films = new Set();
 let ticking = false;
 
@@ -20,19 +25,20 @@ export class Film {
   #strip = new Image();
   #frames = 1;
   #fps = 4;
+  #height = 1;
   #drawn = -1;
 
   constructor(label) {
     this.canvas = h("canvas", { role: "img", "aria-label": label, width: 1, height: 1 });
-    this.canvas.classList.add("pixels");
     this.#strip.addEventListener("load", () => this.#loaded());
   }
 
-  /** Show another strip of `frames` pictures. */
-  show(image, frames, fps) {
-    this.#frames = frames || 1;
-    this.#fps = fps || 4;
-    this.#strip.src = image;
+  /** Show another preview of a video. */
+  show(preview, video) {
+    this.#frames = preview.frames || 1;
+    this.#fps = video.fps || 4;
+    this.#height = Math.max(1, Math.round(video.height / LATENT));
+    this.#strip.src = preview.image;
   }
 
   /** Draw the frame that is due at `now` milliseconds. */
@@ -40,14 +46,17 @@ export class Film {
     const frame = STILL.matches ? 0 : Math.floor((now / 1000) * this.#fps) % this.#frames;
     if (frame === this.#drawn) return;
     this.#drawn = frame;
-    const { width, height } = this.canvas;
-    const context = this.canvas.getContext("2d");
-    context.drawImage(this.#strip, frame * width, 0, width, height, 0, 0, width, height);
+    const { naturalWidth, naturalHeight } = this.#strip;
+    const width = naturalWidth / this.#frames;
+    const { canvas } = this;
+    const context = canvas.getContext("2d");
+    context.drawImage(this.#strip, frame * width, 0, width, naturalHeight, 0, 0, canvas.width, canvas.height);
   }
 
   #loaded() {
-    this.canvas.width = Math.floor(this.#strip.naturalWidth / this.#frames);
-    this.canvas.height = this.#strip.naturalHeight;
+    const { naturalWidth, naturalHeight } = this.#strip;
+    this.canvas.height = Math.min(this.#height, naturalHeight);
+    this.canvas.width = Math.round((naturalWidth / this.#frames) * (this.canvas.height / naturalHeight));
     this.#drawn = -1;
     films.add(this);
     if (!ticking) {

@@ -40,7 +40,7 @@ export function doing(video) {
 
 /** Return a video's settings, as pairs of a name and a value. */
 export function settings(video) {
-  return [
+  const facts = [
     ["Model", video.model],
     ["Size", `${video.width}×${video.height}`],
     ["Frames", `${video.num_frames} at ${video.fps}/s`],
@@ -48,8 +48,8 @@ export function settings(video) {
     ["Guidance", video.guidance_scale === null ? "–" : String(video.guidance_scale)],
     ["Seed", String(video.seed)],
     ["Device", video.device ?? "–"],
-    ["Made in", video.timings ? seconds(total(video.timings)) : "–"],
   ];
+  return video.timings ? [...facts, ["Made in", seconds(total(video.timings))]] : facts;
 }
 
 /** Return a video's seconds in all. */

@@ -13,6 +13,7 @@ export class Library extends EventTarget {
   more = false;
   #seen = new Set(); // ids that events spoke of while a list was on its way
   #told = false;
+  #oldest = null; // the last id of the last page
 
   /** Listen to the server for as long as the page is open. */
   connect() {
@@ -60,20 +61,17 @@ export class Library extends EventTarget {
       .sort((a, b) => place(a) - place(b) || a.created_at - b.created_at);
   }
 
-  /** Return all others, the newest first. */
+  /** Return all others, the last that ended first. */
   finished() {
-    return [...this.videos.values()]
-      .filter((video) => !isWaiting(video))
-      .sort((a, b) => b.created_at - a.created_at || (a.id < b.id ? 1 : -1));
+    const end = (video) => video.completed_at ?? video.created_at;
+    return [...this.videos.values()].filter((video) => !isWaiting(video)).sort((a, b) => end(b) - end(a));
   }
 
   /** Fetch the page of videos after the oldest known one. */
   async loadMore() {
-    const oldest = this.finished().at(-1);
-    const page = await api.list(oldest?.id);
+    const page = await api.list(this.#oldest);
     for (const video of page.data) this.videos.set(video.id, video);
-    this.more = page.has_more;
-    this.#tell();
+    this.#took(page);
   }
 
   async #refresh() {
@@ -86,12 +84,17 @@ export class Library extends EventTarget {
       }
       // An event that came meanwhile is newer than the list.
       for (const video of page.data) if (!this.#seen.has(video.id)) this.videos.set(video.id, video);
-      this.more = page.has_more;
+      this.#took(page);
       this.#setConnected(true);
-      this.#tell();
     } catch (error) {
       this.#setConnected(false, error.message);
     }
+  }
+
+  #took(page) {
+    this.more = page.has_more;
+    this.#oldest = page.last_id;
+    this.#tell();
   }
 
   #preview(preview) {

@@ -61,7 +61,10 @@ function announce() {
     const before = states.get(video.id);
     states.set(video.id, video.status);
     if (before === undefined || before === video.status) continue;
-    if (video.status === "completed") notice(`Ready: ${video.prompt}`);
+    if (video.status === "completed") {
+      notice(`Ready: ${video.prompt}`);
+      composer.estimateAgain();
+    }
     if (video.status === "failed") notice(video.error?.message ?? "The video failed.", true);
   }
 }

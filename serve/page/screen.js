@@ -45,7 +45,7 @@ export class Screen {
     this.#image = last;
     if (!last) return;
     this.#film.canvas.setAttribute("aria-label", `Preview of step ${last.step}: ${video.prompt}`);
-    this.#film.show(last.image, last.frames, video.fps);
+    this.#film.show(last, video);
     if (!this.#film.canvas.isConnected) this.element.replaceChildren(this.#film.canvas);
   }
 

@@ -6,7 +6,7 @@ const FIELDS = [
   ["width", "Width"],
   ["height", "Height"],
   ["num_frames", "Frames"],
-  ["fps", "Frames a second"],
+  ["fps", "FPS"],
   ["num_inference_steps", "Steps"],
   ["guidance_scale", "Guidance"],
 ];

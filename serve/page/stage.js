@@ -46,7 +46,7 @@ export class Stage {
     }
     const previews = this.library.previews.get(video.id) ?? [];
     this.screen.show(video, previews);
-    this.#showProgress(video);
+    this.#showProgress(video, previews.at(-1));
     this.#showSteps(video, previews);
     const shown = JSON.stringify([video.id, video.status, video.pinned, video.error, this.screen.looping]);
     if (shown === this.#shown) return;
@@ -70,12 +70,13 @@ export class Stage {
     );
   }
 
-  #showProgress(video) {
+  #showProgress(video, preview) {
     this.running.hidden = !isWaiting(video);
     this.progress.value = video.progress;
     const promised = video.promise ? ` · about ${seconds(video.promise.seconds)} in all` : "";
     this.doing.textContent = doing(video) + (video.status === "in_progress" ? promised : "");
-    const image = video.status === "completed" ? api.content(video.id, { variant: "thumbnail" }) : "";
+    const done = video.status === "completed";
+    const image = done ? api.content(video.id, { variant: "thumbnail" }) : preview?.image;
     this.glow.hidden = !image;
     if (image && !this.glow.src.endsWith(image)) this.glow.src = image;
   }
@@ -86,10 +87,11 @@ export class Stage {
       this.#films.clear();
       this.steps.replaceChildren();
     }
-    for (const { step, image, frames } of previews) {
+    for (const preview of previews) {
+      const { step } = preview;
       if (this.#films.has(step)) continue;
       const film = new Film(`Preview of step ${step}`);
-      film.show(image, frames, video.fps);
+      film.show(preview, video);
       this.#films.set(step, film);
       this.steps.append(h("li", {}, film.canvas, h("span", {}, `Step ${step}`)));
     }

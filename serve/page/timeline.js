@@ -3,20 +3,22 @@
 import { h } from "./element.js";
 import { seconds, stage } from "./format.js";
 
+const HUES = ["text_encoder", "unet", "vae_decoder", "load"]; // others share the fifth
+
 /** Return a bar of `[name, seconds]` pairs; `note` goes under a stage's name. */
 export function timeline(parts, note = () => null) {
-  const shown = parts.filter(([name]) => name !== "total");
+  const shown = parts.filter(([name, value]) => name !== "total" && value > 0);
   const total = shown.reduce((sum, [, value]) => sum + value, 0) || 1;
-  const segments = shown.map(([, value], index) => {
-    const segment = h("span", { class: `segment hue-${index % 5}` });
+  const segments = shown.map(([name, value]) => {
+    const segment = h("span", { class: `segment ${hue(name)}` });
     segment.style.flexGrow = String(Math.max(value / total, 0.01));
     return segment;
   });
-  const legend = shown.map(([name, value], index) =>
+  const legend = shown.map(([name, value]) =>
     h(
       "li",
       {},
-      h("span", { class: `dot hue-${index % 5}` }),
+      h("span", { class: `dot ${hue(name)}` }),
       h("span", {}, stage(name), note(name) ? h("small", {}, ` ${note(name)}`) : null),
       h("span", { class: "number" }, seconds(value)),
     ),
@@ -27,4 +29,9 @@ export function timeline(parts, note = () => null) {
     h("div", { class: "segments", "aria-hidden": "true" }, segments),
     h("ul", { class: "legend" }, legend),
   );
+}
+
+function hue(stage) {
+  const place = HUES.indexOf(stage);
+  return `hue-${place < 0 ? HUES.length : place}`;
 }
