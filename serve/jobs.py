@@ -289,10 +289,10 @@ class Jobs:
         rows = self._sql.execute(statement, (owner, device)).fetchall()
         return Job.of(rows[0]) if rows else None
 
-    def report(self, job: Job, owner: str, **values: Any) -> bool:
-        """Set columns of a video that `owner` makes; tell whether it still does."""
-        where = "id = :key AND owner = :owner AND status = 'in_progress'"
-        return self._set(where, {"key": job.id, "owner": owner}, values) > 0
+    def report(self, job: Job, by: str | None, /, **values: Any) -> bool:
+        """Set columns of a video that the worker `by` makes; tell whether it still does."""
+        where = "id = :key AND owner IS :by AND status = 'in_progress'"
+        return self._set(where, {"key": job.id, "by": by}, values) > 0
 
     def in_progress(self) -> list[Job]:
         """Return what is being made."""

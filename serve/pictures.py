@@ -13,7 +13,6 @@ __all__ = ["write_files", "write_strip"]
 
 _MAX_STRIP_HEIGHT = 160
 """Pixels: a strip is sent as text with every step."""
-_STILL = {".webp": {"quality": 85}, ".jpg": {"quality": 85}, ".png": {}}
 
 
 def write_files(folder: Path, video: Video) -> None:
@@ -49,4 +48,4 @@ def _write(path: Path, pixels: NDArray[np.uint8]) -> None:
     from PIL import Image
 
     with atomic_path(path) as partial:
-        Image.fromarray(np.ascontiguousarray(pixels)).save(partial, **_STILL[path.suffix])
+        Image.fromarray(np.ascontiguousarray(pixels)).save(partial, quality=85)

@@ -1,6 +1,6 @@
 """What requests and answers look like: the OpenAPI document is made of this."""
 
-from collections.abc import Mapping
+from dataclasses import fields
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
@@ -253,38 +253,24 @@ def video_object(job: Job, queue_position: int | None) -> VideoObject:
     error = None
     if job.error_code is not None:
         error = VideoError(code=job.error_code, message=job.error_message or "")
+    own = {name: getattr(job, name) for name in _SAME}
     return VideoObject(
-        id=job.id,
-        model=job.model,
-        status=job.status,  # type: ignore[arg-type]
-        progress=job.progress,
+        **own,
         created_at=int(job.created_at),
         completed_at=None if job.completed_at is None else int(job.completed_at),
         seconds=f"{job.num_frames / job.fps:g}",
         size=f"{job.width}x{job.height}",
-        prompt=job.prompt,
         remixed_from_video_id=job.remixed_from,
         error=error,
-        seed=job.seed,
-        width=job.width,
-        height=job.height,
-        num_frames=job.num_frames,
-        fps=job.fps,
-        num_inference_steps=job.num_inference_steps,
-        guidance_scale=job.guidance_scale,
         device=_device(job),
-        backends=dict(job.backends),
-        stage=job.stage,
-        step=job.step,
-        steps=job.steps,
         queue_position=queue_position,
-        promise=None if job.promise is None else ShortPromise(**job.promise),
-        timings=None if job.timings is None else dict(job.timings),
-        notes=list(job.notes),
-        pinned=job.pinned,
-        bytes=job.bytes,
-        command=job.command,
     )
+
+
+_SAME = {field.name for field in fields(Job)} & VideoObject.model_fields.keys() - {
+    *("created_at", "completed_at", "device"),
+}
+"""What a video object says as the job does."""
 
 
 def _device(job: Job) -> str:
@@ -294,7 +280,7 @@ def _device(job: Job) -> str:
 
 def model_object(model: Model) -> ModelObject:
     """Return how the API shows a model."""
-    limits: Mapping[str, Any] = {name: each.as_dict() for name, each in model.limits.items()}
+    limits = {name: RangeObject(**each.as_dict()) for name, each in model.limits.items()}
     return ModelObject(
         id=model.name,
         created=model.created,

@@ -23,7 +23,7 @@ __all__ = ["MAX_BODY", "Guard", "is_loopback"]
 
 MAX_BODY = 1 << 20
 """Bytes of a request's body; a prompt has at most 2,000 letters."""
-_BODY_S = 20.0
+_BODY_S = 10.0
 """In which a body must arrive."""
 _COOKIE = "hb_token"
 _POLICY = (

@@ -17,7 +17,7 @@ from hummingbird_edge.serve.supervisor import Supervisor
 __all__ = ["Address", "serve_http", "serve_stdio"]
 
 _MAX_CONNECTIONS = 256
-_HEADER_S = 15.0
+_HEADER_S = 10.0
 """In which a request's head must arrive."""
 _SHUTDOWN_S = 5
 

@@ -162,10 +162,7 @@ class Service:
             settings["num_frames"] = round(float(body.seconds) * settings["fps"])
         for name, limit in model.limits.items():
             if (refusal := limit.refusal(settings[name])) is not None:
-                asked = f"{name} is {settings[name]}"
-                if name == "num_frames" and body.seconds is not None and body.num_frames is None:
-                    asked = f"{body.seconds} seconds of {settings['fps']} fps are {settings[name]} frames"
-                raise _invalid(name, f"{asked}: {refusal}")
+                raise _invalid(name, f"{name} is {settings[name]}: {refusal}")
         return settings
 
     def _require_room(self) -> None:

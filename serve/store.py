@@ -61,7 +61,7 @@ class Store:
             return Jobs(path)
         except sqlite3.Error as error:
             raise OutputError(
-                f"{path} cannot be opened ({error}): make room, or choose another folder with --data"
+                f"{path} cannot be opened ({error}): make room, or choose another --data"
             ) from error
 
     def lock(self) -> sqlite3.Connection | None:

@@ -105,14 +105,8 @@ class Supervisor:
                 self._requeue_one(job, job.deaths + (not is_first))
 
     def _requeue_one(self, job: Job, deaths: int) -> None:
-        if deaths < _MAX_DEATHS:
-            self.jobs.report(
-                job, job.owner or "", status="queued", owner=None, stage=None, deaths=deaths
-            )
-            return
-        message = (
-            f"{deaths} workers ended while they made it: it may need more memory than there is"
-        )
-        self.jobs.report(
-            job, job.owner or "", status="failed", error_code="worker_ended", error_message=message
-        )
+        values = {"status": "queued", "owner": None, "stage": None, "deaths": deaths}
+        if deaths >= _MAX_DEATHS:
+            text = f"{deaths} workers ended while they made it: it may need too much memory"
+            values |= {"status": "failed", "error_code": "worker_ended", "error_message": text}
+        self.jobs.report(job, job.owner, **values)

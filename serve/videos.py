@@ -137,7 +137,7 @@ def _add_reading(routes: APIRouter, service: Service) -> None:
     async def retrieve_content(
         video_id: str,
         variant: Literal["video", "thumbnail", "spritesheet"] = "video",
-        format: Literal["mp4", "gif", "webp"] = "mp4",  # noqa: A002
+        format: Literal["mp4", "gif", "webp"] = "mp4",
     ) -> FileResponse:
         """Return a file of a finished video; `format` is for the variant `video`."""
         return _file(service, service.find(video_id), variant, format)

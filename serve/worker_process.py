@@ -27,7 +27,7 @@ from hummingbird_edge.serve.store import Store
 
 __all__ = ["main"]
 
-_IDLE_S = 0.05
+_IDLE_S = 0.1
 """Between two looks at the queue."""
 
 
