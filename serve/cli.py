@@ -9,6 +9,7 @@ from hummingbird_edge.runtime.command import Version, require_modules, run_comma
 from hummingbird_edge.runtime.errors import RequestError
 
 if TYPE_CHECKING:
+    from hummingbird_edge.serve.models import Catalog
     from hummingbird_edge.serve.server import Address
 
 __all__ = ["app", "main"]
@@ -112,11 +113,10 @@ def _check(address: "Address") -> None:
         raise RequestError("--token has other characters than letters and digits: choose another")
 
 
-def _check_device(catalog: object, device: str) -> None:
+def _check_device(catalog: "Catalog", device: str) -> None:
+    """Raise DeviceError or RequestError for a device that cannot be had."""
     from hummingbird_edge.runtime.placement.planner import Planner
-    from hummingbird_edge.serve.models import Catalog
 
-    assert isinstance(catalog, Catalog)
     for model in catalog.models.values():
         Planner(model.bundle, device)
 

@@ -1,13 +1,15 @@
 """Server-sent events: every change of every video, to whoever listens.
 
-A change is a row of the jobs' `changes`, so a listener that comes back with the number of the last
-one it has seen misses nothing. Source: HTML Standard, "Server-sent events".
+A new listener hears at once how everything unfinished stands. Source: HTML Standard, "Server-sent
+events".
 """
 
 import asyncio
 import base64
 import json
+import sqlite3
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from hummingbird_edge.serve.jobs import Job
@@ -59,7 +61,8 @@ class Events:
         """Follow the jobs until cancelled."""
         self._seen, self._queue = self.service.jobs.last_change(), self.service.jobs.queue()
         while True:
-            self.look()
+            with suppress(sqlite3.OperationalError):
+                self.look()
             await asyncio.sleep(_LOOK_S)
 
     def look(self) -> None:

@@ -104,7 +104,7 @@ def _add_unfinished(routes: APIRouter, service: Service) -> None:
             UnfinishedObject(
                 id=job.id,
                 prompt=job.prompt,
-                step=(job.step or 0) if job.stage in (None, "unet") else job.num_inference_steps,
+                step=min(job.step or 0, job.num_inference_steps),
                 steps=job.num_inference_steps,
                 created_at=int(job.created_at),
             )

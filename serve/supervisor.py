@@ -40,7 +40,7 @@ class Supervisor:
     async def run(self) -> None:
         """Look after everything until cancelled."""
         while True:
-            with suppress(sqlite3.OperationalError):  # a disk that is full; later it may do
+            with suppress(sqlite3.OperationalError, OSError):  # a full disk; later it may do
                 self.look()
             await asyncio.sleep(_LOOK_S)
 

@@ -32,7 +32,7 @@ def list_kept(catalog: Catalog) -> list[UnfinishedObject]:
             id=each.path.stem,
             prompt=str(each.file.settings.get("prompt", "")),
             step=each.file.taken,
-            steps=int(str(each.file.settings.get("steps", 0))),
+            steps=_steps(each),
             created_at=int(each.modified),
         )
         for each in _free()
@@ -62,6 +62,11 @@ def resume_kept(service: Service, kept: Unfinished) -> Job:
         raise Problem(409, "not_unfinished", f"its file cannot be taken over ({error})") from error
     service.jobs.requeue(job.id)
     return service.find(job.id)
+
+
+def _steps(kept: Unfinished) -> int:
+    steps = kept.file.settings.get("steps")
+    return steps if isinstance(steps, int) else kept.file.taken
 
 
 def _free() -> list[Unfinished]:

@@ -84,7 +84,7 @@ def _add_making(routes: APIRouter, service: Service, events: Events) -> None:
     @routes.post(
         "/sync",
         response_class=FileResponse,
-        responses={**refusals(409, 422, 429), 200: _mp4()},
+        responses={**refusals(404, 409, 422, 429), 200: _mp4()},
         openapi_extra=CREATE_BODY,
     )
     async def create_video_sync(request: Request) -> FileResponse:

@@ -9,12 +9,14 @@ by then, the next worker does again.
 
 import json
 import os
-import shutil
+import sqlite3
 import sys
 import threading
 import time
 import traceback
+from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,7 @@ __all__ = ["main"]
 
 _IDLE_S = 0.1
 """Between two looks at the queue."""
+_RETRY_S = 1.0
 
 
 @dataclass(slots=True)
@@ -47,51 +50,63 @@ class Worker:
     def run(self) -> None:
         """Make videos for ever."""
         while True:
-            job = self.jobs.claim(process_mark(), self.device)
+            job = None
+            with suppress(sqlite3.OperationalError):  # the disk is full
+                job = self.jobs.claim(process_mark(), self.device)
             if job is None:
                 time.sleep(_IDLE_S)
             else:
                 self.make(job)
 
     def make(self, job: Job) -> None:
-        """Make one video, and report how that ended."""
-        folder = self.store.of(job.id)
+        """Make one video, and write down how that ended."""
+        done = self._outcome(job)
+        if self.loaded is not None:
+            self.loaded[1].stages.release()
+        while True:
+            try:
+                self._settle(job, done)
+                return
+            except sqlite3.OperationalError:  # the disk is full: until there is room
+                time.sleep(_RETRY_S)
+
+    def _outcome(self, job: Job) -> dict[str, Any]:
+        """Make one video; returns what is to be said of it, nothing where it was stopped."""
         self.notes.clear()
-        making = Making(job, folder, lambda **v: self._report(job, **v), self.notes)
-        done: dict[str, Any] = {}
-        pipeline = None
+        making = Making(job, self.store.of(job.id), partial(self._report, job), self.notes)
         try:
-            pipeline = self._pipeline(job.model)
-            found = making.make(pipeline)
-            done = {"status": "completed", "progress": 100, "stage": None, **found}
+            found = making.make(self._pipeline(job.model))
         except Stopped:
-            pass
+            return {}
         except (HummingbirdError, OSError, MemoryError) as error:
             text = str(error) or "there is too little memory: ask for less"
-            done = {"status": "failed", "error_code": code_of(error), "error_message": text}
+            return {"status": "failed", "error_code": code_of(error), "error_message": text}
         except Exception as error:  # a fault of this program: the next video may do
             _print_fault(error)
             text = f"an unexpected error, {type(error).__name__}: please report it"
-            done = {"status": "failed", "error_code": "internal_error", "error_message": text}
-        if pipeline is not None:
-            pipeline.stages.release()
-        self._end(job, done)
+            return {"status": "failed", "error_code": "internal_error", "error_message": text}
+        return {"status": "completed", "progress": 100, "stage": None, **found}
 
-    def _end(self, job: Job, done: dict[str, Any]) -> None:
+    def _settle(self, job: Job, done: dict[str, Any]) -> None:
         size = self.store.size(job.id)
-        if done and self._report(job, completed_at=time.time(), bytes=size, **done):
+        values = {**done, "completed_at": time.time(), "bytes": size}
+        if done and self.jobs.report(job, process_mark(), **values):
             if done["status"] == "completed":  # before, a killed worker could not go on
                 self.store.remove_state(job.id)
                 self.jobs.update(job.id, bytes=self.store.size(job.id))
             return
         # A cancelled video keeps its state, of a deleted one nothing stays.
         if self.jobs.find(job.id) is None:
-            shutil.rmtree(self.store.of(job.id), ignore_errors=True)
+            self.store.remove(job.id)
         else:
             self.jobs.update(job.id, bytes=size)
 
     def _report(self, job: Job, **values: Any) -> bool:
-        return self.jobs.report(job, process_mark(), **values)
+        """Write down how a video stands; tell whether it is still to be made."""
+        try:
+            return self.jobs.report(job, process_mark(), **values)
+        except sqlite3.OperationalError:  # the disk is full: the work goes on
+            return True
 
     def _pipeline(self, name: str) -> TextToVideo:
         if name not in self.models:
