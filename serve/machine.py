@@ -1,6 +1,7 @@
 """The routes of this machine: models, devices, promises, unfinished videos."""
 
 import threading
+from functools import cache
 from typing import Any
 
 from anyio import to_thread
@@ -125,23 +126,27 @@ def _add_unfinished(routes: APIRouter, service: Service) -> None:
 
 
 def _devices(catalog: Catalog, workers: list[str]) -> DeviceList:
-    """Return what is known of devices; the first time, drivers are tried out."""
+    return DeviceList(devices=_known(), workers=workers, measured=_measured(catalog))
+
+
+@cache
+def _known() -> list[DeviceObject]:
+    """Return what is known of devices: once, since drivers are listed and tried out for it."""
     from hummingbird_edge.runtime.devices.providers import PROVIDERS
     from hummingbird_edge.runtime.placement.probe import known_devices, probe
 
     devices = []
     for name in known_devices():
         verdict, provider = probe(name), PROVIDERS.get(name.partition(":")[0])
-        target = "" if provider is None else provider.target
         devices.append(
             DeviceObject(
                 name=name,
-                description=target or name,
+                description=(provider and provider.target) or name,
                 available=verdict.works,
                 reason=verdict.reason,
             )
         )
-    return DeviceList(devices=devices, workers=workers, measured=_measured(catalog))
+    return devices
 
 
 def _measured(catalog: Catalog) -> list[dict[str, Any]]:
