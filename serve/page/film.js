@@ -1,8 +1,5 @@
-/** A preview that moves: frames side by side in one picture, shown one after the other.
- *
- * It has a colour for each latent pixel, no more. Drawn that small and enlarged softly by the browser, it
- * comes into focus as steps are taken.
- */
+/** A preview that moves: its frames, side by side in one picture, one after the other. It has a colour for each
+ * latent pixel; drawn that small and enlarged softly, it comes into focus as steps are taken. */
 
 import { h } from "./element.js";
 
@@ -48,9 +45,8 @@ export class Film {
     this.#drawn = frame;
     const { naturalWidth, naturalHeight } = this.#strip;
     const width = naturalWidth / this.#frames;
-    const { canvas } = this;
-    const context = canvas.getContext("2d");
-    context.drawImage(this.#strip, frame * width, 0, width, naturalHeight, 0, 0, canvas.width, canvas.height);
+    const [source, target] = [[frame * width, 0, width, naturalHeight], [this.canvas.width, this.canvas.height]];
+    this.canvas.getContext("2d").drawImage(this.#strip, ...source, 0, 0, ...target);
   }
 
   #loaded() {

@@ -56,9 +56,3 @@ export function settings(video) {
 export function total(timings) {
   return timings.total ?? Object.values(timings).reduce((sum, value) => sum + value, 0);
 }
-
-/** Return a file name that says what is in it. */
-export function fileName(video, suffix) {
-  const words = video.prompt.toLowerCase().replace(/[^\p{L}\p{N}]+/gu, "-").slice(0, 48);
-  return `${words.replace(/^-|-$/g, "") || "video"}-${video.seed}.${suffix}`;
-}

@@ -3,7 +3,7 @@
 import * as api from "./api.js";
 import { button, h } from "./element.js";
 import { Film } from "./film.js";
-import { doing, fileName, seconds, settings, total } from "./format.js";
+import { doing, seconds, settings, total } from "./format.js";
 import { isWaiting } from "./library.js";
 import { Screen } from "./screen.js";
 import { timeline } from "./timeline.js";
@@ -131,7 +131,7 @@ export class Stage {
         button("pin", video.pinned ? "Pinned" : "Pin", () => actions.pin(video), { key: "P", "aria-pressed": String(video.pinned) }),
         h("span", { class: "downloads", role: "group", "aria-label": "Download" }, FORMATS.map((format) =>
           h("a", {
-            class: "plain", href: api.content(video.id, { format }), download: fileName(video, format),
+            class: "plain", href: api.content(video.id, { format }), download: "",
             title: `Download as ${format}`, "aria-label": `Download as ${format}`,
           }, format),
         )),

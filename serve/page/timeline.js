@@ -10,7 +10,7 @@ export function timeline(parts, note = () => null) {
   const shown = parts.filter(([name, value]) => name !== "total" && value > 0);
   const total = shown.reduce((sum, [, value]) => sum + value, 0) || 1;
   const segments = shown.map(([name, value]) => {
-    const segment = h("span", { class: `segment ${hue(name)}` });
+    const segment = coloured("segment", name);
     segment.style.flexGrow = String(Math.max(value / total, 0.01));
     return segment;
   });
@@ -18,7 +18,7 @@ export function timeline(parts, note = () => null) {
     h(
       "li",
       {},
-      h("span", { class: `dot ${hue(name)}` }),
+      coloured("dot", name),
       h("span", {}, stage(name), note(name) ? h("small", {}, ` ${note(name)}`) : null),
       h("span", { class: "number" }, seconds(value)),
     ),
@@ -31,7 +31,9 @@ export function timeline(parts, note = () => null) {
   );
 }
 
-function hue(stage) {
+function coloured(kind, stage) {
+  const element = h("span", { class: kind });
   const place = HUES.indexOf(stage);
-  return `hue-${place < 0 ? HUES.length : place}`;
+  element.style.background = `var(--hue-${place < 0 ? HUES.length : place})`;
+  return element;
 }

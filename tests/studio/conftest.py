@@ -39,7 +39,8 @@ def studio(chromium: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     folder = tmp_path_factory.mktemp("studio")
     port = free_port()
     address = f"http://127.0.0.1:{port}"
-    command = [sys.executable, "-c", HB_SERVE, "--port", str(port), "--data", str(folder / "data")]
+    options = ["--port", str(port), "--data", str(folder / "data"), "--device", "cpu"]
+    command = [sys.executable, "-c", HB_SERVE, *options]
     with (folder / "log").open("w", encoding="utf-8") as log:
         server = subprocess.Popen(command, stdout=log, stderr=log)
     try:
