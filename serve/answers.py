@@ -86,4 +86,6 @@ def _answer(problem: Problem) -> JSONResponse:
     answer = JSONResponse(problem.body(), problem.status)
     if problem.status == 429:
         answer.headers["retry-after"] = "5"
+    if problem.status in (408, 413):  # what is left of the body is no request
+        answer.headers["connection"] = "close"
     return answer

@@ -1,21 +1,23 @@
 """The application: routes, page, protocol, and what runs beside them."""
 
 import asyncio
+import os
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 from fastapi import APIRouter, FastAPI, Response
 from fastapi.openapi.utils import get_openapi
 from fastapi.responses import FileResponse
+from starlette.routing import Route
 from starlette.staticfiles import StaticFiles
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Scope
 
 from hummingbird_edge.serve.answers import add_handlers, refusals
 from hummingbird_edge.serve.events import Events
 from hummingbird_edge.serve.machine import machine_routes
-from hummingbird_edge.serve.mcp import make_mcp, mount_mcp
+from hummingbird_edge.serve.mcp_route import McpRoute
 from hummingbird_edge.serve.metrics import Metrics
 from hummingbird_edge.serve.security import Guard
 from hummingbird_edge.serve.service import Service
@@ -27,6 +29,18 @@ __all__ = ["make_app"]
 PAGE = Path(__file__).parent / "page"
 
 
+class _Page(StaticFiles):
+    """The page's files; a browser asks each time whether they are new."""
+
+    def lookup_path(self, path: str) -> tuple[str, os.stat_result | None]:
+        return ("", None) if "\0" in path else super().lookup_path(path)
+
+    async def get_response(self, path: str, scope: Scope) -> Response:
+        answer = await super().get_response(path, scope)
+        answer.headers["cache-control"] = "no-cache"
+        return answer
+
+
 def make_app(
     service: Service,
     supervisor: Supervisor,
@@ -36,14 +50,13 @@ def make_app(
     token: str | None,
 ) -> ASGIApp:
     """Return the whole server as an ASGI application."""
-    metrics, mcp = Metrics(service), make_mcp(service, events)
+    metrics, mcp = Metrics(service), McpRoute(service, events)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         tasks = [asyncio.create_task(supervisor.run()), asyncio.create_task(events.run())]
-        async with AsyncExitStack() as stack:
-            await stack.enter_async_context(mcp.session_manager.run())
-            yield
+        yield
+        await mcp.stop()
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -61,9 +74,9 @@ def make_app(
     app.include_router(video_routes(service, events))
     app.include_router(machine_routes(service, supervisor.max_memory))
     app.include_router(_other_routes(events, metrics))
-    mount_mcp(app, mcp)
+    app.router.routes.append(Route("/mcp", mcp))
     if PAGE.is_dir():
-        app.mount("/static", StaticFiles(directory=PAGE))
+        app.mount("/static", _Page(directory=PAGE))
     app.openapi = lambda: _document(app)  # type: ignore[method-assign]
     return Guard(metrics.watch(app), host, token)
 

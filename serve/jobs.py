@@ -22,58 +22,7 @@ FINISHED = ("completed", "failed", "cancelled")
 """Statuses after which nothing is done any more."""
 _VERSION = 1
 _BUSY_S = 10.0
-_MAX_CHANGES = 5000
-"""Changes that are kept for those who follow."""
-_SCHEMA = f"""
-CREATE TABLE IF NOT EXISTS videos (
-  number INTEGER PRIMARY KEY AUTOINCREMENT,
-  id TEXT NOT NULL UNIQUE,
-  status TEXT NOT NULL DEFAULT 'queued',
-  rank REAL NOT NULL,
-  model TEXT NOT NULL,
-  prompt TEXT NOT NULL,
-  width INTEGER NOT NULL,
-  height INTEGER NOT NULL,
-  num_frames INTEGER NOT NULL,
-  fps INTEGER NOT NULL,
-  num_inference_steps INTEGER NOT NULL,
-  guidance_scale REAL NOT NULL,
-  seed INTEGER NOT NULL,
-  device TEXT NOT NULL,
-  remixed_from TEXT,
-  command TEXT NOT NULL,
-  created_at REAL NOT NULL,
-  completed_at REAL,
-  owner TEXT,
-  deaths INTEGER NOT NULL DEFAULT 0,
-  stage TEXT,
-  step INTEGER,
-  steps INTEGER,
-  progress INTEGER NOT NULL DEFAULT 0,
-  preview_step INTEGER,
-  backends TEXT NOT NULL DEFAULT '{{}}',
-  promise TEXT,
-  timings TEXT,
-  notes TEXT NOT NULL DEFAULT '[]',
-  error_code TEXT,
-  error_message TEXT,
-  pinned INTEGER NOT NULL DEFAULT 0,
-  bytes INTEGER NOT NULL DEFAULT 0
-);
-CREATE INDEX IF NOT EXISTS by_status ON videos (status, rank);
-CREATE TABLE IF NOT EXISTS changes (
-  number INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL, deleted INTEGER NOT NULL
-);
-CREATE TRIGGER IF NOT EXISTS inserted AFTER INSERT ON videos
-  BEGIN INSERT INTO changes (id, deleted) VALUES (NEW.id, 0); END;
-CREATE TRIGGER IF NOT EXISTS updated AFTER UPDATE ON videos
-  BEGIN INSERT INTO changes (id, deleted) VALUES (NEW.id, 0); END;
-CREATE TRIGGER IF NOT EXISTS deleted AFTER DELETE ON videos
-  BEGIN INSERT INTO changes (id, deleted) VALUES (OLD.id, 1); END;
-CREATE TRIGGER IF NOT EXISTS bounded AFTER INSERT ON changes WHEN NEW.number % 500 = 0
-  BEGIN DELETE FROM changes WHERE number <= NEW.number - {_MAX_CHANGES}; END;
-PRAGMA user_version = {_VERSION};
-"""
+_SCHEMA = Path(__file__).parent / "jobs.sql"
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +119,9 @@ class Jobs:
                 f"update, or choose another folder with --data"
             )
         if version < _VERSION:
-            self._sql.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} COMMIT;")
+            schema = _SCHEMA.read_text(encoding="utf-8")
+            version_too = f"PRAGMA user_version = {_VERSION};"
+            self._sql.executescript(f"BEGIN IMMEDIATE;\n{schema}{version_too} COMMIT;")
 
     def close(self) -> None:
         """Close the connection."""

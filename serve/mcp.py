@@ -6,9 +6,7 @@ Over stdio (`hb-serve --mcp`) or streamable HTTP (`/mcp`). Source: modelcontextp
 import asyncio
 from typing import Annotated, Any
 
-from fastapi import FastAPI
 from mcp.server.mcpserver import Context, MCPServer
-from mcp.server.transport_security import TransportSecuritySettings
 from pydantic import Field
 
 from hummingbird_edge.serve.events import Events
@@ -17,7 +15,7 @@ from hummingbird_edge.serve.problem import Problem
 from hummingbird_edge.serve.schema import MAX_PROMPT, CreateBody, model_object
 from hummingbird_edge.serve.service import Service
 
-__all__ = ["make_mcp", "mount_mcp"]
+__all__ = ["make_mcp"]
 
 _INSTRUCTIONS = (
     "Makes short videos from prompts on the user's own machine. The built-in model knows coloured "
@@ -85,12 +83,6 @@ def make_mcp(service: Service, events: Events, names_files: bool = False) -> MCP
         return {"data": [model_object(model).model_dump(exclude={"card"}) for model in models]}
 
     return server
-
-
-def mount_mcp(app: FastAPI, server: MCPServer[Any]) -> None:
-    """Answer the protocol at `/mcp`; hosts and origins are checked before it."""
-    checked = TransportSecuritySettings(enable_dns_rebinding_protection=False)
-    app.router.routes += server.streamable_http_app(transport_security=checked).routes
 
 
 async def _finished(service: Service, events: Events, job: Job, context: Context) -> Job:

@@ -9,6 +9,7 @@ import asyncio
 import hmac
 import ipaddress
 import socket
+from contextlib import suppress
 from dataclasses import dataclass
 from http.cookies import CookieError, SimpleCookie
 from urllib.parse import parse_qs, urlsplit
@@ -25,6 +26,8 @@ MAX_BODY = 1 << 20
 """Bytes of a request's body; a prompt has at most 2,000 letters."""
 _BODY_S = 10.0
 """In which a body must arrive."""
+_MAX_DRAINED, _DRAIN_S = 8 << 20, 2.0
+"""Bytes and seconds that the rest of a refused request may take."""
 _COOKIE = "hb_token"
 _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; "
@@ -74,6 +77,7 @@ class Guard:
                 return
             _check_length(headers)
         except Problem as problem:
+            await _drain(receive)
             await _refusal(problem)(scope, receive, sent)
             return
         await _bounded(self.app, scope, receive, sent)
@@ -172,6 +176,7 @@ async def _bounded(app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> 
         left -= len(message.get("body", b""))
         is_whole = not message.get("more_body", False)
         if left < 0:
+            await _drain(receive)
             raise _too_large()
         return message
 
@@ -185,15 +190,28 @@ async def _bounded(app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> 
     except Problem as problem:
         if has_begun:
             raise
-        await _refusal(problem, closes=True)(scope, receive, send)
+        await _refusal(problem)(scope, receive, send)
 
 
-def _refusal(problem: Problem, closes: bool = False) -> JSONResponse:
+async def _drain(receive: Receive) -> None:
+    """Take what a client is sending, within reason: else it would not read the answer."""
+
+    async def take() -> None:
+        left, has_more = _MAX_DRAINED, True
+        while has_more and left > 0:
+            message = await receive()
+            left -= len(message.get("body", b""))
+            has_more = message.get("more_body", False)
+
+    with suppress(TimeoutError, asyncio.TimeoutError):
+        await asyncio.wait_for(take(), _DRAIN_S)
+
+
+def _refusal(problem: Problem) -> JSONResponse:
     answer = JSONResponse(problem.body(), problem.status)
+    answer.headers["connection"] = "close"
     if problem.status == 401:
         answer.headers["www-authenticate"] = "Bearer"
-    if closes or problem.status == 413:
-        answer.headers["connection"] = "close"
     return answer
 
 

@@ -10,7 +10,6 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from hummingbird_edge.serve.app import make_app
 from hummingbird_edge.serve.events import Events
-from hummingbird_edge.serve.mcp import make_mcp
 from hummingbird_edge.serve.service import Service
 from hummingbird_edge.serve.supervisor import Supervisor
 
@@ -106,6 +105,8 @@ def serve_stdio(service: Service, supervisor: Supervisor) -> None:
 
 
 async def _serve_stdio(service: Service, supervisor: Supervisor) -> None:
+    from hummingbird_edge.serve.mcp import make_mcp
+
     events = Events(service)
     tasks = [asyncio.create_task(supervisor.run()), asyncio.create_task(events.run())]
     try:

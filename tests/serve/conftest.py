@@ -95,9 +95,9 @@ def free_port() -> int:
         return int(listener.getsockname()[1])
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory, cache_home: Path) -> Iterator[Server]:
-    """Start one server for a file of tests."""
+    """Start one server for all tests that do not need their own."""
     found = start_server(tmp_path_factory.mktemp("server") / "data")
     yield found
     assert found.stop() == TERMINATED

@@ -62,7 +62,7 @@ def test_mcp_over_stdio(tmp_path: Path) -> None:
         )
         async with Client(stdio_client(parameters)) as client:
             video = await _use(client)
-            assert Path(video["file"]).stat().st_size == video["bytes"] or video["bytes"] > 0
+            assert b"ftyp" in Path(video["file"]).read_bytes()[:12]
 
     _run(talk())
 
