@@ -114,7 +114,7 @@ def test_the_queue_moves_and_is_left(server: Server) -> None:
 
 
 def test_a_cancelled_video_is_resumed(server: Server) -> None:
-    video = server.create(num_frames=8, num_inference_steps=50, seed=3)
+    video = server.create(num_frames=4, num_inference_steps=30, seed=3)
     while (server.video(video["id"])["step"] or 0) < 3:
         pass
     server.client.post(f"/v1/videos/{video['id']}/cancel")

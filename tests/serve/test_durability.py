@@ -22,13 +22,13 @@ SOAK = pytest.mark.skipif("HUMMINGBIRD_SOAK" not in os.environ, reason="long: HU
 
 def test_a_killed_worker_is_replaced(start: Callable[..., Server]) -> None:
     server = start()
-    video = server.create(num_frames=8, num_inference_steps=50, seed=4)
+    video = server.create(num_frames=4, num_inference_steps=20, seed=4)
     while (server.video(video["id"])["step"] or 0) < 5:
         time.sleep(0.01)
     (worker,) = server.workers()
     worker.kill()
     done = server.wait(video["id"])
-    plain = server.wait(server.create(num_frames=8, num_inference_steps=50, seed=4)["id"])
+    plain = server.wait(server.create(num_frames=4, num_inference_steps=20, seed=4)["id"])
     assert _file(server, done) == _file(server, plain)  # to the last byte
     assert done["timings"]["unet"] < plain["timings"]["unet"] * 3
 
@@ -38,7 +38,7 @@ def test_jobs_outlast_the_server(start: Callable[..., Server], how: int) -> None
     server = start()
     first = server.wait(server.create(seed=1)["id"])
     before = _file(server, first)
-    running = server.create(num_frames=8, num_inference_steps=50)
+    running = server.create(num_frames=4, num_inference_steps=20)
     queued = [server.create(seed=seed)["id"] for seed in range(3)]
     while (server.video(running["id"])["step"] or 0) < 2:
         time.sleep(0.01)
@@ -124,7 +124,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 def test_a_full_disk_is_a_sentence(start: Callable[..., Server], small_disk: Path) -> None:
     server = start(folder=small_disk / "data")
     first = server.wait(server.create()["id"])
-    running = server.create(num_frames=8, num_inference_steps=50)
+    running = server.create(num_frames=4, num_inference_steps=20)
     server.wait(running["id"], "in_progress")
     filler = small_disk / "filler"
     with suppress(OSError), filler.open("wb", buffering=0) as file:

@@ -15,8 +15,10 @@ import pytest
 pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
 from playwright.sync_api import Browser, Locator, Page, expect
 
-READY_MS = 90_000
+READY_MS = 180_000
 """A video of the built-in model takes a second, and many more on a machine that is busy."""
+PAGE_MS = 30_000
+"""The page itself answers within milliseconds, there as well later."""
 LONG = "a video with a prompt that goes on and on " + "and on " * 20
 
 Open = Callable[..., Page]
@@ -26,7 +28,8 @@ Open = Callable[..., Page]
 def tab(chromium: Browser, studio: str) -> Iterator[Open]:
     """Return a function that opens the studio in a new tab of one fresh browser profile."""
     context = chromium.new_context(viewport={"width": 1440, "height": 900})
-    context.set_default_timeout(10_000)
+    context.set_default_timeout(PAGE_MS)
+    expect.set_options(timeout=PAGE_MS)
     wrong: list[str] = []
 
     def note(text: str) -> None:
