@@ -15,7 +15,7 @@ import pytest
 
 HB_SERVE = "from hummingbird_edge.serve.cli import main; main()"
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "msedge")
-STARTING_S = 60.0
+STARTING_S = 180.0
 
 
 @pytest.fixture(scope="session")
@@ -49,7 +49,7 @@ def studio(chromium: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     finally:
         server.terminate()
         try:
-            server.wait(20)
+            server.wait(30)
         except subprocess.TimeoutExpired:
             server.kill()
             server.wait()

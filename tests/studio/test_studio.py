@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
-from playwright.sync_api import Browser, Locator, Page, expect
+from playwright.sync_api import Browser, ConsoleMessage, Locator, Page, Request, expect
 
 READY_MS = 180_000
 """A video of the built-in model takes a second, and many more on a machine that is busy."""
@@ -32,8 +32,13 @@ def tab(chromium: Browser, studio: str) -> Iterator[Open]:
     expect.set_options(timeout=PAGE_MS)
     wrong: list[str] = []
 
-    def note(text: str) -> None:
-        wrong.append(text)
+    def hear(message: ConsoleMessage) -> None:
+        if message.type == "error":
+            wrong.append(message.text)
+
+    def watch(request: Request) -> None:
+        if not request.url.startswith((f"{studio}/", "data:", "blob:")):
+            wrong.append(request.url)
 
     def open_tab(
         address: str = "/", width: int | None = None, script: str = "", moves: bool = False
@@ -42,9 +47,9 @@ def tab(chromium: Browser, studio: str) -> Iterator[Open]:
         # To draw what moves, a browser without a GPU takes as long as the model.
         page.emulate_media(reduced_motion="no-preference" if moves else "reduce")
         page.add_init_script(script)  # the page's policy forbids to add it later
-        page.on("console", lambda message: message.type == "error" and note(message.text))
-        page.on("pageerror", lambda error: note(str(error)))
-        page.on("request", lambda request: is_local(request.url, studio) or note(request.url))
+        page.on("console", hear)
+        page.on("pageerror", lambda error: wrong.append(str(error)))
+        page.on("request", watch)
         if width is not None:
             page.set_viewport_size({"width": width, "height": 780})
         page.goto(studio + address)
@@ -54,11 +59,6 @@ def tab(chromium: Browser, studio: str) -> Iterator[Open]:
     yield open_tab
     context.close()
     assert wrong == []
-
-
-def is_local(url: str, studio: str) -> bool:
-    """Whether an address is the server's own, or no request at all."""
-    return url.startswith((f"{studio}/", "data:", "blob:"))
 
 
 @pytest.fixture(scope="module")
