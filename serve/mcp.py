@@ -4,11 +4,15 @@ Over stdio (`hb-serve --mcp`) or streamable HTTP (`/mcp`). Source: modelcontextp
 """
 
 import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Annotated, Any
 
 from mcp.server.mcpserver import Context, MCPServer
-from pydantic import Field
+from mcp.server.mcpserver.exceptions import ToolError
+from pydantic import Field, ValidationError
 
+from hummingbird_edge.serve.answers import invalid
 from hummingbird_edge.serve.events import Events
 from hummingbird_edge.serve.jobs import Job
 from hummingbird_edge.serve.problem import Problem
@@ -50,26 +54,28 @@ def make_mcp(service: Service, events: Events, names_files: bool = False) -> MCP
         wait: bool = True,
     ) -> dict[str, Any]:
         """Make a video; with wait=false return at once, and get_video tells of it later."""
-        body = CreateBody(
-            prompt=prompt,
-            model=model,
-            seconds=seconds,
-            size=size,
-            num_frames=num_frames,
-            fps=fps,
-            num_inference_steps=num_inference_steps,
-            guidance_scale=guidance_scale,
-            seed=seed,
-        )
-        job = service.create(body)
-        if wait:
-            job = await _finished(service, events, job, context)
-        return shown(job)
+        with _told():
+            body = CreateBody(
+                prompt=prompt,
+                model=model,
+                seconds=seconds,
+                size=size,
+                num_frames=num_frames,
+                fps=fps,
+                num_inference_steps=num_inference_steps,
+                guidance_scale=guidance_scale,
+                seed=seed,
+            )
+            job = service.create(body)
+            if wait:
+                job = await _finished(service, events, job, context)
+            return shown(job)
 
     @server.tool()
     async def get_video(video_id: str) -> dict[str, Any]:
         """Return how a video stands, and where its file is when it is done."""
-        return shown(service.find(video_id))
+        with _told():
+            return shown(service.find(video_id))
 
     @server.tool()
     async def list_videos(limit: Annotated[int, Field(ge=1, le=100)] = 20) -> dict[str, Any]:
@@ -83,6 +89,17 @@ def make_mcp(service: Service, events: Events, names_files: bool = False) -> MCP
         return {"data": [model_object(model).model_dump(exclude={"card"}) for model in models]}
 
     return server
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """Tell the assistant what was wrong: of other exceptions the SDK tells nothing."""
+    try:
+        yield
+    except Problem as problem:
+        raise ToolError(problem.message) from problem
+    except ValidationError as error:
+        raise ToolError(invalid(error.errors()).message) from error
 
 
 async def _finished(service: Service, events: Events, job: Job, context: Context) -> Job:

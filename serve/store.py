@@ -85,9 +85,11 @@ class Store:
         """Remove a job's files."""
         shutil.rmtree(self.of(key), ignore_errors=True)
 
-    def size(self, key: str) -> int:
-        """Return the bytes of a job's files."""
-        return sum(path.stat().st_size for path in self.of(key).glob("*") if path.is_file())
+    def size(self, key: str, is_done: bool = False) -> int:
+        """Return the bytes of a job's files, of one that is done those that stay."""
+        passing = (PREVIEW, STATE) if is_done else ()
+        files = (path for path in self.of(key).glob("*") if path.name not in passing)
+        return sum(path.stat().st_size for path in files)
 
     def remove_state(self, key: str) -> None:
         """Remove what is there only while a video is made."""

@@ -88,12 +88,11 @@ class Worker:
         return {"status": "completed", "progress": 100, "stage": None, **found}
 
     def _settle(self, job: Job, done: dict[str, Any]) -> None:
-        size = self.store.size(job.id)
+        size = self.store.size(job.id, is_done=done.get("status") == "completed")
         values = {**done, "completed_at": time.time(), "bytes": size}
         if done and self.jobs.report(job, process_mark(), **values):
             if done["status"] == "completed":  # before, a killed worker could not go on
                 self.store.remove_state(job.id)
-                self.jobs.update(job.id, bytes=self.store.size(job.id))
             return
         # A cancelled video keeps its state, of a deleted one nothing stays.
         if self.jobs.find(job.id) is None:
