@@ -20,16 +20,21 @@ PROMPTS = (
     "a large red circle moving right on a white background",
 )
 MAX_BYTES = 150_000
+READY_MS = 180_000
 
 
 def test_pictures(chromium: Browser, studio: str) -> None:
     """Make some videos, then take the studio in light, in dark, at work and on a phone."""
     context = chromium.new_context(viewport={"width": 1440, "height": 1000}, color_scheme="dark")
+    context.set_default_timeout(READY_MS)
+    expect.set_options(timeout=READY_MS)
     page = context.new_page()
     page.goto(studio)
     for seed, prompt in enumerate(PROMPTS):
         make(page, prompt, 7 + seed)
-        expect(page.locator("#stage video")).to_have_attribute("aria-label", prompt, timeout=60_000)
+        expect(page.locator("#stage video")).to_have_attribute(
+            "aria-label", prompt, timeout=READY_MS
+        )
     page.reload()
     take(page, "studio-dark")
     page.emulate_media(color_scheme="light")
@@ -44,7 +49,7 @@ def test_pictures(chromium: Browser, studio: str) -> None:
         make(page, prompt, 3)
         expect(page.get_by_label("Prompt", exact=True)).to_have_value(prompt)
     page.locator("#queue .link").first.click()
-    expect(page.locator(".steps li")).not_to_have_count(0, timeout=60_000)
+    expect(page.locator(".steps li")).not_to_have_count(0, timeout=READY_MS)
     page.wait_for_function("() => document.querySelectorAll('.steps li').length >= 4")
     take(page, "studio-making", settle_ms=0)
     context.close()
