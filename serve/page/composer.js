@@ -107,7 +107,7 @@ export class Composer {
     }
     this.submit.disabled = true;
     const video = await attempt(() =>
-      this.#remixed ? api.remix(this.#remixed.id, request.prompt) : api.create(this.settings.seeded(request)),
+      this.#remixed ? api.remix(this.#remixed.id, request.prompt) : api.create(request),
     );
     this.submit.disabled = false;
     if (!video) return;

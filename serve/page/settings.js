@@ -71,11 +71,6 @@ export class Settings {
     return values;
   }
 
-  /** Return a request with a seed: a random one where none is given. */
-  seeded(request) {
-    return { ...request, seed: request.seed ?? randomSeed() };
-  }
-
   #field(name, label) {
     const input = h("input", { id: name, type: "number", required: name !== "guidance_scale" });
     this.#inputs.set(name, input);
@@ -83,7 +78,7 @@ export class Settings {
   }
 
   #roll() {
-    this.seed.value = randomSeed();
+    this.seed.value = Math.floor(Math.random() * 100000);
     this.#update();
   }
 
@@ -93,5 +88,3 @@ export class Settings {
     if ([...this.#inputs.values()].every((input) => input.validity.valid)) this.changed();
   }
 }
-
-const randomSeed = () => Math.floor(Math.random() * 100000);

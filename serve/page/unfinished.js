@@ -7,11 +7,14 @@ import { attempt } from "./notice.js";
 
 /** The list of unfinished videos; hidden while there are none. */
 export class Unfinished {
+  #ended = ""; // the videos that were cancelled or failed
+
   constructor(element, library) {
     Object.assign(this, { element, library });
     this.list = h("ul", { class: "jobs" });
     element.append(h("h2", { id: "unfinished-title" }, "Unfinished"), this.list);
     library.addEventListener("connection", () => library.connected && this.load());
+    library.addEventListener("change", () => this.#follow());
   }
 
   /** Ask the server what is unfinished. */
@@ -19,6 +22,13 @@ export class Unfinished {
     const videos = (await attempt(api.unfinished)) ?? [];
     this.element.hidden = videos.length === 0;
     this.list.replaceChildren(...videos.map((video) => this.#item(video)));
+  }
+
+  /** Ask again when another video was cancelled, failed or resumed. */
+  #follow() {
+    const ended = this.library.finished().filter((video) => video.status !== "completed").map((video) => video.id).join();
+    if (ended !== this.#ended) this.load();
+    this.#ended = ended;
   }
 
   #item(video) {

@@ -27,7 +27,9 @@ def chromium() -> Iterator[Any]:
     if path is None:
         pytest.skip("no Chromium here: install it, or give its path in HUMMINGBIRD_CHROMIUM")
     with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        # Without a GPU, Chromium would otherwise emulate one, which takes as long as the model.
+        args = ["--no-sandbox", "--disable-gpu"]
+        browser = playwright.chromium.launch(executable_path=path, args=args)
         yield browser
         browser.close()
 

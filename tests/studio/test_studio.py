@@ -160,6 +160,17 @@ def test_cancel_keeps_the_entry(tab: Open) -> None:
     expect(card(page, "a cancelled circle")).to_contain_text("cancelled")
 
 
+def test_a_cancelled_video_is_resumed(tab: Open) -> None:
+    """What was cancelled after a step is listed, and goes on to its end."""
+    page = tab()
+    make(page, "a resumed triangle", Steps=50)
+    expect(page.locator(".steps li").first).to_be_visible(timeout=READY_MS)
+    page.get_by_role("button", name="Cancel: a resumed triangle").click()
+    page.get_by_role("button", name="Resume: a resumed triangle").click()
+    ready(page, "a resumed triangle")
+    expect(page.get_by_role("button", name="Resume: a resumed triangle")).to_have_count(0)
+
+
 def test_the_queue_is_reordered(tab: Open) -> None:
     """The last in line becomes the next by its button, and cancelling empties the line."""
     page = tab()
