@@ -13,9 +13,10 @@ import typer.main
 from hummingbird_edge.distill.cli import app as hb_distill
 from hummingbird_edge.export.cli import app as hb_export
 from hummingbird_edge.runtime.cli import app as hb_run
+from hummingbird_edge.serve.cli import app as hb_serve
 
 PAGE = Path(__file__).parent / "commands.md"
-APPS = {"hb-run": hb_run, "hb-export": hb_export, "hb-distill": hb_distill}
+APPS = {"hb-run": hb_run, "hb-export": hb_export, "hb-distill": hb_distill, "hb-serve": hb_serve}
 HEAD = """# Commands
 
 Made by `python docs/commands.py` from the commands themselves, which print the same with `--help`.

@@ -162,6 +162,11 @@ def hb() -> Command:
 
 def command_line(name: str, *arguments: object) -> list[str]:
     """Return how to start a command with this interpreter, whether or not it is installed."""
-    package = {"hb-run": "runtime", "hb-export": "export", "hb-distill": "distill"}[name]
+    package = {
+        "hb-run": "runtime",
+        "hb-export": "export",
+        "hb-distill": "distill",
+        "hb-serve": "serve",
+    }[name]
     program = f"from hummingbird_edge.{package}.cli import main; main()"
     return [sys.executable, "-c", program, *(str(argument) for argument in arguments)]

@@ -36,7 +36,7 @@ PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").r
 PAGES = [page for page in PAGES if page != COMMANDS]
 CHECKPOINT, BUNDLE = "07B_merged_all.pt", "hummingbird"
 KEPT_FROM_RUNNING = re.compile(r"<!-- (long|needs)\b.*-->")
-OURS = ("hb-run", "hb-export", "hb-distill")
+OURS = {"hb-run": "runtime", "hb-export": "export", "hb-distill": "distill", "hb-serve": "serve"}
 OPTION = re.compile(r"--[a-z][a-z-]*")
 
 
@@ -105,7 +105,7 @@ def spans(page: Path) -> list[str]:
 def command_of(words: list[str]) -> tuple[Any, list[str]] | None:
     """Return the Click command that `words` start, and its arguments; None for other programs."""
     if words[0] in OURS:
-        package = {"hb-run": "runtime", "hb-export": "export", "hb-distill": "distill"}[words[0]]
+        package = OURS[words[0]]
         app, rest = importlib.import_module(f"hummingbird_edge.{package}.cli").app, words[1:]
     elif words[0] == "python" and words[1:] and words[1].startswith("benchmarks/"):
         assert (ROOT / words[1]).is_file(), f"there is no {words[1]}"

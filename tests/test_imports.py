@@ -14,10 +14,13 @@ import hummingbird_edge.runtime as runtime
 ROOT = Path(__file__).parent.parent
 PACKAGE = "hummingbird_edge."
 FORBIDDEN = {
-    "runtime": {"export", "quantize", "kernels", "distill", "benchmarks"},
-    "kernels": {"export", "quantize", "distill", "benchmarks"},
-    "quantize": {"export", "distill", "benchmarks"},
-    "export": {"distill", "benchmarks"},
+    "runtime": {"serve", "export", "quantize", "kernels", "distill", "benchmarks"},
+    "serve": {"export", "quantize", "kernels", "distill", "benchmarks"},
+    "kernels": {"serve", "export", "quantize", "distill", "benchmarks"},
+    "quantize": {"serve", "export", "distill", "benchmarks"},
+    "export": {"serve", "distill", "benchmarks"},
+    "distill": {"serve"},
+    "benchmarks": {"serve"},
 }
 FLOORS = (
     {"errors"},
@@ -157,12 +160,13 @@ def test_engines_report_to_nobody(tmp_path: Path) -> None:
     assert [path.name for path in state.iterdir()] == ["hummingbird-edge"]
 
 
-@pytest.mark.parametrize("command", ["runtime", "export", "distill"])
+@pytest.mark.parametrize("command", ["runtime", "export", "distill", "serve"])
 def test_commands_start_light(command: str) -> None:
     """`--help` is instant: nothing heavy is imported before a command has work to do."""
     program = (
         f"import sys\nimport hummingbird_edge.{command}.cli\n"
         f"heavy = {{'numpy', 'onnxruntime', 'av', 'PIL', 'imageio', 'tokenizers', *{HEAVY!r}}}\n"
+        f"heavy |= {{'fastapi', 'uvicorn', 'mcp'}}\n"
         f"print(sorted(set(sys.modules) & heavy))"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)

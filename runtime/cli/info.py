@@ -5,7 +5,7 @@ from pathlib import Path
 
 from hummingbird_edge.runtime.command import printable
 
-__all__ = ["print_info", "print_unfinished"]
+__all__ = ["command_again", "print_info", "print_unfinished"]
 
 
 def print_info(path: Path, as_json: bool) -> None:
@@ -21,10 +21,10 @@ def print_info(path: Path, as_json: bool) -> None:
         print(printable(f"{name}: {json.dumps(value, ensure_ascii=False)}"))
     for record in records(settings):
         print(printable(f"enhanced: {describe(record)}"))
-    print(printable(f"again: {_command(settings)}"))
+    print(printable(f"again: {command_again(settings)}"))
 
 
-def _command(settings: dict[str, object]) -> str:
+def command_again(settings: dict[str, object]) -> str:
     """Return the command that makes a video with these settings again."""
     import os
     import shlex

@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from math import ceil
@@ -23,7 +23,7 @@ from hummingbird_edge.runtime.placement.promise import Promise, Source, StagePro
 from hummingbird_edge.runtime.placement.runner import Outcome, Runner
 from hummingbird_edge.runtime.placement.tuning import recall_seconds
 
-__all__ = ["Memory", "Stages", "limits_of"]
+__all__ = ["Memory", "Stages", "limits_of", "promise_of"]
 
 _RESIDENT_BYTES = 1 << 30
 """Bundles up to this size stay loaded between videos; larger ones are freed stage by stage."""
@@ -99,14 +99,9 @@ class Stages:
         self._is_resident = self._bundle.bytes <= _RESIDENT_BYTES and (
             max_memory is None or sum(needs) <= max_memory
         )
-        self.promise = promise(
-            self._bundle,
-            first,
-            {stage: _parts(placement, steps, frames) for stage, placement in first.items()},
-            History.of(self._bundle),
-            recall_seconds(self._bundle, sizes, self.planner.threads),
-            [stage for stage in first if self._kept(stage) is not None],
-            self._is_resident,
+        loaded = [stage for stage in first if self._kept(stage) is not None]
+        self.promise = promise_of(
+            self._bundle, self.planner, self._plan, sizes, steps, frames, loaded, self._is_resident
         )
         self._meter, self._peaks, self._present = MemoryMeter(), {}, ""
 
@@ -145,7 +140,7 @@ class Stages:
     def finish(self, parts_s: Mapping[str, Sequence[float]], load_s: Mapping[str, float]) -> Memory:
         """Remember what a video's stages took, for later promises; returns what memory it took."""
         self._see_memory()
-        self._claim.drop()
+        self.release()
         History.of(self._bundle).add(self._bundle, self._records(parts_s, load_s))
         return Memory(
             self.planner.cap,
@@ -154,6 +149,10 @@ class Stages:
             self._meter.peak_bytes,
             max((self.outcomes[stage].worker_bytes for stage in self._peaks), default=0),
         )
+
+    def release(self) -> None:
+        """Claim no memory any more: the video has ended, or was stopped."""
+        self._claim.drop()
 
     def _plan_in_turn(self, sizes: Mapping[str, Sizes]) -> Plan:
         """Plan with the memory that the videos before this one leave, or wait until they end."""
@@ -252,6 +251,23 @@ class Stages:
             workers = self.outcomes[self._present].worker_bytes
             self._peaks[self._present] = self._meter.peak_bytes + workers
         self._present = following
+
+
+def promise_of(
+    bundle: Bundle,
+    planner: Planner,
+    plan: Plan,
+    sizes: Mapping[str, Sizes],
+    steps: int,
+    frames: int,
+    loaded: Collection[str] = (),
+    stays: bool = False,
+) -> Promise:
+    """Return what to expect of `plan`'s first placements; `loaded` are stages in memory."""
+    first = {stage: each[0] for stage, each in plan.placements.items()}
+    parts = {stage: _parts(placement, steps, frames) for stage, placement in first.items()}
+    tuned_s = recall_seconds(bundle, sizes, planner.threads)
+    return promise(bundle, first, parts, History.of(bundle), tuned_s, loaded, stays)
 
 
 def limits_of(promised: StagePromise | None, cap: int) -> Limits:

@@ -1,0 +1,1 @@
+"""Serve videos over HTTP and the Model Context Protocol, from this machine to its user."""

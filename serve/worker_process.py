@@ -1,0 +1,148 @@
+"""A process that makes the videos of one device, one after another.
+
+    python -m hummingbird_edge.serve.worker_process
+
+The first line of its input is JSON: `data`, `device`, `models` (name to folder), `max_memory`. It
+ends when its input does, which is when its server ends, however that happens; what it has not kept
+by then, the next worker does again.
+"""
+
+import json
+import os
+import sqlite3
+import sys
+import threading
+import time
+import traceback
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from hummingbird_edge.runtime.errors import HummingbirdError
+from hummingbird_edge.runtime.files import process_mark
+from hummingbird_edge.runtime.pipeline import TextToVideo
+from hummingbird_edge.serve.jobs import Job, Jobs
+from hummingbird_edge.serve.making import Making, Stopped, code_of
+from hummingbird_edge.serve.store import Store
+
+__all__ = ["main"]
+
+_IDLE_S = 0.1
+"""Between two looks at the queue."""
+_RETRY_S = 1.0
+
+
+@dataclass(slots=True)
+class Worker:
+    """Takes jobs and makes them."""
+
+    store: Store
+    device: str
+    models: dict[str, str]
+    max_memory: int | None
+    jobs: Jobs
+    notes: list[str] = field(default_factory=list)
+    loaded: tuple[str, TextToVideo] | None = None
+    """The model of the last video; one at a time is in memory."""
+
+    def run(self) -> None:
+        """Make videos for ever."""
+        while True:
+            job = None
+            with suppress(sqlite3.OperationalError):  # the disk is full
+                job = self.jobs.claim(process_mark(), self.device)
+            if job is None:
+                time.sleep(_IDLE_S)
+            else:
+                self.make(job)
+
+    def make(self, job: Job) -> None:
+        """Make one video, and write down how that ended."""
+        done = self._outcome(job)
+        if self.loaded is not None:
+            self.loaded[1].stages.release()
+        while True:
+            try:
+                self._settle(job, done)
+                return
+            except sqlite3.OperationalError:  # the disk is full: until there is room
+                time.sleep(_RETRY_S)
+
+    def _outcome(self, job: Job) -> dict[str, Any]:
+        """Make one video; returns what is to be said of it, nothing where it was stopped."""
+        self.notes.clear()
+        making = Making(job, self.store.of(job.id), partial(self._report, job), self.notes)
+        try:
+            found = making.make(self._pipeline(job.model))
+        except Stopped:
+            return {}
+        except (HummingbirdError, OSError, MemoryError) as error:
+            text = str(error) or "there is too little memory: ask for less"
+            return {"status": "failed", "error_code": code_of(error), "error_message": text}
+        except Exception as error:  # a fault of this program: the next video may do
+            _print_fault(error)
+            text = f"an unexpected error, {type(error).__name__}: please report it"
+            return {"status": "failed", "error_code": "internal_error", "error_message": text}
+        return {"status": "completed", "progress": 100, "stage": None, **found}
+
+    def _settle(self, job: Job, done: dict[str, Any]) -> None:
+        size = self.store.size(job.id, is_done=done.get("status") == "completed")
+        values = {**done, "completed_at": time.time(), "bytes": size}
+        if done and self.jobs.report(job, process_mark(), **values):
+            if done["status"] == "completed":  # before, a killed worker could not go on
+                self.store.remove_state(job.id)
+            return
+        # A cancelled video keeps its state, of a deleted one nothing stays.
+        if self.jobs.find(job.id) is None:
+            self.store.remove(job.id)
+        else:
+            self.jobs.update(job.id, bytes=size)
+
+    def _report(self, job: Job, **values: Any) -> bool:
+        """Write down how a video stands; tell whether it is still to be made."""
+        try:
+            return self.jobs.report(job, process_mark(), **values)
+        except sqlite3.OperationalError:  # the disk is full: the work goes on
+            return True
+
+    def _pipeline(self, name: str) -> TextToVideo:
+        if name not in self.models:
+            raise HummingbirdError(f"the server no longer has the model {name}: give --bundle")
+        if self.loaded is None or self.loaded[0] != name:
+            self.loaded = None
+            pipeline = TextToVideo.from_bundle(
+                self.models[name],
+                device=self.device,
+                max_memory=self.max_memory,
+                notify=self.notes.append,
+            )
+            self.loaded = name, pipeline
+        return self.loaded[1]
+
+
+def _print_fault(error: Exception) -> None:
+    """Print where a fault happened, without its message: that may hold a prompt."""
+    lines = traceback.format_tb(error.__traceback__)
+    print(f"hb-serve: {type(error).__name__} in a worker\n{''.join(lines)}", file=sys.stderr)
+
+
+def _end_with_input() -> None:
+    """End this process when its server is gone."""
+    while sys.stdin.buffer.read(1):
+        pass
+    os._exit(0)
+
+
+def main() -> None:
+    """Read the settings and work."""
+    settings = json.loads(sys.stdin.buffer.readline())
+    threading.Thread(target=_end_with_input, daemon=True).start()
+    store = Store(Path(settings["data"]), 0)
+    jobs = store.jobs()
+    Worker(store, settings["device"], settings["models"], settings["max_memory"], jobs).run()
+
+
+if __name__ == "__main__":
+    main()

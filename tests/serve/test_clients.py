@@ -1,0 +1,104 @@
+"""The official clients: OpenAI's for videos, the SDK's for the Model Context Protocol."""
+
+import asyncio
+import json
+import os
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+Server = Any
+PROGRAM = "from hummingbird_edge.serve.cli import main; main()"
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_openais_client(server: Server, tmp_path: Path) -> None:
+    openai = pytest.importorskip("openai")
+    with openai.OpenAI(base_url=f"http://127.0.0.1:{server.port}/v1", api_key="none") as client:
+        video = client.videos.create_and_poll(
+            model="moving-shapes",
+            prompt="a red circle moving right",
+            seconds="1",
+            size="32x32",
+            poll_interval_ms=50,
+        )
+        assert (video.status, video.size, video.seconds) == ("completed", "32x32", "1")
+        client.videos.download_content(video.id).write_to_file(tmp_path / "video.mp4")
+        assert b"ftyp" in (tmp_path / "video.mp4").read_bytes()[:12]
+        small = client.videos.download_content(video.id, variant="thumbnail").read()
+        assert b"WEBP" in small[:12]
+        other = client.videos.remix(video.id, prompt="a blue square")
+        assert other.remixed_from_video_id == video.id
+        assert [each.id for each in client.videos.list(limit=2)][:2] == [other.id, video.id]
+        assert client.videos.delete(video.id).deleted
+        with pytest.raises(openai.NotFoundError, match="may be deleted"):
+            client.videos.retrieve(video.id)
+        with pytest.raises(openai.BadRequestError, match="text alone"):
+            client.videos.create(prompt="a", input_reference=b"\x89PNG")
+
+
+def test_mcp_over_http(server: Server) -> None:
+    from mcp.client.client import Client
+
+    async def talk() -> None:
+        async with Client(f"http://127.0.0.1:{server.port}/mcp") as client:
+            await _use(client)
+
+    _run(talk())
+
+
+def test_mcp_over_stdio(tmp_path: Path) -> None:
+    from mcp.client.client import Client
+    from mcp.client.stdio import StdioServerParameters, stdio_client
+
+    async def talk() -> None:
+        parameters = StdioServerParameters(
+            command=sys.executable,
+            args=["-c", PROGRAM, "--mcp", "--device", "cpu", "--data", str(tmp_path / "data")],
+            env=dict(os.environ),
+        )
+        async with Client(stdio_client(parameters)) as client:
+            video = await _use(client)
+            assert b"ftyp" in Path(video["file"]).read_bytes()[:12]
+
+    _run(talk())
+
+
+async def _use(client: Any) -> dict[str, Any]:
+    tools = {tool.name for tool in (await client.list_tools()).tools}
+    assert tools == {"make_video", "get_video", "list_videos", "list_models"}
+    told: list[float] = []
+
+    async def hear(progress: float, total: float | None, message: str | None) -> None:
+        told.append(progress)
+
+    arguments = {"prompt": "a red circle", "num_frames": 2, "num_inference_steps": 3}
+    made = await client.call_tool("make_video", arguments, progress_callback=hear)
+    video = _content(made)
+    assert video["status"] == "completed"
+    assert len(told) >= 2
+    assert told == sorted(told)
+    assert _content(await client.call_tool("get_video", {"video_id": video["id"]})) == video
+    listed = _content(await client.call_tool("list_videos", {"limit": 1}))
+    assert [each["id"] for each in listed["data"]] == [video["id"]]
+    models = _content(await client.call_tool("list_models", {}))
+    assert models["data"][0]["default"]
+    refused = await client.call_tool("make_video", {"prompt": "a", "size": "17x17"})
+    assert refused.is_error
+    assert "a multiple of 16" in refused.content[0].text
+    return video
+
+
+def _content(result: Any) -> dict[str, Any]:
+    assert not result.is_error, result
+    found: dict[str, Any] = result.structured_content or json.loads(result.content[0].text)
+    return found
+
+
+def _run(work: Any) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the SDK's own
+        asyncio.run(asyncio.wait_for(work, 240))

@@ -1,0 +1,368 @@
+"""The studio page, used as people use it: by mouse, by keyboard, on a phone, in two tabs.
+
+Every test ends with two checks: the page wrote no error to the console, and asked no other host.
+"""
+
+import json
+import re
+import urllib.request
+from collections.abc import Callable, Iterator
+from importlib.resources import files
+from typing import Any
+
+import pytest
+
+pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
+from playwright.sync_api import Browser, ConsoleMessage, Locator, Page, Request, expect
+
+READY_MS = 180_000
+"""A video of the built-in model takes a second, and many more on a machine that is busy."""
+PAGE_MS = 30_000
+"""The page itself answers within milliseconds, there as well later."""
+LONG = "a video with a prompt that goes on and on " + "and on " * 20
+
+Open = Callable[..., Page]
+
+
+@pytest.fixture
+def tab(chromium: Browser, studio: str) -> Iterator[Open]:
+    """Return a function that opens the studio in a new tab of one fresh browser profile."""
+    context = chromium.new_context(viewport={"width": 1440, "height": 900})
+    context.set_default_timeout(PAGE_MS)
+    expect.set_options(timeout=PAGE_MS)
+    wrong: list[str] = []
+
+    def hear(message: ConsoleMessage) -> None:
+        if message.type == "error":
+            wrong.append(message.text)
+
+    def watch(request: Request) -> None:
+        if not request.url.startswith((f"{studio}/", "data:", "blob:")):
+            wrong.append(request.url)
+
+    def open_tab(
+        address: str = "/", width: int | None = None, script: str = "", moves: bool = False
+    ) -> Page:
+        page = context.new_page()
+        # To draw what moves, a browser without a GPU takes as long as the model.
+        page.emulate_media(reduced_motion="no-preference" if moves else "reduce")
+        page.add_init_script(script)  # the page's policy forbids to add it later
+        page.on("console", hear)
+        page.on("pageerror", lambda error: wrong.append(str(error)))
+        page.on("request", watch)
+        if width is not None:
+            page.set_viewport_size({"width": width, "height": 780})
+        page.goto(studio + address)
+        expect(page.locator("#model option")).not_to_have_count(0)
+        return page
+
+    yield open_tab
+    context.close()
+    assert wrong == []
+
+
+@pytest.fixture(scope="module")
+def made(studio: str) -> str:
+    """Have a video made without the page; return its prompt."""
+    body = json.dumps({"prompt": LONG.strip(), "seed": 1}).encode()
+    headers = {"Content-Type": "application/json"}
+    request = urllib.request.Request(f"{studio}/v1/videos/sync", body, headers)
+    with urllib.request.urlopen(request, timeout=READY_MS / 1000) as answer:
+        assert answer.read(12)[4:8] == b"ftyp"
+    return LONG.strip()
+
+
+def make(page: Page, prompt: str, **settings: int) -> None:
+    """Ask for a video by mouse."""
+    for label, value in settings.items():
+        page.get_by_label(label.replace("_", " "), exact=True).fill(str(value))
+    page.get_by_label("Prompt", exact=True).fill(prompt)
+    page.get_by_role("button", name="Make video").click()
+
+
+def make_slowly(page: Page, prompt: str) -> None:
+    """Ask for a video that takes some seconds."""
+    make(page, prompt, Width=128, Height=128, Frames=16, Steps=50)
+
+
+def ready(page: Page, prompt: str) -> Locator:
+    """Wait until a video is on the stage; return it."""
+    video = page.locator("#stage video")
+    expect(video).to_have_attribute("aria-label", prompt, timeout=READY_MS)
+    page.wait_for_function("() => document.querySelector('#stage video').readyState >= 2")
+    return video
+
+
+def card(page: Page, prompt: str) -> Locator:
+    """Return a video's place in the gallery."""
+    return page.locator(".card").filter(has=page.get_by_role("button", name=f"Show: {prompt}"))
+
+
+def assert_fits(page: Page) -> None:
+    """Nothing is wider than the window."""
+    wide, window = page.evaluate("[document.documentElement.scrollWidth, window.innerWidth]")
+    assert wide <= window
+
+
+def test_a_prompt_becomes_a_video_that_plays(tab: Open) -> None:
+    """From the button to moving pixels, with what it took and the command beside it."""
+    page = tab(moves=True)
+    make(page, "a red circle moving right", Seed=11)
+    video = ready(page, "a red circle moving right")
+    assert video.evaluate("(v) => [v.videoWidth, v.videoHeight, v.loop]") == [64, 64, True]
+    before = video.evaluate("(v) => v.currentTime")
+    page.wait_for_function(f"() => document.querySelector('#stage video').currentTime != {before}")
+    expect(page.locator("#command")).to_contain_text("--seed 11")
+    expect(page.locator("#stage .facts")).to_contain_text("64×64")
+
+
+def test_the_estimate_follows_the_settings(tab: Open) -> None:
+    """Time, memory and devices stand there before the button is pressed."""
+    page = tab()
+    time = page.locator(".figures dd").first
+    expect(time).to_have_text(re.compile(r"≈ [\d.]+ (s|min)"))
+    few = time.inner_text()
+    page.get_by_label("Steps", exact=True).fill("50")
+    expect(time).not_to_have_text(few)
+    expect(page.locator(".estimate .legend")).to_contain_text(re.compile("U-Net.*(fp|int|bf)"))
+
+
+def test_limits_are_the_models_own(tab: Open) -> None:
+    """A number beyond them is refused by the form, before anything is sent."""
+    page = tab()
+    steps = page.get_by_label("Steps", exact=True)
+    most = int(steps.get_attribute("max") or 0)
+    assert most >= 4
+    make(page, "a refused video", Steps=most + 1)
+    assert steps.evaluate("(input) => input.validity.rangeOverflow")
+    expect(page.locator("#queue")).to_be_hidden()
+
+
+def test_every_step_is_previewed(tab: Open) -> None:
+    """The stage shows steps as they are taken."""
+    page = tab()
+    make(page, "a blue star moving left", Steps=8)
+    expect(page.locator("#stage .screen canvas")).to_be_visible(timeout=READY_MS)
+    expect(page.locator(".steps li").first).to_be_visible()
+    ready(page, "a blue star moving left")
+    assert page.locator(".steps li").count() >= 2
+    pixels = "(c) => new Set(c.getContext('2d').getImageData(0, 0, c.width, c.height).data).size"
+    assert page.locator(".steps canvas").first.evaluate(pixels) > 4
+
+
+def test_cancel_keeps_the_entry(tab: Open) -> None:
+    """A video that is being made is stopped within a step, and says so."""
+    page = tab()
+    make_slowly(page, "a cancelled circle")
+    expect(page.locator("#queue")).to_contain_text("U-Net", timeout=READY_MS)
+    page.get_by_role("button", name="Cancel: a cancelled circle").click()
+    expect(page.locator("#queue")).to_be_hidden()
+    expect(card(page, "a cancelled circle")).to_contain_text("cancelled")
+
+
+def test_a_cancelled_video_is_resumed(tab: Open) -> None:
+    """What was cancelled after a step is listed, and goes on to its end."""
+    page = tab()
+    make(page, "a resumed triangle", Steps=50)
+    expect(page.locator(".steps li").first).to_be_visible(timeout=READY_MS)
+    page.get_by_role("button", name="Cancel: a resumed triangle").click()
+    page.get_by_role("button", name="Resume: a resumed triangle").click()
+    ready(page, "a resumed triangle")
+    expect(page.get_by_role("button", name="Resume: a resumed triangle")).to_have_count(0)
+
+
+def test_the_queue_is_reordered(tab: Open) -> None:
+    """The last in line becomes the next by its button, and cancelling empties the line."""
+    page = tab()
+    for name in ("first", "second", "third"):
+        make_slowly(page, f"the {name} in line")
+        expect(page.get_by_role("button", name=f"Cancel: the {name} in line")).to_be_visible()
+    jobs = page.locator("#queue .link")
+    expect(jobs).to_have_text([f"the {name} in line" for name in ("first", "second", "third")])
+    page.get_by_role("button", name="Move up: the third in line").click()
+    expect(jobs).to_have_text([f"the {name} in line" for name in ("first", "third", "second")])
+    for name in ("second", "third", "first"):
+        page.get_by_role("button", name=f"Cancel: the {name} in line").click()
+    expect(page.locator("#queue")).to_be_hidden()
+
+
+def test_remix_keeps_settings_and_seed(tab: Open) -> None:
+    """Another prompt with the same noise; the settings cannot be changed meanwhile."""
+    page = tab()
+    make(page, "a green square moving up", Seed=23)
+    ready(page, "a green square moving up")
+    page.locator("#stage").get_by_role("button", name="Remix").click()
+    expect(page.get_by_label("Steps", exact=True)).to_be_disabled()
+    page.get_by_label("Prompt", exact=True).fill("a green star moving up")
+    page.get_by_role("button", name="Make video").click()
+    ready(page, "a green star moving up")
+    expect(page.locator("#command")).to_contain_text("--seed 23")
+    expect(page.get_by_label("Steps", exact=True)).to_be_enabled()
+
+
+def test_delete_asks_first(tab: Open) -> None:
+    """Keep keeps; Delete removes the card."""
+    page = tab()
+    make(page, "a video to delete")
+    ready(page, "a video to delete")
+    delete = page.locator("#stage").get_by_role("button", name="Delete")
+    delete.click()
+    page.get_by_role("button", name="Keep").click()
+    expect(card(page, "a video to delete")).to_have_count(1)
+    delete.click()
+    page.get_by_role("dialog").get_by_role("button", name="Delete").click()
+    expect(card(page, "a video to delete")).to_have_count(0)
+
+
+def test_reload_in_the_middle_of_a_job(tab: Open) -> None:
+    """The page comes back to the job where it is, and still ends with its video."""
+    page = tab()
+    make(page, "an orange cross, reloaded", Steps=50)
+    expect(page.locator("#queue")).to_contain_text("U-Net", timeout=READY_MS)
+    page.reload()
+    expect(page.locator("#queue")).to_contain_text("an orange cross, reloaded")
+    expect(page.locator("#stage-title")).to_have_text("an orange cross, reloaded")
+    ready(page, "an orange cross, reloaded")
+
+
+def test_two_tabs_show_the_same(tab: Open) -> None:
+    """What one tab makes, pins and deletes, the other shows without being touched."""
+    one, other = tab(), tab()
+    make(one, "a video in two tabs")
+    ready(one, "a video in two tabs")
+    expect(card(other, "a video in two tabs")).to_have_count(1)
+    one.locator("#stage").get_by_role("button", name="Pin").click()
+    pin = other.get_by_role("button", name="Pin: a video in two tabs")
+    expect(pin).to_have_attribute("aria-pressed", "true")
+    one.locator("#stage").get_by_role("button", name="Delete").click()
+    one.get_by_role("dialog").get_by_role("button", name="Delete").click()
+    expect(card(other, "a video in two tabs")).to_have_count(0)
+
+
+def test_gallery_plays_on_hover_and_compares(tab: Open) -> None:
+    """A card moves while it is pointed at; two are shown side by side with what differs."""
+    page = tab()
+    for seed in (1, 2):
+        make(page, f"a compared triangle {seed}", Seed=seed)
+        ready(page, f"a compared triangle {seed}")
+    first = card(page, "a compared triangle 1")
+    first.hover()
+    expect(first.locator("video")).to_have_count(1)
+    page.mouse.move(0, 0)
+    expect(first.locator("video")).to_have_count(0)
+    for seed in (1, 2):
+        each = card(page, f"a compared triangle {seed}")
+        each.hover()
+        each.get_by_role("button", name=f"Compare: a compared triangle {seed}").click()
+    dialog = page.get_by_role("dialog")
+    expect(dialog.locator("video")).to_have_count(2)
+    expect(dialog.locator("tr.differs").filter(has_text="Seed")).to_contain_text("2")
+
+
+def test_downloads_are_what_they_say(tab: Open, made: str) -> None:
+    """mp4, gif and webp arrive as files of that format."""
+    page = tab()
+    card(page, made).click()
+    ready(page, made)
+    marks = {"mp4": b"ftyp", "gif": b"GIF8", "webp": b"WEBP"}
+    for format_, mark in marks.items():
+        with page.expect_download() as download:
+            page.get_by_role("link", name=f"Download as {format_}").click()
+        assert download.value.suggested_filename.endswith(f".{format_}")
+        assert mark in download.value.path().read_bytes()[:16]
+
+
+def test_without_a_mouse(tab: Open) -> None:
+    """Make, walk the gallery, read the shortcuts and delete, by keys alone."""
+    page = tab()
+    press = page.keyboard.press
+    press("n")
+    expect(page.get_by_label("Prompt", exact=True)).to_be_focused()
+    page.keyboard.type("a keyboard video")
+    press("Enter")
+    ready(page, "a keyboard video")
+    press("Escape")
+    press("?")
+    expect(page.get_by_role("dialog")).to_contain_text("Write a prompt")
+    press("Escape")
+    expect(page.get_by_role("dialog")).to_have_count(0)
+    press("Space")
+    assert not page.locator("#stage video").evaluate("(video) => video.paused")
+    press("Delete")
+    press("Tab")  # from Keep to Delete
+    press("Enter")
+    expect(card(page, "a keyboard video")).to_have_count(0)
+
+
+def test_every_control_is_reached_by_tab(tab: Open, made: str) -> None:
+    """Tab comes by all controls that can be seen, and each shows its focus."""
+    page = tab()
+    card(page, made).click()
+    page.evaluate("() => { document.activeElement.blur(); window.scrollTo(0, 0); }")
+    controls = "a[href], summary, [tabindex='0'], :is(button, input, select, textarea):enabled"
+    seen = "checkVisibility({opacityProperty: false})"
+    all_controls = f'[...document.querySelectorAll("{controls}")].filter((e) => e.{seen})'
+    count = page.evaluate(f"{all_controls}.length")
+    for _ in range(count + 3):
+        page.keyboard.press("Tab")
+        page.evaluate(
+            "() => { const e = document.activeElement;"
+            "if (getComputedStyle(e).outlineStyle !== 'none') e.dataset.reached = '1'; }"
+        )
+    missed = page.evaluate(
+        f"{all_controls}.filter((e) => !e.dataset.reached).map((e) => e.outerHTML.slice(0, 90))"
+    )
+    assert missed == []
+
+
+@pytest.mark.parametrize("width", [360, 1440, 3840])
+def test_fits_every_width(tab: Open, made: str, width: int) -> None:
+    """No view scrolls sideways, from a phone to 4K."""
+    page = tab(width=width)
+    card(page, made).click()
+    ready(page, made)
+    assert_fits(page)
+    for view in ("Models", "Devices"):
+        page.get_by_role("link", name=view, exact=True).click()
+        expect(page.get_by_role("heading", level=1, name=view)).to_be_focused()
+        assert_fits(page)
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("view", ["studio", "models", "devices"])
+def test_axe_finds_no_violation(tab: Open, made: str, view: str, theme: Any) -> None:
+    """Roles, names, contrast, headings: what axe-core can tell."""
+    axe = files(pytest.importorskip("axe_playwright_python")).joinpath("axe.min.js")
+    page = tab(f"/#{view}", script=axe.read_text(encoding="utf-8"))
+    page.emulate_media(color_scheme=theme)
+    if view == "devices":
+        expect(page.locator(".device").first).to_be_visible(timeout=READY_MS)
+    if view == "studio":
+        expect(card(page, made)).to_be_visible()
+    found = page.evaluate(
+        "async () => (await axe.run()).violations.map((v) => [v.id, v.nodes.map((n) => n.html)])"
+    )
+    assert found == []
+
+
+def test_the_theme_is_remembered(tab: Open) -> None:
+    """The toggle wins over the system, also after a reload."""
+    page = tab()
+    ground = "() => getComputedStyle(document.body).backgroundColor"
+    page.emulate_media(color_scheme="light")
+    light = page.evaluate(ground)
+    page.get_by_role("button", name="Light or dark").click()
+    dark = page.evaluate(ground)
+    assert dark != light
+    page.reload()
+    assert page.evaluate(ground) == dark
+
+
+def test_a_prompt_is_never_markup(tab: Open) -> None:
+    """A prompt with tags is shown as it was written."""
+    page = tab()
+    prompt = "<img src=x onerror=alert(1)> <b>bold</b>"
+    make(page, prompt)
+    ready(page, prompt)
+    expect(page.locator("#stage-title")).to_have_text(prompt)
+    assert page.locator("#stage-title *").count() == 0
