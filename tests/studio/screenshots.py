@@ -25,7 +25,7 @@ READY_MS = 180_000
 
 def test_pictures(chromium: Browser, studio: str) -> None:
     """Make some videos, then take the studio in light, in dark, at work and on a phone."""
-    context = chromium.new_context(viewport={"width": 1440, "height": 1100}, color_scheme="dark")
+    context = chromium.new_context(viewport={"width": 1440, "height": 1240}, color_scheme="dark")
     context.set_default_timeout(READY_MS)
     expect.set_options(timeout=READY_MS)
     page = context.new_page()
@@ -44,7 +44,7 @@ def test_pictures(chromium: Browser, studio: str) -> None:
     take(page, "studio-phone")
     page.evaluate("() => window.scrollTo(0, 0)")
     page.emulate_media(color_scheme="dark")
-    page.set_viewport_size({"width": 1440, "height": 1100})
+    page.set_viewport_size({"width": 1440, "height": 1240})
     for prompt in ("a blue cross spinning in place", "a red star rising", "a green square growing"):
         page.get_by_label("Frames", exact=True).fill("16")
         page.get_by_label("Steps", exact=True).fill("12")
