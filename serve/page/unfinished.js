@@ -26,7 +26,8 @@ export class Unfinished {
 
   /** Ask again when another video was cancelled, failed or resumed. */
   #follow() {
-    const ended = this.library.finished().filter((video) => video.status !== "completed").map((video) => video.id).join();
+    const all = this.library.finished().filter((video) => video.status !== "completed");
+    const ended = all.map((video) => `${video.id} ${video.bytes}`).join(); // the bytes come once its worker has stopped
     if (ended !== this.#ended) this.load();
     this.#ended = ended;
   }

@@ -16,8 +16,8 @@ PROMPTS = (
     "a purple triangle moving up on a white background",
     "a blue star getting bigger on a gray background",
     "a green circle bouncing on a white background",
-    "a yellow star moving in a circle",
     "a large red circle moving right on a white background",
+    "a yellow star moving in a circle",
 )
 MAX_BYTES = 150_000
 READY_MS = 180_000
@@ -25,7 +25,7 @@ READY_MS = 180_000
 
 def test_pictures(chromium: Browser, studio: str) -> None:
     """Make some videos, then take the studio in light, in dark, at work and on a phone."""
-    context = chromium.new_context(viewport={"width": 1440, "height": 1000}, color_scheme="dark")
+    context = chromium.new_context(viewport={"width": 1440, "height": 1240}, color_scheme="dark")
     context.set_default_timeout(READY_MS)
     expect.set_options(timeout=READY_MS)
     page = context.new_page()
@@ -40,9 +40,11 @@ def test_pictures(chromium: Browser, studio: str) -> None:
     page.emulate_media(color_scheme="light")
     take(page, "studio-light")
     page.set_viewport_size({"width": 390, "height": 844})
+    page.locator("#stage").evaluate("(stage) => stage.scrollIntoView()")
     take(page, "studio-phone")
+    page.evaluate("() => window.scrollTo(0, 0)")
     page.emulate_media(color_scheme="dark")
-    page.set_viewport_size({"width": 1440, "height": 1000})
+    page.set_viewport_size({"width": 1440, "height": 1240})
     for prompt in ("a blue cross spinning in place", "a red star rising", "a green square growing"):
         page.get_by_label("Frames", exact=True).fill("16")
         page.get_by_label("Steps", exact=True).fill("12")
@@ -52,6 +54,10 @@ def test_pictures(chromium: Browser, studio: str) -> None:
     expect(page.locator(".steps li")).not_to_have_count(0, timeout=READY_MS)
     page.wait_for_function("() => document.querySelectorAll('.steps li').length >= 4")
     take(page, "studio-making", settle_ms=0)
+    cancels = page.locator("#queue").get_by_role("button", name="Cancel: ")
+    while cancels.count():
+        cancels.last.click()
+        page.wait_for_timeout(200)
     context.close()
 
 
