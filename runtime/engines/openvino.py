@@ -113,15 +113,16 @@ class OpenVINOSession(Session):
     def _read(self, graph: Path, sizes: Mapping[str, int]) -> Any:
         is_cpu = self.backend.device.target == "CPU"
         on_cpu_in_bf16 = self.backend.arithmetic is Precision.BF16 and is_cpu
-        if on_cpu_in_bf16:
-            # Mapped, the stored weights would stay beside the packed ones.
+        halves = is_cpu and self.backend.precision is Precision.INT8 and saturates()
+        if on_cpu_in_bf16 or halves:
+            # Mapped, the stored weights would stay beside those that take their place.
             self._core.set_property({"ENABLE_MMAP": False})
         model = self._core.read_model(str(graph))
         if sizes and (not on_cpu_in_bf16 or _has_long_sequences(model, sizes)):
             model.reshape({port.any_name: _shape(port, sizes) for port in model.inputs})
         if on_cpu_in_bf16 and self.backend.precision is Precision.BF16:
             in_bfloat16(model)
-        if is_cpu and self.backend.precision is Precision.INT8 and saturates():
+        if halves:
             halve_weights(model)
         return model
 

@@ -54,7 +54,8 @@ def halve_weights(model: Any) -> int:
     if not any(node.get_type_name() == "FakeQuantize" for node in nodes):
         return 0
     count = 0
-    for node in nodes:
+    while nodes:
+        node = nodes.pop()  # from the end, so that each weight is freed soon after it is replaced
         # DequantizeLinear is read as (Convert(q) - Z) * S.
         if node.get_type_name() != "Multiply":
             continue

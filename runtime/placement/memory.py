@@ -16,7 +16,6 @@ from dataclasses import dataclass
 
 from hummingbird_edge.runtime.bundle.manifest import Manifest, Stage, StageKind
 from hummingbird_edge.runtime.devices.precision import Precision
-from hummingbird_edge.runtime.engines.saturation import saturates
 from hummingbird_edge.runtime.errors import RequestError
 from hummingbird_edge.runtime.placement.plan import Placement
 
@@ -51,11 +50,10 @@ class _Habit:
     """Whether what was alive belongs to the stage until that is freed; else others use it again."""
 
 
-_OPENVINO = _Habit(130 << 20, 55 << 20, 2.6, 2.1, 0.2, 100 << 20, 0.0, True)
+# Compiled models are kept in a cache, and what runs is read from there: one copy, not two.
+_OPENVINO = _Habit(130 << 20, 55 << 20, 2.6, 1.2, 0.2, 100 << 20, 0.0, True)
 _ONNXRUNTIME = _Habit(92 << 20, 20 << 20, 1.75, 1.05, 3.3, 400 << 20, 0.6, False)
 _MAX_DECODER_HELD = 64 << 20
-_HALVED = 1.7
-"""Copies of int8 weights that stay with the allocator where they are halved while they compile."""
 _INT8_GRAPH = 1.6
 """OpenVINO's kernels between quantized products, over those of a float32 graph."""
 
@@ -120,11 +118,8 @@ def _need(placement: Placement, stages: Mapping[str, Stage]) -> _Need:
         held = min(habit.held * alive, habit.max_held)
     else:
         graph, held = graph / 4, min(habit.decoder_held * alive, _MAX_DECODER_HELD)
-    halved = 0.0
-    if habit.keeps and backend.precision is Precision.INT8 and saturates():
-        halved = _HALVED * weights
-    loading = graph + habit.load * weights + halved
-    loaded = graph + habit.run * weights + halved
+    loading = graph + habit.load * weights
+    loaded = graph + habit.run * weights
     return _Need(int(loading), int(loaded), int(alive + held))
 
 
