@@ -2,6 +2,9 @@
 
     python benchmarks/first_use.py                      help and a built-in video
     python benchmarks/first_use.py --full-size FOLDER   also a full-size export, 3 minutes a run
+    python benchmarks/first_use.py --laptop FOLDER      also a checkpoint of the published form and
+                                                        size, 4.8 GB of random weights, to the
+                                                        default bundle, and its first whole video
     python benchmarks/first_use.py --prune FOLDER       also VideoCrafter2 pruned to 0.7b, 5 minutes
 
 A command runs in a process of its own with an empty cache; its time is that of the process from
@@ -53,6 +56,23 @@ for name, prefix in PREFIXES.items():
 save_file(tensors, sys.argv[1])
 """
 """Writes a checkpoint with VideoCrafter2's names and shapes and random weights, 7.4 GB."""
+
+RANDOM_CHECKPOINT = """
+import sys, torch
+from torch import nn
+from hummingbird_edge.export.models.config import PRESETS
+from hummingbird_edge.export.stage import PREFIXES, network
+whole = nn.Module()
+for name, prefix in PREFIXES.items():
+    parent, (*path, last) = whole, prefix.rstrip(".").split(".")
+    for part in path:
+        if not hasattr(parent, part):
+            parent.add_module(part, nn.Module())
+        parent = getattr(parent, part)
+    parent.add_module(last, network(name, PRESETS["hummingbird-0.7b"]))
+torch.save(whole, sys.argv[1])
+"""
+"""Writes a whole-module pickle as AMD's, with random weights, 4.8 GB."""
 
 _SAMPLE_INTERVAL_S = 0.02
 
@@ -129,14 +149,27 @@ def export(folder: Path) -> Command:
     return Command("export hummingbird-0.7b", EXPORT, (*arguments, str(folder / "first-use")))
 
 
+def laptop(folder: Path) -> Iterator[Command]:
+    """Yield the default build of a checkpoint as AMD's, and the bundle's first video."""
+    checkpoint = written(folder / "hummingbird-0.7b-random.pt", RANDOM_CHECKPOINT)
+    bundle, video = str(folder / "laptop"), str(folder / "laptop.mp4")
+    yield Command("default build", EXPORT, ("build", "--force", str(checkpoint), bundle))
+    yield Command("its first video", RUN, ("a cat DJ at a party", "--bundle", bundle, "-o", video))
+
+
+def written(path: Path, program: str) -> Path:
+    """Return `path`, a file that `program` writes where there is none yet."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if not path.exists():
+        with atomic_path(path) as partial:
+            if subprocess.run([sys.executable, "-c", program, str(partial)]).returncode:
+                raise HummingbirdError(f"{path} could not be written, see above: fix that")
+    return path
+
+
 def pruning(folder: Path) -> Command:
     """Return the pruning of VideoCrafter2; write the random teacher that it reads."""
-    folder.mkdir(parents=True, exist_ok=True)
-    teacher = folder / "videocrafter2-random.safetensors"
-    if not teacher.exists():
-        with atomic_path(teacher) as partial:
-            if subprocess.run([sys.executable, "-c", RANDOM_TEACHER, str(partial)]).returncode:
-                raise HummingbirdError(f"{teacher} could not be written, see above: fix that")
+    teacher = written(folder / "videocrafter2-random.safetensors", RANDOM_TEACHER)
     arguments = ("prune", str(folder), "--teacher", str(teacher), "--preset", "hummingbird-0.7b")
     return Command("prune VideoCrafter2 to hummingbird-0.7b", DISTILL, arguments)
 
@@ -153,7 +186,11 @@ def table(rows: list[Row]) -> str:
 
 
 def measure_commands(
-    writer: ResultsWriter, full_size: Path | None, prune: Path | None, runs: int
+    writer: ResultsWriter,
+    full_size: Path | None,
+    on_laptop: Path | None,
+    prune: Path | None,
+    runs: int,
 ) -> None:
     """Measure the first commands, and those of the folders that are given."""
     with tempfile.TemporaryDirectory() as folder:
@@ -161,6 +198,8 @@ def measure_commands(
             writer.add(measure(command, runs))
     if full_size is not None:
         writer.add(measure(export(full_size), runs))
+    for command in laptop(on_laptop) if on_laptop is not None else ():
+        writer.add(measure(command, runs))
     if prune is not None:
         writer.add(measure(pruning(prune), runs))
 
@@ -170,6 +209,10 @@ def main(
     full_size: Annotated[
         Path | None, typer.Option(help="A folder for a full-size bundle, 4.6 GB.")
     ] = None,
+    on_laptop: Annotated[
+        Path | None,
+        typer.Option("--laptop", help="A folder for a checkpoint and the default bundle, 13 GB."),
+    ] = None,
     prune: Annotated[
         Path | None, typer.Option(help="A folder for a teacher to prune, 11 GB.")
     ] = None,
@@ -178,13 +221,13 @@ def main(
 ) -> None:
     """Measure whole commands as a new user runs them."""
     require_modules("benchmark", "matplotlib")
-    if full_size is not None:
+    if full_size is not None or on_laptop is not None:
         require_modules("export", "torch", "onnx", "onnxscript")
     if prune is not None:
         require_modules("distill", "torch", "safetensors", "accelerate")
     require_output(output)
     writer = ResultsWriter("first_use", Bundle.open(BUILTIN), output)
-    measure_commands(writer, full_size, prune, runs)
+    measure_commands(writer, full_size, on_laptop, prune, runs)
     rows = writer.rows
     writer.publish(
         rows, table(rows), lambda axes: stacked_bars(axes, rows, ["run_s"], [""], "seconds")
