@@ -298,7 +298,7 @@ def test_inspect_tells_what_is_in_a_bundle(hb: Command, nano_bundle: Path) -> No
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith("nano_07b_merged_all: ")
     for text in (
-        "unet: 1441668 parameters, float32 stored as float32, opset 18, ",
+        "unet: 1470532 parameters, float32 stored as float32, opset 18, ",
         "sizes divide by 16; predicts epsilon; default 16 frames of 512x320 in 4 steps",
         "from nano_07b_merged_all.pt",
     ):

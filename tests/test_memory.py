@@ -92,12 +92,16 @@ def test_a_first_video_takes_what_was_predicted(
 ) -> None:
     if device == "openvino":
         pytest.importorskip("openvino")
-    monkeypatch.setenv("HUMMINGBIRD_CACHE", str(tmp_path / "cache"))
     video = ("a red circle", "--frames", frames, "--size", size, "--steps", 1)
-    done = hb("hb-run", *video, "--device", device, "-o", tmp_path / "a.webp", "--json")
-    assert done.returncode == 0, done.stderr
-    memory = json.loads(done.stdout)["memory"]
-    assert 1 <= memory["predicted_peak_bytes"] / memory["peak_bytes"] <= 1.3
+    predicted, peaks = 0, list[int]()
+    for run in range(3):  # threads share the allocator's pools in another way each time
+        monkeypatch.setenv("HUMMINGBIRD_CACHE", str(tmp_path / f"cache-{run}"))
+        done = hb("hb-run", *video, "--device", device, "-o", tmp_path / "a.webp", "--json")
+        assert done.returncode == 0, done.stderr
+        memory = json.loads(done.stdout)["memory"]
+        predicted = max(predicted, memory["predicted_peak_bytes"])
+        peaks.append(memory["peak_bytes"])
+    assert 1 <= predicted / max(peaks) <= 1.3
 
 
 def test_what_stays_in_memory_is_counted() -> None:

@@ -173,6 +173,18 @@ def test_tiles_are_exact_given_the_pictures_statistics(
     np.testing.assert_allclose(found, expected, rtol=0, atol=2e-5)
 
 
+def published(phases: torch.Tensor) -> torch.Tensor:
+    """Undo `kernels.upsample_conv.phase_weight`, or what it does to a bias."""
+    if phases.ndim == 1:
+        return phases[::4]
+    # By phase and tap of one axis: w_0 is alone in one, w_2 in another, w_0 + w_1 in a third.
+    taps = torch.tensor(
+        [[[0.0, 0.0], [1.0, 0.0]], [[1.0, 0.0], [-1.0, 0.0]], [[0.0, 1.0], [0.0, 0.0]]]
+    )
+    parts = phases.unflatten(0, (-1, 2, 2))
+    return torch.einsum("oabcij,kai,lbj->ockl", parts, taps, taps)
+
+
 def trained_vae() -> tuple[VAE, ModelConfig]:
     """Return the built-in model's VAE with its decoder's weights, read from the graph."""
     bundle = Bundle.open(BUILTIN)
@@ -185,6 +197,8 @@ def trained_vae() -> tuple[VAE, ModelConfig]:
         if value.const_value is not None
     }
     tensors = {name.removesuffix("_float16"): tensor for name, tensor in stored.items()}
+    for name in [name for name in tensors if name.endswith("_phases")]:
+        tensors[name.removesuffix("_phases")] = published(tensors[name])
     names = {module: name for name, module in vae.named_modules()}
     order: list[str] = []
     norms = [m for m in vae.decoder.modules() if isinstance(m, nn.GroupNorm)]

@@ -6,11 +6,11 @@ import { attempt } from "./notice.js";
 
 /** Ask the server for its devices and draw them. */
 export async function showDevices(view) {
-  view.replaceChildren(h("h1", { tabIndex: -1 }, "Devices"), h("p", { class: "dim", role: "status" }, "Asking the server…"));
+  const status = h("p", { class: "dim", role: "status" }, "Asking the server…");
+  view.replaceChildren(h("h1", { tabIndex: -1 }, "Devices"), status);
   const answer = await attempt(api.devices);
   if (!answer) return;
-  view.replaceChildren(
-    h("h1", { tabIndex: -1 }, "Devices"),
+  status.replaceWith( // the heading stays, it has the focus
     h("ul", { class: "devices" }, answer.devices.map(device)),
     h("h2", {}, "Measured on this machine"),
     answer.measured?.length

@@ -184,7 +184,7 @@ def test_a_video_on_directml(
     for stage, facts in made["stages"].items():
         assert facts["precision"] == "fp16"
         asked = "cpu" if stage == "text_encoder" and device != DML else DML
-        assert (facts["device"], facts["why"]) == (asked, "asked for")
+        assert (facts["device"], facts["why"]) == (asked, "requested")
         assert facts["share_on_device"] >= MIN_SHARE
     found = psnr_db(frames_of(tmp_path / "frames"), truth)
     print(f"{device}: {found:.1f} dB, {made['timings']['total_s']:.0f} s")
