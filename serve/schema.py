@@ -108,7 +108,18 @@ class ShortPromise(_Answer):
     text: str
 
 
-class VideoObject(_Answer):
+class _Settings(_Answer):
+    """How a video is made, or is made by default."""
+
+    width: int
+    height: int
+    num_frames: int
+    fps: int
+    num_inference_steps: int
+    guidance_scale: float
+
+
+class VideoObject(_Settings):
     """A video, in the shape of OpenAI's, and how it is made."""
 
     id: str
@@ -125,12 +136,6 @@ class VideoObject(_Answer):
     remixed_from_video_id: str | None
     error: VideoError | None
     seed: int
-    width: int
-    height: int
-    num_frames: int
-    fps: int
-    num_inference_steps: int
-    guidance_scale: float
     device: str
     backends: dict[str, str]
     stage: str | None
@@ -171,7 +176,7 @@ class RangeObject(_Answer):
     multiple: int
 
 
-class ModelObject(_Answer):
+class ModelObject(_Settings):
     """A model with its defaults and limits."""
 
     id: str
@@ -179,12 +184,6 @@ class ModelObject(_Answer):
     created: int
     owned_by: str
     default: bool
-    width: int
-    height: int
-    num_frames: int
-    fps: int
-    num_inference_steps: int
-    guidance_scale: float
     limits: dict[str, RangeObject]
     card: str | None
     ignores: list[str]

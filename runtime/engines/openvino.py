@@ -60,7 +60,7 @@ class OpenVINOSession(Session):
         openvino = import_openvino()
         target = self.backend.device.target
         if cache is None:
-            return self._core.compile_model(self._read(graph, sizes), target, self._config)
+            return self._compiled(graph, sizes)
         name = self._core.get_property(target, "FULL_DEVICE_NAME")
         stage = f"{graph.parent.name}/{graph.name}"
         known = dict(sorted(sizes.items()))
@@ -69,7 +69,7 @@ class OpenVINOSession(Session):
             return self._import(path)
         self._mapped = None  # Windows replaces no file that is open
         notify(f"compiling {graph.parent.name} for {self.backend}, once for this size")
-        compiled = self._core.compile_model(self._read(graph, sizes), target, self._config)
+        compiled = self._compiled(graph, sizes)
         if not cache.write(path, compiled.export_model):
             return compiled
         # Compiling leaves weights in several forms with the allocator, importing does not.
@@ -79,7 +79,11 @@ class OpenVINOSession(Session):
             return self._import(path)
         except (OSError, ValueError, RuntimeError):  # removed meanwhile, or no engine can read it
             self._mapped = None
-            return self._core.compile_model(self._read(graph, sizes), target, self._config)
+            return self._compiled(graph, sizes)
+
+    def _compiled(self, graph: Path, sizes: Mapping[str, int]) -> Any:
+        model = self._read(graph, sizes)
+        return self._core.compile_model(model, self.backend.device.target, self._config)
 
     def _import(self, path: Path) -> Any:
         """Load what the cache has; the engine packs weights, then the file's pages go."""
