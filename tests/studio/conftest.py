@@ -18,7 +18,8 @@ CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stab
 STARTING_S = 180.0
 
 
-@pytest.fixture(scope="session")
+# Playwright's event loop counts as running until its end: no other file's test could run one.
+@pytest.fixture(scope="module")
 def chromium() -> Iterator[Any]:
     """Return a browser of Playwright's; skip where there is none."""
     sync_api = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
@@ -34,7 +35,7 @@ def chromium() -> Iterator[Any]:
         browser.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def studio(chromium: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Run `hb-serve` with an empty store; return the studio's address."""
     pytest.importorskip("fastapi", reason='the server needs pip install ".[serve]"')
