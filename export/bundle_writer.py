@@ -27,7 +27,7 @@ from hummingbird_edge.runtime.bundle.manifest import FORMAT, FORMAT_VERSION, MAN
 from hummingbird_edge.runtime.devices.resident import return_freed
 from hummingbird_edge.runtime.errors import RequestError
 from hummingbird_edge.runtime.files import write_json
-from hummingbird_edge.runtime.tokenizer import Tokenizer
+from hummingbird_edge.runtime.tokenizer import WORDS, Tokenizer
 
 __all__ = ["BundlePlan", "write_bundle"]
 
@@ -195,6 +195,8 @@ def _write_tokenizer(plan: BundlePlan, folder: Path) -> None:
         if not source.is_file():
             raise RequestError(f"{plan.tokenizer} has no {name}: give a CLIP tokenizer's folder")
         shutil.copyfile(source, target / name)
+    if (plan.tokenizer / WORDS).is_file():
+        shutil.copyfile(plan.tokenizer / WORDS, target / WORDS)
     known = Tokenizer(target, plan.config.text.context_length).vocabulary_size
     if known > plan.config.text.vocab_size:
         raise RequestError(

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
-from hummingbird_edge.runtime.tokenizer import END, START
+from hummingbird_edge.runtime.tokenizer import END, START, WORDS
 
 __all__ = ["Vocabulary"]
 
@@ -29,6 +29,8 @@ class Vocabulary:
 
     merges: tuple[str, ...]
     """Pairs "a b", most frequent first."""
+    words: tuple[str, ...] = ()
+    """The only words of a small world, in alphabetical order; none where all words are read."""
 
     @classmethod
     def clip(cls) -> "Vocabulary":
@@ -45,18 +47,25 @@ class Vocabulary:
 
     def restricted_to(self, words: Iterable[str]) -> "Vocabulary":
         """Keep the merges that spell `words` (ASCII, lower case); other words fall into letters."""
+        words = sorted(set(words))
         rank = {merge: index for index, merge in enumerate(self.merges)}
         used = {merge for word in words for merge in merges_of(word, rank)}
-        return Vocabulary(tuple(merge for merge in self.merges if merge in used))
+        return Vocabulary(tuple(merge for merge in self.merges if merge in used), tuple(words))
 
     def write(self, folder: Path, length: int) -> None:
-        """Write the tokenizer's files into `folder`, in the layout of Transformers."""
+        """Write the tokenizer's files into `folder`, in the layout of Transformers.
+
+        What words a small world has stands in a file more, one a line.
+        """
         folder.mkdir(parents=True, exist_ok=True)
         vocab = {token: index for index, token in enumerate(self.tokens)}
         text = json.dumps(vocab, ensure_ascii=False)
         (folder / "vocab.json").write_text(text, encoding="utf-8", newline="\n")
         text = "\n".join(["#version: 0.2", *self.merges, ""])
         (folder / "merges.txt").write_text(text, encoding="utf-8", newline="\n")
+        if self.words:
+            text = "\n".join([*self.words, ""])
+            (folder / WORDS).write_text(text, encoding="utf-8", newline="\n")
         metadata = {
             "tokenizer_class": "CLIPTokenizer",
             "model_max_length": length,

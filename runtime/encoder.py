@@ -1,6 +1,7 @@
 """A prompt to the contexts that the U-Net reads."""
 
 from collections.abc import Callable, Mapping
+from difflib import get_close_matches
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,9 @@ __all__ = ["encode"]
 
 Floats = NDArray[np.float32]
 
+MIN_SIMILARITY = 0.75
+"""Ratio of matching letters above which a word is taken for a slip of another (difflib)."""
+
 
 def encode(
     prompts: list[str],
@@ -22,7 +26,8 @@ def encode(
 ) -> list[Floats]:
     """Return the encoded prompts (1, 77, D), each by one `run` of the text encoder.
 
-    A prompt that is longer than the encoder reads is cut, with a warning.
+    A prompt that is longer than the encoder reads is cut, with a warning; words that it was not
+    trained on are noted.
     """
     contexts = []
     for prompt in prompts:
@@ -32,5 +37,15 @@ def encode(
                 f"the prompt has {tokens.count} tokens, the model reads {len(tokens.ids)}: "
                 f"the rest is cut"
             )
+        if tokens.unknown and notices is not None:
+            notices.note(_name_unknown(tokens.unknown, tokenizer.words))
         contexts.append(run({"input_ids": tokens.ids[None, :]}))
     return contexts
+
+
+def _name_unknown(unknown: tuple[str, ...], known: frozenset[str]) -> str:
+    """Say which words the model does not know, and which known ones are spelled nearly so."""
+    nearest = {word: get_close_matches(word, sorted(known), 1, MIN_SIMILARITY) for word in unknown}
+    hints = [f'"{known[0]}" for "{word}"' for word, known in nearest.items() if known]
+    names = ", ".join(f'"{word}"' for word in unknown)
+    return f"this model was not trained on {names}" + (f": try {', '.join(hints)}" if hints else "")

@@ -6,6 +6,7 @@ the end token as most CLIP ports do. Source: Radford et al. 2021 (arXiv:2103.000
 """
 
 import html
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,8 +15,10 @@ from numpy.typing import NDArray
 
 from hummingbird_edge.runtime.errors import BundleError, RequestError
 
-__all__ = ["Tokenizer", "Tokens"]
+__all__ = ["WORDS", "Tokenizer", "Tokens"]
 
+WORDS = "words.txt"
+"""The words that a small model was trained on, one a line; a model of all words has none."""
 START, END = "<|startoftext|>", "<|endoftext|>"
 PATTERN = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
 
@@ -28,6 +31,8 @@ class Tokens:
     """(length,) int64, padded with 0."""
     count: int
     """Tokens the whole prompt has, start and end included; more than `length` means it was cut."""
+    unknown: tuple[str, ...] = ()
+    """Words that the model was not trained on, as far as that is known."""
 
     @property
     def truncated(self) -> bool:
@@ -36,7 +41,10 @@ class Tokens:
 
 
 class Tokenizer:
-    """Turn prompts into token ids; reads the `vocab.json` and `merges.txt` of a folder."""
+    """Turn prompts into token ids; reads `vocab.json`, `merges.txt` and `words.txt` of a folder.
+
+    Raises BundleError where one of them is missing or damaged; only `words.txt` may be missing.
+    """
 
     def __init__(self, folder: Path, length: int = 77) -> None:
         from tokenizers import Regex
@@ -54,6 +62,7 @@ class Tokenizer:
             raise BundleError(
                 f"the tokenizer in {folder} cannot be read ({error}): export the bundle again"
             ) from error
+        self.words = _read_words(folder / WORDS)
         self._tokenizer = BytePairTokenizer(model)
         self._tokenizer.pre_tokenizer = Sequence(
             [Split(Regex(PATTERN), "removed", invert=True), ByteLevel(False, use_regex=False)]
@@ -61,8 +70,9 @@ class Tokenizer:
 
     def __call__(self, prompt: str) -> Tokens:
         """Tokenize `prompt`; one that is too long is cut, with <|endoftext|> as its last token."""
+        text = clean(prompt)
         try:
-            words = self._tokenizer.encode(clean(prompt)).ids
+            words = self._tokenizer.encode(text).ids
         except UnicodeEncodeError as error:
             raise RequestError(
                 f"the prompt holds text that is not Unicode ({error.reason}): type it again"
@@ -72,7 +82,27 @@ class Tokenizer:
         ids[: len(whole)] = whole[: self.length]
         if len(whole) > self.length:
             ids[-1] = self.end
-        return Tokens(ids, len(whole))
+        return Tokens(ids, len(whole), self._unknown(text))
+
+    def _unknown(self, text: str) -> tuple[str, ...]:
+        """Return the words of a cleaned prompt that the model does not know, each once."""
+        if not self.words:
+            return ()
+        found = dict.fromkeys(re.findall(r"[^\W\d_]+", text))
+        return tuple(word for word in found if word not in self.words)
+
+
+def _read_words(path: Path) -> frozenset[str]:
+    """Return the words of a small model; none where there is no such file."""
+    if not path.is_file():
+        return frozenset()
+    try:
+        words = frozenset(path.read_text(encoding="utf-8").split())
+    except (OSError, UnicodeDecodeError) as error:
+        raise BundleError(f"{path} cannot be read ({error}): export the bundle again") from error
+    if not all(word.isalpha() for word in words):
+        raise BundleError(f"{path} holds more than words: export the bundle again")
+    return words
 
 
 def clean(prompt: str) -> str:

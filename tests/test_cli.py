@@ -169,6 +169,14 @@ def test_a_long_prompt_is_cut_and_said_to_be(
     assert out.is_file()
 
 
+def test_words_that_the_built_in_model_does_not_know_are_named(hb: Command, tmp_path: Path) -> None:
+    done = hb("hb-run", "a cat and a big cirle", "-o", tmp_path / "out.gif", *SMALL)
+    assert done.returncode == 0, done.stderr
+    assert (
+        'note: this model was not trained on "cat", "cirle": try "circle" for "cirle"'
+    ) in done.stderr.splitlines()
+
+
 @pytest.mark.parametrize(
     ("arguments", "status", "message"),
     [

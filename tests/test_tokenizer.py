@@ -119,6 +119,25 @@ def test_a_restricted_vocabulary_spells_other_words(tmp_path: Path) -> None:
     assert spelled == "red</w>zebra</w>!</w>"
 
 
+def test_words_that_a_small_model_does_not_know_are_found(tmp_path: Path) -> None:
+    Vocabulary.clip().restricted_to(["a", "red", "cat"]).write(tmp_path, 77)
+    tokenizer = Tokenizer(tmp_path, 77)
+    assert tokenizer("A RED zebra, a red Löwe's 2 zebra!").unknown == ("zebra", "löwe", "s")
+    assert tokenizer("a red, red").unknown == ()
+
+
+def test_a_model_of_all_words_knows_all(tokenizer: Tokenizer) -> None:
+    assert tokenizer("xyzzy plugh").unknown == ()
+
+
+@pytest.mark.parametrize("damage", [b"red \x1b[31m", b"\xff\xfe"])
+def test_damaged_words_are_refused(tmp_path: Path, damage: bytes) -> None:
+    Vocabulary.clip().restricted_to(["red"]).write(tmp_path, 77)
+    (tmp_path / "words.txt").write_bytes(damage)
+    with pytest.raises(BundleError, match="export the bundle again"):
+        Tokenizer(tmp_path, 77)
+
+
 @pytest.mark.parametrize("name", ["vocab.json", "merges.txt"])
 @pytest.mark.parametrize("damage", ["missing", "cut", "empty"])
 def test_a_damaged_folder_is_refused(tmp_path: Path, name: str, damage: str) -> None:
