@@ -28,11 +28,11 @@ from hummingbird_edge.quantize.search import Choice, search
 from hummingbird_edge.quantize.static import quantize
 from hummingbird_edge.quantize.trajectory import encode, trajectories
 from hummingbird_edge.quantize.weight_only import quantize_weights
-from hummingbird_edge.quantize.weight_store import WeightStore
+from hummingbird_edge.quantize.weight_store import WeightStore, compact
 from hummingbird_edge.runtime.bundle.bundle import Bundle
-from hummingbird_edge.runtime.bundle.external_data import external_files
 from hummingbird_edge.runtime.bundle.manifest import MANIFEST, Manifest
 from hummingbird_edge.runtime.devices.backend import Backend
+from hummingbird_edge.runtime.devices.resident import return_freed
 from hummingbird_edge.runtime.errors import RequestError
 from hummingbird_edge.runtime.files import write_json
 from hummingbird_edge.runtime.prompts import read_prompts
@@ -294,6 +294,7 @@ class _Quantization:
             graphs = self._write(calibration, ())
             if backend.device.engine == "openvino":  # which has no use for the CPU's variant
                 graphs = {stage: path.with_name(INT8) for stage, path in graphs.items()}
+        return_freed()  # at full size gigabytes of calibration, before sessions are opened again
         if evaluation is not None:
             found.qualities = evaluation.measure_stages(
                 graphs.get("unet"), graphs.get("vae_decoder")
@@ -464,11 +465,7 @@ def _drop_float32(stages: dict[str, Any], stage: str, folder: Path) -> None:
         stages[name]["variants"] = kept
         if not kept:
             del stages[name]
-    graphs = (folder / stage).glob("*.onnx")
-    read = {name for graph in graphs for name in external_files(graph)}
-    for path in (folder / stage).glob("*.onnx_data"):
-        if path.name not in read:
-            path.unlink()
+    compact(folder / stage)
 
 
 def _megabytes(folder: Path, stages: Collection[str]) -> dict[str, float]:
