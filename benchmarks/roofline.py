@@ -2,6 +2,7 @@
 
     python benchmarks/roofline.py                            the built-in model
     python benchmarks/roofline.py --full-size FOLDER         hummingbird-0.7b, 16 frames of 512x320
+    python benchmarks/roofline.py BUNDLE --device openvino --precision int8
 
 The peak FLOP/s is that of a chain of large products in the same engine and precision, the memory
 bandwidth that of a large copy by all cores; both are measured in this run, the best of several. A
@@ -10,7 +11,7 @@ bandwidth (`lib/flops.py` counts both from the graph, elements as wide as the pr
 of the two is its floor, and its share of the roof is floor over measured time. In int8, attention
 and the text encoder stay unquantized and are held to the peak of that precision. The FLOP count is
 of what the graph computes; "published" is that of the network as it is published, which upsamples
-before it convolves.
+before it convolves. A whole video's row adds up its stages, each as often as a video runs it.
 
 A small model's weights stay in the cache between runs, and memory traffic is no floor then: a share
 above 100 % says so. Devices with memory of their own have a peak FLOP/s alone.
@@ -18,7 +19,7 @@ above 100 % says so. Devices with memory of their own have a peak FLOP/s alone.
 Source: Williams, Waterman, Patterson 2009, "Roofline".
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -43,6 +44,7 @@ from hummingbird_edge.runtime.bundle.bundle import Bundle
 from hummingbird_edge.runtime.command import require_modules, run_command
 from hummingbird_edge.runtime.devices.backend import Backend
 from hummingbird_edge.runtime.devices.precision import Precision
+from hummingbird_edge.runtime.errors import RequestError
 from hummingbird_edge.runtime.placement.trial import run_trial
 from hummingbird_edge.runtime.request import Request
 
@@ -64,6 +66,8 @@ class Task:
     """Timed runs."""
     shape: str
     """Of the video, in words."""
+    times: int
+    """How often a video runs the stage."""
 
     @property
     def name(self) -> str:
@@ -96,12 +100,14 @@ def measure(task: Task) -> Row:
     graph = bundle.graph(task.stage, None, bundle.manifest.stage(task.stage).precisions[0])
     cost = graph_cost(graph, task.sizes)
     traffic = cost.bytes(task.backend.precision.item_bytes)
+    floor_s = cost.layer_flops / peak + cost.attention_flops / attention_peak
     measures = {
         "run_s": trial.seconds,
         "product_gops": (peak / 1e9,),
         "operations_g": (cost.flops / 1e9,),
         "published_operations_g": (cost.published_flops / 1e9,),
-        "operations_floor_s": (cost.layer_flops / peak + cost.attention_flops / attention_peak,),
+        "operations_floor_s": (floor_s,),
+        "published_floor_s": (floor_s + (cost.published_flops - cost.flops) / peak,),
         "moved_gb": (traffic / 1e9,),
         "intensity": (cost.flops / traffic,),
         "peak_mib": (peak_mib(),),
@@ -125,21 +131,55 @@ def with_floor(row: Row, bandwidth: float | None) -> Row:
     return replace(row, measures=measures, metadata={**row.metadata, "bound_by": bound})
 
 
-def tasks(bundle: Bundle, request: Request, runs: int) -> Iterator[Task]:
-    """Yield every stage on every working backend."""
+def whole_video(stages: list[tuple[Task, Row]]) -> Row:
+    """Return the row of a video from its stages on one backend.
+
+    Its floor is the sum of theirs; operations and traffic are those of all runs of every stage.
+    """
+    first, _ = stages[0]
+    name = f"whole video, {first.backend}, {first.shape}"
+    if failures := [f"{task.stage}: {row.failure}" for task, row in stages if row.failure]:
+        return Row(name, failure=failures[0])
+
+    def total(measure: str) -> float:
+        return sum(task.times * row.median(measure) for task, row in stages)
+
+    added = ("run_s", "operations_g", "published_operations_g", "moved_gb")
+    measures = {measure: (total(measure),) for measure in (*added, "floor_s", "published_floor_s")}
+    measures["share"] = (total("floor_s") / total("run_s"),)
+    measures["published_share"] = (total("published_floor_s") / total("run_s"),)
+    return Row(name, measures, {"bound_by": "all stages"})
+
+
+def tasks(bundle: Bundle, request: Request, runs: int, only: Sequence[str]) -> Iterator[Task]:
+    """Yield every stage on every working backend, or on those with a device or precision named."""
     for stage, sizes in request.stage_sizes(bundle.manifest).items():
+        chunks = -(-request.frames // sizes.get("frames", 1))
+        times = {"text_encoder": 1, "unet": request.steps}.get(stage, chunks)
         for backend in working_backends(stage, bundle.manifest.stage(stage).precisions):
-            yield Task(bundle.folder, stage, dict(sizes), backend, runs, shape_text(request))
+            if all(name in (backend.device.name, str(backend.precision)) for name in only):
+                shape = shape_text(request)
+                yield Task(bundle.folder, stage, dict(sizes), backend, runs, shape, times)
 
 
-def measure_stages(writer: ResultsWriter, bundle: Bundle, request: Request, runs: int) -> None:
-    """Measure every stage on every working backend."""
-    bandwidth = memory_bandwidth()
-    for task in tasks(bundle, request, runs):
+def measure_stages(
+    writer: ResultsWriter, bundle: Bundle, request: Request, runs: int, only: Sequence[str]
+) -> None:
+    """Measure every stage on the working backends, then add whole videos."""
+    bandwidth, by_backend = memory_bandwidth(), dict[str, list[tuple[Task, Row]]]()
+    planned = list(tasks(bundle, request, runs, only))
+    if not planned:
+        raise RequestError(f"nothing here runs on {' '.join(only)}: leave the options out")
+    for task in planned:
         # The copy was in this machine's memory, not in the device's own.
         is_shared = not task.backend.device.needs_proof
         row = run_in_subprocess(measure, task, task.name)
-        writer.add(with_floor(row, bandwidth if is_shared else None))
+        row = writer.add(with_floor(row, bandwidth if is_shared else None))
+        by_backend.setdefault(str(task.backend), []).append((task, row))
+    needed = len({task.stage for task in planned})
+    for stages in by_backend.values():
+        if len(stages) == needed:
+            writer.add(whole_video(stages))
 
 
 def table(rows: list[Row]) -> str:
@@ -150,24 +190,25 @@ def table(rows: list[Row]) -> str:
             f"{row.median('operations_g'):,.1f}",
             f"{row.median('published_operations_g'):,.1f}",
             f"{row.median('moved_gb'):.3f}",
-            f"{row.median('intensity'):.0f}",
-            f"{row.median('product_gops'):,.0f}",
+            format_number(row.median("intensity"), "{:.0f}"),
+            format_number(row.median("product_gops"), "{:,.0f}"),
             format_number(row.median("copy_gbs"), "{:.1f}"),
             f"{row.median('floor_s'):.4g}",
             f"{row.median('run_s'):.4g}",
             f"{row['run_s'].range:.2g}",
             f"{100 * row.median('share'):.0f} %",
+            f"{100 * row.median('published_floor_s') / row.median('run_s'):.0f} %",
             str(row.metadata["bound_by"]),
         ]
 
     header = ["GFLOP", "published", "GB", "FLOP/byte", "peak, GFLOP/s", "bandwidth, GB/s"]
-    times = ["floor, s", "run, s", "spread, s", "of the roof", "bound by"]
+    times = ["floor, s", "run, s", "spread, s", "of the roof", "with published FLOP", "bound by"]
     return row_table([*header, *times], rows, cells)
 
 
 def draw_roofs(axes: "Axes", rows: list[Row]) -> None:
     """Draw rates over intensities, and each row's own roof."""
-    drawn = [row for row in rows if not row.failure]
+    drawn = [row for row in rows if not row.failure and "intensity" in row.measures]
     for row in drawn:
         x, roof = row.median("intensity"), row.median("product_gops")
         rate = row.median("operations_g") / row.median("run_s")
@@ -189,6 +230,8 @@ def main(
     full_size: FullSize = None,
     frames: Frames = None,
     size: Size = None,
+    device: Annotated[str | None, typer.Option(help="One alone; default: all that work.")] = None,
+    precision: Annotated[str | None, typer.Option(help="One alone, such as int8.")] = None,
     runs: Annotated[int, typer.Option(min=1, help="Timed runs a row, after a warm-up.")] = 5,
     quick: Annotated[bool, typer.Option("--quick", help="The built-in model.")] = False,
     output: Output = Path("roofline.json"),
@@ -198,7 +241,8 @@ def main(
     require_output(output)
     model = open_model(bundle, full_size, quick)
     writer = ResultsWriter("roofline", model, output)
-    measure_stages(writer, model, request_for(model, size=size, frames=frames), runs)
+    request, only = request_for(model, size=size, frames=frames), (device, precision)
+    measure_stages(writer, model, request, runs, [name for name in only if name])
     rows = writer.rows
     writer.publish(rows, table(rows), lambda axes: draw_roofs(axes, rows))
 

@@ -16,9 +16,11 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from hummingbird_edge.benchmarks import gpu
 from hummingbird_edge.benchmarks.compare import SAME, SLOWER, UNKNOWN, differences, missing
 from hummingbird_edge.benchmarks.lib.eager import config_of, random_module
 from hummingbird_edge.benchmarks.lib.flops import graph_cost
+from hummingbird_edge.benchmarks.lib.model_under_test import random_copy
 from hummingbird_edge.benchmarks.lib.record import SCHEMA, Record, Row, Spread
 from hummingbird_edge.benchmarks.lib.recording import Inputs, record_inputs
 from hummingbird_edge.benchmarks.lib.results_writer import ResultsWriter
@@ -314,10 +316,27 @@ def test_each_runs_whole(
             assert row["agreement_db"].min > 80
 
 
+def test_stages_on_a_gpu_are_compared_with_pytorch(tmp_path: Path) -> None:
+    """The same code on CPUs; without torch.compile, which another test runs."""
+    options = gpu.Options("cpu", "fp32", "cpu", frames=4, size="64x64", runs=1)
+    bundle = Bundle.open(random_copy(BUILTIN, tmp_path))
+    tasks = [task for task in gpu.tasks(bundle, options, tmp_path) if task.tool != gpu.COMPILED]
+    rows = {task.name: gpu.measure(task) for task in tasks}
+    for stage in ("unet", "a frame of vae_decoder"):
+        of_stage = {name: row for name, row in rows.items() if name.startswith(stage)}
+        reference, half, runtime = of_stage.values()
+        assert "agreement_db" not in reference.measures
+        assert 20 < half.median("agreement_db") < 80
+        assert runtime.median("agreement_db") > 80
+        assert all(row.median("run_s") > 0 for row in of_stage.values())
+
+
 @pytest.mark.parametrize(
     ("name", "arguments", "code", "message"),
     [
         ("latency", ("nowhere",), 1, "nowhere"),
+        ("gpu", (BUILTIN, "--torch-device", "mps:9"), 2, "PyTorch has no mps:9 here"),
+        ("gpu", ("nowhere", "--torch-device", "cpu"), 1, "nowhere"),
         ("latency", ("--device", "gpu"), 2, "there is no device called 'gpu'"),
         ("latency", ("--precision", "int4"), 2, "there is no precision 'int4'"),
         ("peers", ("--stages", "unet,vae"), 2, "there is no stage 'vae'"),
