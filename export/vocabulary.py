@@ -6,12 +6,13 @@ The merges are OpenAI's (MIT licence), as OpenCLIP carries them.
 import gzip
 import itertools
 import json
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
-from hummingbird_edge.runtime.tokenizer import END, START, WORDS
+from hummingbird_edge.runtime.tokenizer import END, START, WORD, WORDS
 
 __all__ = ["Vocabulary"]
 
@@ -47,10 +48,11 @@ class Vocabulary:
 
     def restricted_to(self, words: Iterable[str]) -> "Vocabulary":
         """Keep the merges that spell `words` (ASCII, lower case); other words fall into letters."""
-        words = sorted(set(words))
+        words = set(words)
         rank = {merge: index for index, merge in enumerate(self.merges)}
         used = {merge for word in words for merge in merges_of(word, rank)}
-        return Vocabulary(tuple(merge for merge in self.merges if merge in used), tuple(words))
+        known = sorted({part for word in words for part in re.findall(WORD, word)})
+        return Vocabulary(tuple(merge for merge in self.merges if merge in used), tuple(known))
 
     def write(self, folder: Path, length: int) -> None:
         """Write the tokenizer's files into `folder`, in the layout of Transformers.

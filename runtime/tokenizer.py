@@ -15,11 +15,13 @@ from numpy.typing import NDArray
 
 from hummingbird_edge.runtime.errors import BundleError, RequestError
 
-__all__ = ["WORDS", "Tokenizer", "Tokens"]
+__all__ = ["WORD", "WORDS", "Tokenizer", "Tokens"]
 
 WORDS = "words.txt"
 """The words that a small model was trained on, one a line; a model of all words has none."""
 START, END = "<|startoftext|>", "<|endoftext|>"
+WORD = r"[^\W\d_]+"
+"""A run of letters."""
 PATTERN = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
 
 
@@ -88,7 +90,7 @@ class Tokenizer:
         """Return the words of a cleaned prompt that the model does not know, each once."""
         if not self.words:
             return ()
-        found = dict.fromkeys(re.findall(r"[^\W\d_]+", text))
+        found = dict.fromkeys(re.findall(WORD, text))
         return tuple(word for word in found if word not in self.words)
 
 
@@ -100,7 +102,7 @@ def _read_words(path: Path) -> frozenset[str]:
         words = frozenset(path.read_text(encoding="utf-8").split())
     except (OSError, UnicodeDecodeError) as error:
         raise BundleError(f"{path} cannot be read ({error}): export the bundle again") from error
-    if not all(word.isalpha() for word in words):
+    if not all(re.fullmatch(WORD, word) for word in words):
         raise BundleError(f"{path} holds more than words: export the bundle again")
     return words
 

@@ -3,7 +3,8 @@
 import dataclasses
 import io
 import random
-from collections.abc import Iterator
+import subprocess
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -53,6 +54,8 @@ from hummingbird_edge.export.models.text_encoder import TextEncoder
 from hummingbird_edge.export.models.unet import UNet
 from hummingbird_edge.export.models.vae import VAE
 from hummingbird_edge.runtime.errors import CheckpointError, RequestError
+
+Command = Callable[..., "subprocess.CompletedProcess[str]"]
 
 FEW = ("cat", "rocket", "spider")
 WORLD = World(nouns=FEW, resolution=64)
@@ -505,6 +508,26 @@ def test_temporal_layers_start_as_identities() -> None:
         together = learner.unet(x, *args)
         with without_time(learner.unet):
             torch.testing.assert_close(learner.unet(x, *args), together)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--world", "clouds"), "there is no world 'clouds': choose shapes or cartoons"),
+        (("--budget", "9m"), "--budget is for --world cartoons: leave it out"),
+        (("--world", "cartoons", "--budget", "soon"), "--budget 'soon' is no time"),
+        (("--world", "cartoons", "--recipe", "huge"), "there is no recipe 'huge'"),
+        (("--world", "cartoons", "--stages", "vae,x"), "--stages names x: known are vae"),
+    ],
+)
+def test_wrong_orders_are_a_sentence(
+    hb: Command, tmp_path: Path, options: tuple[str, ...], message: str
+) -> None:
+    done = hb("hb-distill", "all", tmp_path / "run", *options)
+    assert done.returncode == 2, done.stderr
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "run").exists()
 
 
 def test_carried_weights_come_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,7 +1,8 @@
 """Commands that train a run, stage by stage."""
 
 from dataclasses import replace
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 
@@ -28,8 +29,48 @@ __all__ = [
 ]
 
 
-def everything(run: RunFolder, seed: Seed = 0) -> None:
+def everything(
+    run: RunFolder,
+    seed: Seed = 0,
+    world: Annotated[str, typer.Option(help="shapes, or cartoons.")] = "shapes",
+    budget: Annotated[
+        str | None, typer.Option(help="Cartoons: time in all, as in 90s, 9m or 10h.")
+    ] = None,
+    device: Annotated[str | None, typer.Option(help="Cartoons: auto, cpu or cuda.")] = None,
+    recipe: Annotated[str | None, typer.Option(help="Cartoons: full, small or tiny.")] = None,
+    stages: Annotated[
+        str | None, typer.Option(help="Cartoons: some stages alone, with commas.")
+    ] = None,
+    start: Annotated[
+        Path | None, typer.Option(help="Cartoons: begin from what --pack wrote.")
+    ] = None,
+    pack: Annotated[
+        Path | None, typer.Option(help="Cartoons: write all weights to this folder, in halves.")
+    ] = None,
+    scored: Annotated[
+        int | None, typer.Option(min=4, help="Cartoons: held-out captions to judge.")
+    ] = None,
+) -> None:
     """Run every stage that is not finished, from nothing to the 4-step student."""
+    settings: dict[str, Any] = {
+        "budget": budget,
+        "device": device,
+        "recipe": recipe,
+        "stages": stages,
+        "start": start,
+        "pack": pack,
+        "scored": scored,
+    }
+    given = {name: value for name, value in settings.items() if value is not None}
+    if world == "cartoons":
+        from hummingbird_edge.distill.cartoons.train import Order, train
+
+        train(replace(Order(run, seed=seed), **given))
+        return
+    if world != "shapes":
+        raise RequestError(f"there is no world {world!r}: choose shapes or cartoons")
+    if given:
+        raise RequestError(f"--{next(iter(given))} is for --world cartoons: leave it out")
     from hummingbird_edge.distill.recipe import BUILTIN_RECIPE
     from hummingbird_edge.distill.stages.order import train_all
     from hummingbird_edge.distill.stages.sources import Sources
