@@ -385,6 +385,7 @@ def test_a_removed_graph_takes_its_weights_along(tmp_path: Path) -> None:
     kept, removed = folder / "kept.onnx", folder / "removed.onnx"
     other = ir.load(path)
     for value in other.graph.initializers.values():
+        assert value.const_value is not None
         value.const_value = ir.tensor(value.const_value.numpy() * 2, name=value.name)
     store = WeightStore(folder / "model.onnx_data")
     store.save(other, removed)  # first, so that what stays has to move
