@@ -79,12 +79,15 @@ def test_an_int8_video_is_near_the_float32_one(int8_bundle: Path, device: str) -
 
 def test_the_bundle_says_what_was_done(int8_bundle: Path) -> None:
     bundle = Bundle.open(int8_bundle, verify=True)
+    report = json.loads((int8_bundle / "quantization.json").read_text(encoding="utf-8"))
     for stage in ("unet", "vae_decoder"):
+        alone = np.median(report["quality"][stage]["psnr_db"])
+        assert bundle.manifest.stage(stage).psnr_db == pytest.approx(alone, abs=0.01)
         assert bundle.manifest.stage(stage).precisions == ("float32", "int8")
         assert bundle.manifest.stage(stage).psnr_db >= 36
         assert bundle.graph(stage, "cpu", "int8").name == "int8_fused.onnx"
         assert bundle.graph(stage, "openvino", "int8").name == "int8.onnx"
-    report = json.loads((int8_bundle / "quantization.json").read_text(encoding="utf-8"))
+    assert report["quality"]["unet"] != report["quality"]["vae_decoder"]
     assert len(report["layers"]) == 177
     assert min(row["snr_db"] for row in report["layers"]) > 20
     assert len(report["quality"]["video"]["psnr_db"]) == report["held_out"] == 2
