@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -36,6 +37,7 @@ from hummingbird_edge.runtime.files import CACHE_VARIABLE, cache_directory
 
 pytestmark = pytest.mark.slow  # runs benchmarks
 
+Command = Callable[..., "subprocess.CompletedProcess[str]"]
 FOLDER = Path(__file__).parents[1] / "benchmarks"
 """A path in the clone: scripts are run from there."""
 RESULTS = sorted(
@@ -334,9 +336,17 @@ def test_each_runs_whole(
     ],
 )
 def test_wrong_input_is_a_sentence(
-    tmp_path: Path, name: str, arguments: tuple[object, ...], code: int, message: str
+    forked: Command,
+    tmp_path: Path,
+    name: str,
+    arguments: tuple[object, ...],
+    code: int,
+    message: str,
 ) -> None:
-    done = script(name, *arguments, cwd=tmp_path)
+    program = (
+        "import runpy, sys; sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], {}, '__main__')"
+    )
+    done = forked(program, str(FOLDER / f"{name}.py"), *map(str, arguments), cwd=tmp_path)
     assert done.returncode == code, done.stderr
     assert message in done.stderr + done.stdout
     assert "Traceback" not in done.stderr

@@ -179,9 +179,8 @@ def test_what_is_right_is_counted_before_and_after(hb: Command, tmp_path: Path) 
     assert f"of {count} videos showed" in (out / "QUANTIZATION.md").read_text(encoding="utf-8")
 
 
-def test_a_float16_bundle_shares_its_weights(prompts: Path, tmp_path: Path) -> None:
-    out = tmp_path / "half"
-    assert _quantize(BUILTIN, out, "--prompts", prompts, "--precision", "fp32+fp16") == 0
+def test_a_float16_bundle_shares_its_weights(half_builtin: Path) -> None:
+    out = half_builtin
     bundle = Bundle.open(out)
     assert bundle.manifest.stage("unet").precisions == ("float32", "float16")
     assert bundle.graph("unet", "dml", "float16").name == "dml_float16.onnx"
@@ -342,14 +341,14 @@ def test_a_float32_build_needs_nothing_that_only_quantization_does(
     ],
 )
 def test_wrong_input_is_one_sentence(
-    hb: Command, tmp_path: Path, arguments: tuple[str, ...], code: int, message: str
+    hb_forked: Command, tmp_path: Path, arguments: tuple[str, ...], code: int, message: str
 ) -> None:
     (tmp_path / "empty.txt").write_text("\n \n", encoding="utf-8")
     out = tmp_path / "out"
     if arguments == ("--force",):
         out.mkdir()
     before = sorted(tmp_path.iterdir())
-    done = hb("hb-export", "quantize", BUILTIN, out, *arguments, cwd=tmp_path)
+    done = hb_forked("hb-export", "quantize", BUILTIN, out, *arguments, cwd=tmp_path)
     assert done.returncode == code, done.stderr
     assert re.search(message, done.stderr)
     assert len(done.stderr.strip().splitlines()) == 1

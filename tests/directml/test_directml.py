@@ -17,7 +17,6 @@ from onnx import helper, numpy_helper
 from PIL import Image
 
 import hummingbird_edge.runtime
-from hummingbird_edge.quantize import quantize_bundle
 from hummingbird_edge.runtime.bundle.bundle import BUILTIN, Bundle
 from hummingbird_edge.runtime.bundle.manifest import MANIFEST
 from hummingbird_edge.runtime.devices.backend import Backend
@@ -25,7 +24,9 @@ from hummingbird_edge.runtime.files import sha256_of
 from hummingbird_edge.runtime.pipeline import TextToVideo
 from hummingbird_edge.runtime.placement.trial import run_trial, snr_db
 
-HERE = Path(__file__).parent
+pytestmark = pytest.mark.slow
+
+pytestmark = pytest.mark.slow
 DEFAULT = Path.home() / ".cache" / "hummingbird-edge" / "wine"
 FULL_SIZE = "HUMMINGBIRD_DEFAULT_BUNDLE"
 """Names a folder that `hb-export build` made of a full-size checkpoint."""
@@ -129,11 +130,13 @@ def windows(path: Path) -> str:
 
 
 @pytest.fixture(scope="module")
-def half_bundle(wine: Wine, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Write the built-in bundle with float16 graphs, as hb-export does."""
+def half_bundle(
+    wine: Wine, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """Return the built-in bundle with float16 graphs, ready for Wine."""
+    half: Path = request.getfixturevalue("half_builtin")  # not before `wine` could skip
     folder = tmp_path_factory.mktemp("half") / "bundle"
-    quantize_bundle(BUILTIN, folder, precision="fp32+fp16", prompts=[PROMPT])
-    return prepare_for_wine(folder)
+    return prepare_for_wine(Path(shutil.copytree(half, folder)))
 
 
 @pytest.fixture
