@@ -44,10 +44,18 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark as slow what uses a bundle that has to be exported."""
+    """Mark as slow what uses a bundle that has to be exported; put files of slow tests first.
+
+    Else a worker waits at the end while the other one is amid a long file.
+    """
+    files: dict[Path, list[bool]] = {}
     for item in items:
         if EXPORTED & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.slow)
+        is_slow = item.get_closest_marker("slow") is not None
+        files.setdefault(item.path, []).append(is_slow)
+    # Files of slow tests alone, then those with some, then those with none.
+    items.sort(key=lambda item: -all(files[item.path]) - any(files[item.path]))
 
 
 @pytest.fixture(scope="session", autouse=True)
