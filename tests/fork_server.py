@@ -44,7 +44,7 @@ def run(job: dict[str, Any]) -> None:
         opened = os.open(path, flags)
         os.dup2(opened, number)
         os.close(opened)
-    sys.argv = ["-c", *job["arguments"]]
+    sys.argv, sys.path[0] = ["-c", *job["arguments"]], ""  # as of any `python -c`
     exec(compile(job["program"], "<string>", "exec"), {"__name__": "__main__"})
 
 
