@@ -197,7 +197,7 @@ def run(
 
         tune_stages(pipeline, _filled(request), as_json)
         return
-    kept = {**origin, "max_memory": max_memory, "low_power": low_power}
+    kept: dict[str, object] = {**origin, "max_memory": max_memory, "low_power": low_power}
     kept |= kept_enhancement(enhancement)
     wanted = Wanted(as_json, verbose, quiet, preview, save_latents, kept, enhancement)
     make_all(pipeline, jobs, request if jobs[0].start else _filled(request), wanted)
