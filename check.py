@@ -39,8 +39,8 @@ def main() -> None:
         text=True,
     )
     try:
-        # By file: what a module's tests share is made once.
-        workers = ("--numprocesses=2", "--dist=loadfile")
+        # By file: what a module's tests share is made once. In the order of conftest.py.
+        workers = ("--numprocesses=2", "--dist=loadfile", "--no-loadscope-reorder")
         run("tests", "-c", PYTEST, *workers, *(["-m", "not slow"] if fast else []))
     finally:
         print("== types", flush=True)

@@ -158,7 +158,7 @@ def quantize_bundle(
         found = _Quantization(opened, folder, plan, notify, judge).run()
         entries = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
         before = _megabytes(opened.folder, plan.precisions)
-        _list_variants(entries, folder, plan, found.qualities.get("video"))
+        _list_variants(entries, folder, plan, found.qualities)
         after = _megabytes(folder, plan.precisions)
         found.report(opened.manifest.name, before, after).write(folder)
         entries["files"] = files_of(folder)
@@ -415,7 +415,7 @@ def _chosen(choice: Choice, layers: int) -> str:
 
 
 def _list_variants(
-    entries: dict[str, Any], folder: Path, plan: QuantizationPlan, quality: Quality | None
+    entries: dict[str, Any], folder: Path, plan: QuantizationPlan, qualities: Mapping[str, Quality]
 ) -> None:
     """List the new graphs in the manifest's `entries`, and drop those not requested."""
     for stage, precisions in plan.precisions.items():
@@ -429,8 +429,8 @@ def _list_variants(
                 "precision": "int8",
                 "storage": "int8",
             }
-            if quality is not None and stage in _CALIBRATED:
-                new["psnr_db"] = round(quality.median_db, 2)
+            if stage in qualities:
+                new["psnr_db"] = round(qualities[stage].median_db, 2)
             fused = f"{stage}/{Path(INT8).stem}_fused.onnx"
             own = (
                 [{**new, "graph": fused, "devices": ["cpu"]}] if (folder / fused).is_file() else []

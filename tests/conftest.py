@@ -23,8 +23,10 @@ NANO = DATA / "nano_07b_merged_all.pt"
 Golden = Mapping[str, NDArray[Any]]
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
 
-EXPORTED = {"nano_bundle", "tiny_bundle"}
-"""Fixtures that take PyTorch's exporter: what uses them is slow."""
+TIMEOUT_S = 300
+"""Of a command."""
+EXPORTED = {"nano_bundle", "tiny_bundle", "half_builtin"}
+"""Fixtures of `hb-export`: what uses them is slow."""
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -42,10 +44,18 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark as slow what uses a bundle that has to be exported."""
+    """Mark as slow what uses a bundle that has to be exported; put files of slow tests first.
+
+    Else a worker waits at the end while the other one is amid a long file.
+    """
+    files: dict[Path, list[bool]] = {}
     for item in items:
         if EXPORTED & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.slow)
+        is_slow = item.get_closest_marker("slow") is not None
+        files.setdefault(item.path, []).append(is_slow)
+    # Files of slow tests alone, then those with some, then those with none.
+    items.sort(key=lambda item: -all(files[item.path]) - any(files[item.path]))
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -69,6 +79,14 @@ def golden() -> dict[str, NDArray[Any]]:
 def nano_bundle(tmp_path_factory: pytest.TempPathFactory, cache_home: Path) -> Path:
     """Export the nano checkpoint with the real command, with the VAE's encoder; the slow part."""
     return _once(tmp_path_factory, "nano", ["build", NANO, "--vae-encoder", "--precision", "fp32"])
+
+
+@pytest.fixture(scope="session")
+def half_builtin(tmp_path_factory: pytest.TempPathFactory, cache_home: Path) -> Path:
+    """Return the built-in bundle with float16 graphs too."""
+    from hummingbird_edge.runtime.bundle.bundle import BUILTIN
+
+    return _once(tmp_path_factory, "half", ["quantize", BUILTIN, "--precision", "fp32+fp16"])
 
 
 @pytest.fixture(scope="session")
@@ -148,16 +166,80 @@ def hb() -> Command:
     def run(
         name: str, *arguments: object, cwd: Path | None = None
     ) -> "subprocess.CompletedProcess[str]":
-        return subprocess.run(
-            command_line(name, *arguments),
-            cwd=cwd,
-            capture_output=True,
-            text=True,  # in the system's encoding, as the command's output is
-            env=os.environ | {"COLUMNS": "200"},
-            timeout=300,
-        )
+        return _run(*command_line(name, *arguments)[2:], cwd=cwd)
 
     return run
+
+
+@pytest.fixture(scope="session")
+def hb_forked(forked: Command) -> Command:
+    """Return what `hb` does, in forks: for slow tests of commands that need PyTorch."""
+
+    def run(
+        name: str, *arguments: object, cwd: Path | None = None
+    ) -> "subprocess.CompletedProcess[str]":
+        return forked(*command_line(name, *arguments)[2:], cwd=cwd)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def forked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Command]:
+    """Return a function that runs a program with arguments in a process of its own.
+
+    It is a fork of one that has imported the large libraries, where the system has forks.
+    """
+    if not hasattr(os, "fork"):
+        yield _run
+        return
+    server = Path(__file__).with_name("fork_server.py")
+    streams = tmp_path_factory.mktemp("streams")
+    with subprocess.Popen(
+        [sys.executable, str(server)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        stdin, stdout = process.stdin, process.stdout
+        assert stdin is not None
+        assert stdout is not None
+
+        def run(
+            program: str, *arguments: str, cwd: Path | None = None
+        ) -> "subprocess.CompletedProcess[str]":
+            out, errors = streams / "out", streams / "errors"
+            for path in (out, errors):
+                path.write_bytes(b"")
+            job = {
+                "program": program,
+                "arguments": arguments,
+                "folder": str(cwd or Path.cwd()),
+                "environment": _environment(),
+                "out": str(out),
+                "errors": str(errors),
+                "timeout_s": TIMEOUT_S,
+            }
+            print(json.dumps(job), file=stdin, flush=True)
+            status = int(stdout.readline())
+            texts = (path.read_bytes().decode() for path in (out, errors))
+            return subprocess.CompletedProcess([program, *arguments], status, *texts)
+
+        yield run
+        stdin.close()
+
+
+def _run(
+    program: str, *arguments: str, cwd: Path | None = None
+) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [sys.executable, "-c", program, *arguments],
+        cwd=cwd,
+        capture_output=True,
+        text=True,  # in the system's encoding, as the command's output is
+        env=_environment(),
+        timeout=TIMEOUT_S,
+    )
+
+
+def _environment() -> dict[str, str]:
+    return {**os.environ, "COLUMNS": "200"}
 
 
 def command_line(name: str, *arguments: object) -> list[str]:

@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -38,6 +39,7 @@ from hummingbird_edge.runtime.files import CACHE_VARIABLE, cache_directory
 
 pytestmark = pytest.mark.slow  # runs benchmarks
 
+Command = Callable[..., "subprocess.CompletedProcess[str]"]
 FOLDER = Path(__file__).parents[1] / "benchmarks"
 """A path in the clone: scripts are run from there."""
 RESULTS = sorted(
@@ -269,7 +271,8 @@ def test_latency_measures_every_device_and_adds_up(tmp_path: Path) -> None:
     near = [row.median("agreement_db") for row in found.rows if "agreement_db" in row.measures]
     assert len(near) == len(found.rows) - 1
     assert min(near) > 30
-    half = script("latency", "--quick", "--threads", 1, "--output", "half.json", cwd=tmp_path)
+    once = ("--processes", 1, "--output", "half.json")
+    half = script("latency", "--quick", "--threads", 1, *once, cwd=tmp_path)
     assert half.returncode == 0, half.stderr
     assert {row.metadata["threads"] for row in Record.read(tmp_path / "half.json").rows} == {1}
     both = ("latency.json", "half.json", "--measure", "video_s", "--output", "both.md")
@@ -353,9 +356,17 @@ def test_stages_on_a_gpu_are_compared_with_pytorch(tmp_path: Path) -> None:
     ],
 )
 def test_wrong_input_is_a_sentence(
-    tmp_path: Path, name: str, arguments: tuple[object, ...], code: int, message: str
+    forked: Command,
+    tmp_path: Path,
+    name: str,
+    arguments: tuple[object, ...],
+    code: int,
+    message: str,
 ) -> None:
-    done = script(name, *arguments, cwd=tmp_path)
+    program = (
+        "import runpy, sys; sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], {}, '__main__')"
+    )
+    done = forked(program, str(FOLDER / f"{name}.py"), *map(str, arguments), cwd=tmp_path)
     assert done.returncode == code, done.stderr
     assert message in done.stderr + done.stdout
     assert "Traceback" not in done.stderr

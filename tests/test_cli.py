@@ -337,13 +337,14 @@ def test_inspect_tells_what_is_in_a_bundle(hb: Command, nano_bundle: Path) -> No
     ],
 )
 def test_wrong_use_of_the_exporter_is_one_line(
-    hb: Command, tmp_path: Path, arguments: tuple[str, ...], status: int, message: str
+    hb_forked: Command, tmp_path: Path, arguments: tuple[str, ...], status: int, message: str
 ) -> None:
     contents: Mapping[str, Any] = {"list.json": [], "odd.json": {"depth": 3}}
     for name, content in contents.items():
         (tmp_path / name).write_text(json.dumps(content), encoding="utf-8")
     (tmp_path / "bad.json").write_text("{'", encoding="utf-8")
-    assert_refused(hb("hb-export", *arguments, cwd=tmp_path), status, "hb-export", message)
+    done = hb_forked("hb-export", *arguments, cwd=tmp_path)
+    assert_refused(done, status, "hb-export", message)
     assert not (tmp_path / "out").exists()
 
 

@@ -300,12 +300,14 @@ def test_bad_folders_are_refused(folder: Path, tmp_path: Path) -> None:
         curate_folder(folder, tmp_path / "file", TemplateEnricher(), Thresholds())
 
 
-def test_the_command_says_it_in_one_sentence(hb: Command, folder: Path, tmp_path: Path) -> None:
-    done = hb("hb-distill", "curate", folder, tmp_path / "out")
+def test_the_command_says_it_in_one_sentence(
+    hb_forked: Command, folder: Path, tmp_path: Path
+) -> None:
+    done = hb_forked("hb-distill", "curate", folder, tmp_path / "out")
     assert done.returncode == 0, done.stderr
     assert "| kept | 2 |" in done.stdout
     for path in (tmp_path / "nowhere", tmp_path / "out"):
-        done = hb("hb-distill", "curate", path, tmp_path / "other")
+        done = hb_forked("hb-distill", "curate", path, tmp_path / "other")
         assert (done.returncode, done.stderr.count("\n")) == (2, 1)
         assert done.stderr.startswith("hb-distill: ")
         assert not (tmp_path / "other").exists()

@@ -169,6 +169,35 @@ def test_a_convolution_with_depth_to_space_enlarges(tmp_path: Path) -> None:
     assert np.array_equal(upscaler(frame), frame.repeat(2, 0).repeat(2, 1))
 
 
+@pytest.mark.parametrize("kind", [TensorProto.FLOAT, TensorProto.FLOAT16])
+def test_a_model_enlarges_on_the_device_that_was_requested(tmp_path: Path, kind: int) -> None:
+    pytest.importorskip("openvino")
+    frame = moving_square(1)[0]
+    upscaler = OnnxUpscaler(resize_graph(tmp_path / "x2.onnx", kind=kind), "openvino")
+    upscaler.try_out(64, 64)
+    assert np.array_equal(upscaler(frame), frame.repeat(2, 0).repeat(2, 1))
+    record = Enhancement(128, 128, upscaler).record((1, 64, 64, 3), 8)
+    assert record["upscaler"] == {
+        "name": "x2.onnx",
+        "sha256": upscaler.sha256,
+        "device": "openvino",
+    }
+
+
+def test_a_device_that_is_not_there_is_named(hb: Command, tmp_path: Path) -> None:
+    write_video(tmp_path / "a.webp", moving_square(1), 8, {"fps": 8})
+    resize_graph(tmp_path / "x2.onnx")
+    options = ("--enhance", "a.webp", "--upscaler", "x2.onnx", "--device")
+    refused = hb("hb-run", *options, "openvino:GPU.7", cwd=tmp_path)
+    assert (refused.returncode, refused.stdout) == (1, ""), refused.stderr
+    assert refused.stderr.count("\n") == 1
+    assert "openvino:GPU.7" in refused.stderr
+    done = hb("hb-run", *options, "openvino", "-o", "b.webp", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    again = hb("hb-run", "--info", "b.webp", cwd=tmp_path).stdout.splitlines()[-1]
+    assert again.endswith("--upscaler PATH_TO_x2.onnx --device openvino")
+
+
 def test_a_model_of_luma_enlarges(tmp_path: Path) -> None:
     graph = resize_graph(tmp_path / "y.onnx", given=[1, 1, 64, 64], made=[1, 1, 128, 128])
     upscaler, frame = OnnxUpscaler(graph), moving_square(1)[0]
@@ -463,6 +492,13 @@ def test_a_video_of_another_program_is_enhanced(hb: Command, tmp_path: Path) -> 
         (("--enhance", "a.mp4", "--size", "33x33", "-o", "b.mp4"), "H.264 needs even sizes"),
         (("--enhance", "a.mp4", "--size", "0x64"), "width is 0"),
         (("--enhance", "a.mp4", "--upscaler", "a.mp4"), "no upscaler"),
+        (("--enhance", "a.mp4", "--device", "cpu"), "give --upscaler FILE"),
+        (("--enhance", "a.mp4", "--precision", "fp16"), "--precision has no effect"),
+        (("--enhance", "a.mp4", "--low-power"), "--low-power has no effect"),
+        (
+            ("--enhance", "a.mp4", "--upscaler", "x.onnx", "--device", "vae=cpu"),
+            "the name of one device",
+        ),
         (("--enhance", "a.mp4", "--info", "a.mp4"), "separate commands"),
         (("a cat", "--upscaler", "x.onnx"), "add --fast"),
         (("a cat", "--fast", "--upscaler", "x.onnx"), "there is no file x.onnx"),

@@ -152,7 +152,7 @@ def test_damaged_adapters_are_refused(
         Adapter.read(tmp_path)
 
 
-def test_a_users_videos_become_a_bundle(hb: Command, model: Path, tmp_path: Path) -> None:
+def test_a_users_videos_become_a_bundle(hb_forked: Command, model: Path, tmp_path: Path) -> None:
     videos, run = tmp_path / "videos", tmp_path / "run"
     videos.mkdir()
     world = World(resolution=64, frames=16)
@@ -170,11 +170,11 @@ def test_a_users_videos_become_a_bundle(hb: Command, model: Path, tmp_path: Path
         ("hb-run", "a red star", "--bundle", tmp_path / "bundle", *small, "-o", tmp_path / "a.mp4"),
     ]
     for command in commands:
-        done = hb(*command)
+        done = hb_forked(*command)
         assert done.returncode == 0, done.stderr
     manifest = json.loads((tmp_path / "bundle" / "hummingbird.json").read_text(encoding="utf-8"))
     assert "lora_sha256" in manifest["provenance"]
-    done = hb("hb-distill", *commands[1][1:-1], "17x16")
+    done = hb_forked("hb-distill", *commands[1][1:-1], "17x16")
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
     assert "is there already" in done.stderr
     elsewhere = ("clips", tmp_path / "other", "--videos", tmp_path / "curated", "--model", model)
@@ -183,15 +183,15 @@ def test_a_users_videos_become_a_bundle(hb: Command, model: Path, tmp_path: Path
         (("--frames", 4, "--size", "0x16"), "4 frames of 0x16 do not fit the model"),
         (("--frames", 40, "--size", "16x16"), "16 frames, 40 are needed: choose fewer --frames"),
     ):
-        done = hb("hb-distill", *elsewhere, *options)
+        done = hb_forked("hb-distill", *elsewhere, *options)
         assert (done.returncode, message in done.stderr) == (2, True), done.stderr
         assert "Traceback" not in done.stderr
     (tmp_path / "curated" / "kept.jsonl").write_text(
         '{"file": "a", "captions": "abc"}', encoding="utf-8"
     )
-    done = hb("hb-distill", *elsewhere)
+    done = hb_forked("hb-distill", *elsewhere)
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
-    done = hb("hb-distill", "clips", tmp_path / "other", "--frames", 4)
+    done = hb_forked("hb-distill", "clips", tmp_path / "other", "--frames", 4)
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
     assert not (tmp_path / "other").exists()
 

@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import time
@@ -222,6 +223,22 @@ def test_what_cannot_go_on_is_one_sentence(
     assert message in done.stderr
     assert len(done.stderr.splitlines()) == 1
     assert (tmp_path / "a.latents").exists()
+
+
+def test_a_resumed_video_keeps_its_threads_and_its_memory(
+    hb: Command, state: Path, tmp_path: Path
+) -> None:
+    bundle = Bundle.open(BUILTIN)
+    request = Request.for_model(bundle.manifest, "a cat", 7, steps=1)
+    latents = np.ones(request.latent_shape(bundle.manifest), np.float32)
+    known = {**request.settings(), "bundle_sha256": bundle.digest}
+    origin = {"device": "cpu", "low_power": True, "max_memory": "1500MB", "output": "a.webp"}
+    state.mkdir(parents=True)
+    write_latents(state / "a.latents", LatentsFile(known, 1, latents, origin))
+    done = hb("hb-run", "--resume", "--json", "--verbose", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"vae_decoder: cpu fp32, \d+ threads? \(", done.stderr)
+    assert json.loads(done.stdout)["memory"]["limit_bytes"] == 1_500_000_000
 
 
 def test_the_list_says_what_is_there(hb: Command, state: Path) -> None:

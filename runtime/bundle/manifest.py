@@ -51,7 +51,9 @@ MANIFEST = "hummingbird.json"
 FORMAT = "hummingbird-edge"
 FORMAT_VERSION = 1
 MIN_PSNR_DB = 30.0
-"""Of the frames of a quantized model against those in float32, for `auto` to use it."""
+"""Of the frames of a quantized model against those in float32."""
+_MIN_STAGE_PSNR_DB = MIN_PSNR_DB + 3
+"""The same with one stage alone quantized, for `auto` to use it: two of them keep that."""
 MAX_SETTINGS = {"frames": 10_000, "width": 16_384, "height": 16_384, "steps": 1000, "fps": 240}
 """Beyond these no machine or player follows, and arithmetic overflows."""
 MAX_GUIDANCE = 10_000
@@ -156,7 +158,7 @@ class Variant(Struct, frozen=True):
     opset: int | None = None
     """Its ONNX operator set."""
     psnr_db: float | None = None
-    """Of frames made with it against those in float32, where it is quantized."""
+    """Of frames made with it, and all else in float32, against frames in float32 alone."""
 
     def __post_init__(self) -> None:
         require_inside(self.graph)
@@ -211,7 +213,7 @@ class Stage(Struct, frozen=True):
         All but those of a quantized graph that is too far from a float32 one.
         """
         known = self.precisions
-        if len(known) < 2 or self.psnr_db >= MIN_PSNR_DB:
+        if len(known) < 2 or self.psnr_db >= _MIN_STAGE_PSNR_DB:
             return known
         return tuple(precision for precision in known if precision != "int8")
 

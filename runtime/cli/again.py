@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from hummingbird_edge.runtime.cli.enhancing import FAST, PLAIN
+from hummingbird_edge.runtime.cli.enhancing import FAST, FILE, PLAIN
 from hummingbird_edge.runtime.media.enhancement import records
 
 __all__ = ["commands_again", "options_again"]
@@ -52,6 +52,8 @@ def _options(record: Mapping[str, object]) -> list[str]:
     upscaler = record.get("upscaler")
     if isinstance(upscaler, dict):
         found += ["--upscaler", f"PATH_TO_{upscaler.get('name')}"]
+        if record.get("by") == FILE and upscaler.get("device", "cpu") != "cpu":
+            found += ["--device", str(upscaler["device"])]
     if record.get("interpolate"):
         found += ["--interpolate", "motion", "--fps", str(record.get("fps"))]
     return found

@@ -49,7 +49,7 @@ def run(
         str,
         typer.Option(
             help=f"auto, {', '.join(PROVIDERS)}[:CPU|GPU|NPU]; or one name per stage, as in "
-            "unet=dml,vae=cpu,text=cpu."
+            "unet=dml,vae=cpu,text=cpu. With --enhance, where --upscaler runs."
         ),
     ] = "auto",
     precision: Annotated[
@@ -155,8 +155,9 @@ def run(
         from hummingbird_edge.runtime.cli.enhancing import enhance_file
 
         others = {"PROMPT": prompt, "--prompts": prompts, "--bundle": bundle, "--preview": preview}
-        others |= {"--save-latents": save_latents, "--max-memory": max_memory}
-        enhance_file(enhance, output, request, chosen, others, as_json)
+        others |= {"--save-latents": save_latents, "--max-memory": max_memory, "--verify": verify}
+        others |= {"--low-power": low_power, "--precision": precision != "auto"}
+        enhance_file(enhance, output, request, chosen, device, others, as_json)
         return
     jobs = _jobs(prompt, prompts, output, None if resume else decode, resume) if not tune else []
     if resume or decode is not None:
@@ -171,6 +172,9 @@ def run(
         for name, default in usual.items():
             if origin[name] == default:
                 origin[name] = str(before.get(name, default))
+        low_power = low_power or before.get("low_power") is True
+        if max_memory is None and (known := before.get("max_memory")) is not None:
+            max_memory = str(known)
     from hummingbird_edge.runtime.bundle.bundle import BUILTIN
     from hummingbird_edge.runtime.cli.making import Wanted, make_all
     from hummingbird_edge.runtime.pipeline import TextToVideo
@@ -193,7 +197,8 @@ def run(
 
         tune_stages(pipeline, _filled(request), as_json)
         return
-    kept = {**origin, **kept_enhancement(enhancement)}
+    kept: dict[str, object] = {**origin, "max_memory": max_memory, "low_power": low_power}
+    kept |= kept_enhancement(enhancement)
     wanted = Wanted(as_json, verbose, quiet, preview, save_latents, kept, enhancement)
     make_all(pipeline, jobs, request if jobs[0].start else _filled(request), wanted)
 

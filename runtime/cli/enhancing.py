@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "FAST",
+    "FILE",
     "PLAIN",
     "Chosen",
     "enhance",
@@ -134,13 +135,13 @@ def _target_fps(fps: int | None, source: int) -> int:
     return fps or max(DEFAULT_FPS, 2 * source)
 
 
-def _open(path: Path | None, size: tuple[int, int]) -> Any:
+def _open(path: Path | None, size: tuple[int, int], device: str = "cpu") -> Any:
     """Return the upscaler at `path` after a trial for frames of `size`, or None."""
     if path is None:
         return None
     from hummingbird_edge.runtime.engines.upscaler import OnnxUpscaler
 
-    upscaler = OnnxUpscaler(path)
+    upscaler = OnnxUpscaler(path, device)
     upscaler.try_out(*size)
     return upscaler
 
@@ -213,26 +214,50 @@ def enhance_file(
     output: Path | None,
     request: Mapping[str, Any],
     chosen: Chosen,
+    device: str,
     others: Mapping[str, object],
     as_json: bool,
 ) -> None:
     """Write the video at `source`, enhanced, to `output`, and print where it is.
 
-    `request` has the size, None for twice the video's, and `fps`; `others` are options that have
-    no effect on a finished video. Raises RequestError, OutputError or DeviceError.
+    `request` has the size, None for twice the video's, and `fps`; `device` is the upscaler's;
+    `others` are options that have no effect on a finished video. Raises RequestError, OutputError
+    or DeviceError.
     """
     others = {**others, **{f"--{name}": request[name] for name in _OF_THE_MODEL}}
     if given := [name for name, value in others.items() if value]:
         raise RequestError(f"{given[0]} has no effect on a finished video: leave it out")
     output = DEFAULT_OUTPUT if output is None else output
     size = None if request["width"] is None else (request["width"], request["height"])
-    settings = _enhance_file(source, output, size, request["fps"], chosen)
+    device = _device_of_upscaler(device, chosen)
+    settings = _enhance_file(source, output, size, request["fps"], chosen, device)
     entries = {"path": str(output), "settings": settings}
     print(json.dumps(entries) if as_json else output, flush=True)
 
 
+def _device_of_upscaler(device: str, chosen: Chosen) -> str:
+    """Return where `--upscaler` runs; raises RequestError where `--device` has no effect."""
+    if device == "auto":
+        return "cpu"
+    if chosen.upscaler is None:
+        raise RequestError(
+            "--device is for a model, and without --upscaler a finished video goes through none: "
+            "leave it out, or give --upscaler FILE"
+        )
+    if "=" in device:
+        raise RequestError(
+            f"--device is {device!r}, and an upscaler has no stages: give the name of one device"
+        )
+    return device
+
+
 def _enhance_file(
-    source: Path, output: Path, size: tuple[int, int] | None, fps: int | None, chosen: Chosen
+    source: Path,
+    output: Path,
+    size: tuple[int, int] | None,
+    fps: int | None,
+    chosen: Chosen,
+    device: str,
 ) -> dict[str, object]:
     """Do it, and return what is embedded in `output`."""
     from hummingbird_edge.runtime.media.enhancement import Enhancement, with_record
@@ -253,7 +278,7 @@ def _enhance_file(
     height, width = frames.shape[1:3]
     target = _target_fps(fps, now) if chosen.interpolate == "motion" else None
     size = size or (2 * width, 2 * height)
-    enhancement = Enhancement(*size, _open(chosen.upscaler, (width, height)), target, FILE)
+    enhancement = Enhancement(*size, _open(chosen.upscaler, (width, height), device), target, FILE)
     record = enhancement.record(frames.shape, now)
     settings = with_record(settings, {**record, "of": source.suffix.lower()})
     frames, shown_fps = enhancement.apply(frames, now)

@@ -34,7 +34,7 @@ class Wanted:
     latents: Path | None = None
     """Where the latents of the video go."""
     origin: Mapping[str, object] | None = None
-    """What `--resume` needs again: `bundle`, `device`, `precision` and the enhancement."""
+    """What `--resume` needs again: the options that say how, and the enhancement."""
     enhancement: "Enhancement | None" = None
     """What is done to the pixels of each video."""
 

@@ -11,12 +11,13 @@ import io
 import json
 import mmap
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hummingbird_edge.runtime.files import atomic_path, cache_directory, sha256_of
+from hummingbird_edge.runtime.files import atomic_path, cache_directory, check_path, sha256_of
 
 __all__ = ["CompileCache", "Mapped"]
 
@@ -47,6 +48,14 @@ class CompileCache:
         """Return the file of the model that `key`, made of JSON values, tells from others."""
         name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:32]
         return self.folder / f"{name}.blob"
+
+    def room(self) -> int:
+        """Return the bytes that can be written here: none where the folder is read-only."""
+        try:
+            check_path(self.folder / "room")
+            return shutil.disk_usage(self.folder).free
+        except OSError:
+            return 0
 
     def write(self, path: Path, export: Callable[[io.BytesIO], None]) -> bool:
         """Let `export` write the file `path` and tell whether it is there.

@@ -1,11 +1,11 @@
-"""A user's super-resolution model: an ONNX graph from anywhere, on ONNX Runtime's CPU.
+"""A user's super-resolution model: an ONNX graph from anywhere, on ONNX Runtime's CPU or a device.
 
 The usual form: one input (N, C, H, W) and one output (N, C, sH, sW), floats in [0, 1]; C is 3 for
 RGB or 1 for luma. The file is not trusted: it may read no other file and brings no code.
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hummingbird_edge.runtime.bundle.external_data import external_files
+from hummingbird_edge.runtime.devices.backend import Backend
 from hummingbird_edge.runtime.devices.cpu import usable_cores
 from hummingbird_edge.runtime.devices.packages import import_onnxruntime
+from hummingbird_edge.runtime.engines.loading import open_session
 from hummingbird_edge.runtime.engines.onnxruntime import first_line
-from hummingbird_edge.runtime.errors import BundleError, RequestError, device_error
+from hummingbird_edge.runtime.errors import BundleError, DeviceError, RequestError, device_error
 
 __all__ = ["OnnxUpscaler"]
 
@@ -34,13 +36,18 @@ _MAX_VALUE = 4.0
 class OnnxUpscaler:
     """Implements `media.upscaling.Upscaler`."""
 
-    def __init__(self, path: Path) -> None:
-        """Load the graph at `path`; raises RequestError where it is none of the usual form."""
-        self.path, self.name = path, path.name
+    _compute: Callable[[Mapping[str, NDArray[Any]]], NDArray[Any]]
+
+    def __init__(self, path: Path, device: str = "cpu") -> None:
+        """Load the graph at `path`; raises RequestError where it is none of the usual form.
+
+        `device` computes it, or DeviceError says why not.
+        """
+        self.path, self.name, self.device = path, path.name, device
         data = _read(path)
         self.sha256 = hashlib.sha256(data).hexdigest()
-        self._session = _load(path, data)
-        inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
+        session = _load(path, data)
+        inputs, outputs = session.get_inputs(), session.get_outputs()
         forms = [(each.type, each.shape) for each in (*inputs, *outputs)]
         if (len(inputs), len(outputs)) != (1, 1):
             raise self._refused(f"it has {len(inputs)} inputs and {len(outputs)} outputs")
@@ -54,6 +61,11 @@ class OnnxUpscaler:
         self._channels, self._fixed = channels or 3, sides
         if self._channels not in _CHANNELS or count not in (None, 1):
             raise self._refused(f"its input is {_shape(inputs[0].shape)}")
+        self._compute = lambda given: session.run(None, given)[0]
+        if device != "cpu":
+            backend = Backend.parse(device)
+            backend.device.require_installed()
+            self._compute = open_session(path, backend).run
 
     def try_out(self, width: int, height: int) -> None:
         """Raise RequestError or DeviceError where it would fail on frames of this size."""
@@ -84,7 +96,9 @@ class OnnxUpscaler:
         self._check_size(width, height)
         given = (frame.astype(np.float32) / 255).transpose(2, 0, 1)[None].astype(self._type)
         try:
-            made = np.asarray(self._session.run(None, {self._input: given})[0], np.float32)
+            made = np.asarray(self._compute({self._input: given}), np.float32)
+        except DeviceError:
+            raise
         except Exception as error:  # the library raises bare exceptions of several kinds
             raise device_error(
                 error,

@@ -88,7 +88,8 @@ class Enhancement:
         if (right - left, bottom - top) != (width, height):
             entry["shown"] = [round(right - left, 2), round(bottom - top, 2)]
         if self.upscaler is not None:
-            entry["upscaler"] = {"name": self.upscaler.name, "sha256": self.upscaler.sha256}
+            model = self.upscaler
+            entry["upscaler"] = {"name": model.name, "sha256": model.sha256, "device": model.device}
         if self.fps is not None:
             entry |= {"interpolate": "motion", "fps": self.fps}
         return entry

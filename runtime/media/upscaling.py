@@ -20,6 +20,8 @@ class Upscaler(Protocol):
     """Of its file."""
     sha256: str
     """Of its file."""
+    device: str
+    """Where it runs, by the name that a user types."""
 
     def __call__(self, frame: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Return a frame (H, W, 3) uint8 as (sH, sW, 3), s >= 1."""

@@ -10,6 +10,7 @@ Values alive at once grow with frames and pixels; the bundle says
 how many a latent pixel takes, the published network's number stands in where it does not.
 """
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -40,6 +41,8 @@ class _Habit:
     """Copies of the weights at most while it loads."""
     run: float
     """Copies it holds while it computes."""
+    uncached_run: float
+    """The same where the cache of compiled models has no room for this one."""
     held: float
     """Of what a U-Net has alive, what the allocator keeps too when that is freed."""
     max_held: int
@@ -50,9 +53,10 @@ class _Habit:
     """Whether what was alive belongs to the stage until that is freed; else others use it again."""
 
 
-# Compiled models are kept in a cache, and what runs is read from there: one copy, not two.
-_OPENVINO = _Habit(130 << 20, 55 << 20, 2.6, 1.2, 0.2, 100 << 20, 0.0, True)
-_ONNXRUNTIME = _Habit(92 << 20, 20 << 20, 1.75, 1.05, 3.3, 400 << 20, 0.6, False)
+# Compiled models are kept in a cache, and what runs is read from there: one copy. Where a model has
+# no room in the cache, what compiling took stays.
+_OPENVINO = _Habit(130 << 20, 55 << 20, 2.6, 1.2, 2.6, 0.2, 100 << 20, 0.0, True)
+_ONNXRUNTIME = _Habit(92 << 20, 20 << 20, 1.75, 1.05, 1.05, 3.3, 400 << 20, 0.6, False)
 _MAX_DECODER_HELD = 64 << 20
 _INT8_GRAPH = 1.6
 """OpenVINO's kernels between quantized products, over those of a float32 graph."""
@@ -70,24 +74,26 @@ class _Need:
     """While it computes, in addition."""
 
 
-def stage_bytes(placement: Placement, stages: Mapping[str, Stage]) -> int:
+def stage_bytes(placement: Placement, stages: Mapping[str, Stage], room: float = math.inf) -> int:
     """Return the bytes that a process needs to load and run a placement, and nothing else.
 
-    `stages` are the manifest's.
+    `stages` are the manifest's; `room` is how many bytes the cache of compiled models can take.
     """
-    need = _need(placement, stages)
+    need = _need(placement, stages, room)
     base = _habit(placement).base + _MARGIN
     return base + max(need.loading, need.loaded + need.alive)
 
 
-def peaks(placements: Mapping[str, Placement], manifest: Manifest, stays: bool) -> dict[str, int]:
+def peaks(
+    placements: Mapping[str, Placement], manifest: Manifest, stays: bool, room: float = math.inf
+) -> dict[str, int]:
     """Return the most bytes of a process until each stage of a video is done.
 
-    `stays` says that stages stay in memory when they are done.
+    `stays` says that stages stay in memory when they are done; `room` is that of `stage_bytes`.
     """
     found, base, kept, pool, frames = dict[str, int](), 0, 0, 0, 1
     for name, placement in placements.items():
-        need, habit = _need(placement, manifest.stages), _habit(placement)
+        need, habit = _need(placement, manifest.stages, room), _habit(placement)
         base = max(base, habit.base)
         pool = need.alive if habit.keeps else max(pool, need.alive)
         running = need.loaded + pool
@@ -101,7 +107,7 @@ def peaks(placements: Mapping[str, Placement], manifest: Manifest, stays: bool) 
     return found
 
 
-def _need(placement: Placement, stages: Mapping[str, Stage]) -> _Need:
+def _need(placement: Placement, stages: Mapping[str, Stage], room: float) -> _Need:
     backend, habit = placement.backend, _habit(placement)
     weights = alive = 0.0
     for name, sizes in placement.graphs():
@@ -119,7 +125,7 @@ def _need(placement: Placement, stages: Mapping[str, Stage]) -> _Need:
     else:
         graph, held = graph / 4, min(habit.decoder_held * alive, _MAX_DECODER_HELD)
     loading = graph + habit.load * weights
-    loaded = graph + habit.run * weights
+    loaded = graph + (habit.run if weights <= room else habit.uncached_run) * weights
     return _Need(int(loading), int(loaded), int(alive + held))
 
 

@@ -9,6 +9,7 @@ from hummingbird_edge.runtime.bundle.manifest import Manifest
 from hummingbird_edge.runtime.devices.backend import Backend, backends, parse_by_stage
 from hummingbird_edge.runtime.devices.cpu import low_power_threads
 from hummingbird_edge.runtime.devices.precision import Precision
+from hummingbird_edge.runtime.engines.compile_cache import CompileCache
 from hummingbird_edge.runtime.engines.tiles import Tiles
 from hummingbird_edge.runtime.errors import DeviceError, RequestError
 from hummingbird_edge.runtime.placement.limits import machine_bytes
@@ -53,6 +54,10 @@ class Planner:
         """At most on the CPU; None for as many as engines take."""
         self.max_memory = max_memory
         """Bytes that the process may take; None for what the machine has."""
+        self.cache = CompileCache.of_bundle(bundle.digest)
+        """The compiled models of the bundle; None where there can be none."""
+        self.room = 0
+        """Bytes that the cache can take, as of the last plan."""
         self._bundle = bundle
         self._devices = parse_by_stage("device", device)
         self._precisions = parse_by_stage("precision", precision)
@@ -61,6 +66,7 @@ class Planner:
         """Stage to why it does not run as requested."""
         for stage in self._devices:
             self._backends_of(stage)
+        self._look_for_room()
 
     @property
     def cap(self) -> int:
@@ -69,7 +75,7 @@ class Planner:
 
     def need(self, placement: Placement) -> int:
         """Return the bytes that a process needs for `placement`."""
-        return stage_bytes(placement, self._bundle.manifest.stages)
+        return stage_bytes(placement, self._bundle.manifest.stages, self.room)
 
     def wanted_bytes(self, sizes: Mapping[str, Sizes]) -> int:
         """Return the bytes of the best placements, whatever there is."""
@@ -82,6 +88,7 @@ class Planner:
         Raises RequestError with the least that would do.
         """
         cap = self.cap if cap is None else cap
+        self._look_for_room()
         measured, leanest = recall(self._bundle, sizes, self.threads), self._leanest(sizes)
         chosen = {
             **{stage: (backend, Reason.MEASURED) for stage, backend in measured.items()},
@@ -109,6 +116,9 @@ class Planner:
             {name: self._passed_over(name, known[name], fit[name], cap) for name in known},
             self._unmeasured([stage for stage in sizes if stage not in leanest]),
         )
+
+    def _look_for_room(self) -> None:
+        self.room = 0 if self.cache is None else self.cache.room()
 
     def _leanest(self, sizes: Mapping[str, Sizes]) -> dict[str, Backend]:
         return {} if self.threads is None else recall_leanest(self._bundle, sizes, self.threads)

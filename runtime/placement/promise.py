@@ -4,6 +4,7 @@ What this machine's earlier videos took comes first, then what `--tune` measured
 videos of other sizes, by their operations; else an estimate from operations and the device's rate.
 """
 
+import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from enum import Enum
@@ -144,14 +145,15 @@ def promise(
     tuned_s: Mapping[str, float],
     loaded: Collection[str] = (),
     stays: bool = False,
+    room: float = math.inf,
 ) -> Promise:
     """Return what to expect of `placements`, each with so many `parts`.
 
     `tuned_s` has the seconds of a part that `--tune` measured; `loaded` are stages in memory, and
-    `stays` says that the others stay there too.
+    `stays` says that the others stay there too; `room` is what the cache of compiled models has.
     """
     stages = bundle.manifest.stages
-    memory = peaks(placements, bundle.manifest, stays)
+    memory = peaks(placements, bundle.manifest, stays, room)
     work = sum(
         parts[name] * stage_flops(stages[name], placement.sizes)
         for name, placement in placements.items()

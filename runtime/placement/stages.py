@@ -10,7 +10,6 @@ from math import ceil
 from hummingbird_edge.runtime.bundle.bundle import Bundle
 from hummingbird_edge.runtime.bundle.manifest import StageKind
 from hummingbird_edge.runtime.devices.resident import MemoryMeter
-from hummingbird_edge.runtime.engines.compile_cache import CompileCache
 from hummingbird_edge.runtime.engines.worker import Limits, needs_worker
 from hummingbird_edge.runtime.errors import RequestError
 from hummingbird_edge.runtime.placement.claims import Claim
@@ -77,7 +76,7 @@ class Stages:
         self.promise = Promise({})
         """What is expected of the video that is planned."""
         self._bundle, self._notices = bundle, notices
-        self._cache = CompileCache.of_bundle(bundle.digest)
+        self._cache = planner.cache
         self._plan, self._is_resident = Plan({}, {}), False
         self._runners: dict[str, tuple[list[Placement], Runner]] = {}
         self._aside: dict[str, Runner | None] = {}
@@ -267,7 +266,8 @@ def promise_of(
     first = {stage: each[0] for stage, each in plan.placements.items()}
     parts = {stage: _parts(placement, steps, frames) for stage, placement in first.items()}
     tuned_s = recall_seconds(bundle, sizes, planner.threads)
-    return promise(bundle, first, parts, History.of(bundle), tuned_s, loaded, stays)
+    history, room = History.of(bundle), planner.room
+    return promise(bundle, first, parts, history, tuned_s, loaded, stays, room)
 
 
 def limits_of(promised: StagePromise | None, cap: int) -> Limits:

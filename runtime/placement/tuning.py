@@ -185,7 +185,8 @@ def _measure(
     for plain in _backends(stage, graphs, reference):
         backend = replace(plain, threads=threads)
         placement = Placement(stage, entry.kind, backend, axes, Reason.MEASURED)
-        need = stage_bytes(placement, bundle.manifest.stages)
+        room = 0 if cache is None else cache.room()
+        need = stage_bytes(placement, bundle.manifest.stages, room)
         if max_memory is not None and need > max_memory:
             reason = f"it needs {readable(need)}, more than --max-memory"
             yield Measurement(placement, failure=reason)

@@ -1,4 +1,4 @@
-"""The built-in model on the real DirectML provider, under Wine; set_up.sh beside this file."""
+"""Bundles on the real DirectML provider, under Wine; set_up.sh beside this file."""
 
 import json
 import os
@@ -17,7 +17,6 @@ from onnx import helper, numpy_helper
 from PIL import Image
 
 import hummingbird_edge.runtime
-from hummingbird_edge.quantize import quantize_bundle
 from hummingbird_edge.runtime.bundle.bundle import BUILTIN, Bundle
 from hummingbird_edge.runtime.bundle.manifest import MANIFEST
 from hummingbird_edge.runtime.devices.backend import Backend
@@ -25,8 +24,12 @@ from hummingbird_edge.runtime.files import sha256_of
 from hummingbird_edge.runtime.pipeline import TextToVideo
 from hummingbird_edge.runtime.placement.trial import run_trial, snr_db
 
-HERE = Path(__file__).parent
+pytestmark = pytest.mark.slow
+
+pytestmark = pytest.mark.slow
 DEFAULT = Path.home() / ".cache" / "hummingbird-edge" / "wine"
+FULL_SIZE = "HUMMINGBIRD_DEFAULT_BUNDLE"
+"""Names a folder that `hb-export build` made of a full-size checkpoint."""
 PROMPT = "a red circle moving right"
 MIN_SHARE = 0.95
 MIN_PSNR_DB = 35.0
@@ -85,7 +88,9 @@ def wine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Wine]:
             "PYTHONPATH": f"{windows(folder / 'site')};{windows(modules)}",
         }
 
-        def run(program: str, *arguments: object) -> "subprocess.CompletedProcess[str]":
+        def run(
+            program: str, *arguments: object, timeout_s: int = 600
+        ) -> "subprocess.CompletedProcess[str]":
             python = str(folder / "python" / "python.exe")
             return subprocess.run(
                 ["wine", python, "-c", program, *(str(argument) for argument in arguments)],
@@ -94,7 +99,7 @@ def wine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Wine]:
                 encoding="utf-8",
                 errors="replace",
                 env=environment,
-                timeout=600,
+                timeout=timeout_s,
             )
 
         yield run
@@ -125,17 +130,47 @@ def windows(path: Path) -> str:
 
 
 @pytest.fixture(scope="module")
-def half_bundle(wine: Wine, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Write the built-in bundle with float16 graphs, as hb-export does."""
+def half_bundle(
+    wine: Wine, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """Return the built-in bundle with float16 graphs, ready for Wine."""
+    half: Path = request.getfixturevalue("half_builtin")  # not before `wine` could skip
     folder = tmp_path_factory.mktemp("half") / "bundle"
-    quantize_bundle(BUILTIN, folder, precision="fp32+fp16", prompts=[PROMPT])
+    return prepare_for_wine(Path(shutil.copytree(half, folder)))
+
+
+@pytest.fixture
+def full_bundle(wine: Wine, tmp_path: Path) -> Path:
+    """Return the bundle that the user names, ready for Wine; its weights are not copied."""
+    named = os.environ.get(FULL_SIZE)
+    if named is None:
+        pytest.skip(f"half an hour: {FULL_SIZE}=FOLDER names a default bundle of full size")
+
+    def link(source: str, target: str) -> str:
+        try:
+            os.link(source, target)
+        except OSError:  # another disk
+            shutil.copyfile(source, target)
+        return target
+
+    return prepare_for_wine(Path(shutil.copytree(named, tmp_path / "full", copy_function=link)))
+
+
+def prepare_for_wine(folder: Path) -> Path:
+    """Change the U-Net's graph in the bundle at `folder`, and its digest; returns `folder`."""
     entries = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
     graph = Bundle.open(folder).graph("unet", "dml", "float16")
     without_wide_integers(graph)
     facts = {"bytes": graph.stat().st_size, "sha256": sha256_of(graph)}
     entries["files"][graph.relative_to(folder).as_posix()] = facts
-    (folder / MANIFEST).write_text(json.dumps(entries), encoding="utf-8")
+    replace_file(folder / MANIFEST, json.dumps(entries).encode())
     return folder
+
+
+def replace_file(path: Path, content: bytes) -> None:
+    """Write a new file at `path`: the old one may have another name elsewhere."""
+    path.unlink()
+    path.write_bytes(content)
 
 
 def without_wide_integers(path: Path) -> None:
@@ -147,7 +182,7 @@ def without_wide_integers(path: Path) -> None:
         if node.op_type == "Cast" and node.input[0] in ("timestep", "fps"):
             table = helper.make_node("Gather", ["numbers", *node.input], node.output, node.name)
             node.CopyFrom(table)
-    onnx.save(model, path)
+    replace_file(path, model.SerializeToString())
 
 
 @pytest.fixture(scope="module")
@@ -199,10 +234,26 @@ def test_a_video_on_windows_without_directml(
     assert psnr_db(frames_of(tmp_path / "frames"), truth) >= 60
 
 
-def hb_run(wine: Wine, folder: Path, *options: str) -> dict[str, Any]:
+def test_the_default_bundle_at_full_size(wine: Wine, full_bundle: Path, tmp_path: Path) -> None:
+    half = "unet=fp16,vae=fp16"  # the text encoder's weights are int8, on every device
+    reference = TextToVideo.from_bundle(full_bundle, device="cpu", precision=half)
+    truth = reference(PROMPT, frames=2, width=64, height=64, seed=7).frames
+    options = ("--frames", "2", "--size", "64x64", "--precision", half, "--device", DML)
+    bundle = ("--bundle", windows(full_bundle))
+    made = hb_run(wine, tmp_path, *bundle, *options, timeout_s=3600)
+    for stage, facts in made["stages"].items():
+        assert (facts["device"], facts["share_on_device"]) == (DML, 1.0), stage
+        assert facts["precision"] == ("fp32" if stage == "text_encoder" else "fp16")
+    found = psnr_db(frames_of(tmp_path / "frames"), truth)
+    print(f"full size: {found:.1f} dB, {made['timings']}, {made['memory']}")
+    assert found >= 50
+
+
+def hb_run(wine: Wine, folder: Path, *options: str, timeout_s: int = 600) -> dict[str, Any]:
     """Make the video as PNG files in `folder/frames`; return what `hb-run --json` says."""
     out = windows(folder / "frames")
-    done = wine(HB_RUN, *options, "--json", "--seed", "7", "-o", out, PROMPT)
+    arguments = (*options, "--json", "--seed", "7", "-o", out, PROMPT)
+    done = wine(HB_RUN, *arguments, timeout_s=timeout_s)
     assert done.returncode == 0, done.stderr
     made: dict[str, Any] = json.loads(done.stdout)
     return made

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+pytestmark = pytest.mark.slow
 Server = Any
 PROGRAM = "from hummingbird_edge.serve.cli import main; main()"
 

@@ -16,6 +16,7 @@ from typing import Any
 import psutil
 import pytest
 
+pytestmark = pytest.mark.slow
 Server = Any
 SOAK = pytest.mark.skipif("HUMMINGBIRD_SOAK" not in os.environ, reason="long: HUMMINGBIRD_SOAK=1")
 

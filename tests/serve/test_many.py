@@ -17,6 +17,7 @@ import httpx
 import psutil
 import pytest
 
+pytestmark = pytest.mark.slow
 Server = Any
 IS_LONG = "HUMMINGBIRD_SOAK" in os.environ
 CLIENTS, JOBS = (20, 300) if IS_LONG else (4, 12)

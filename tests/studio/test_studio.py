@@ -15,6 +15,7 @@ import pytest
 pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
 from playwright.sync_api import Browser, ConsoleMessage, Locator, Page, Request, expect
 
+pytestmark = pytest.mark.slow
 READY_MS = 180_000
 """A video of the built-in model takes a second, and many more on a machine that is busy."""
 PAGE_MS = 30_000

@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import hummingbird_edge.runtime
-from hummingbird_edge.quantize import quantize_bundle
 from hummingbird_edge.runtime.bundle.bundle import BUILTIN, Bundle
 from hummingbird_edge.runtime.devices.backend import Backend
 from hummingbird_edge.runtime.pipeline import TextToVideo
 from hummingbird_edge.runtime.placement.trial import run_trial, snr_db
 
+pytestmark = pytest.mark.slow
 DEFAULT = Path.home() / ".cache" / "hummingbird-edge" / "webgpu"
 PROMPT = "a red circle moving right"
 MIN_SHARE = 0.95
@@ -84,11 +84,10 @@ def staged_runtime(folder: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def bundles(webgpu: Run, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def bundles(webgpu: Run, request: pytest.FixtureRequest) -> dict[str, Path]:
     """Return the built-in bundle in float32, and one with float16 graphs, as hb-export does."""
-    folder = tmp_path_factory.mktemp("half") / "bundle"
-    quantize_bundle(BUILTIN, folder, precision="fp32+fp16", prompts=[PROMPT])
-    return {"fp32": BUILTIN, "fp16": folder}
+    # Not before `webgpu` could skip.
+    return {"fp32": BUILTIN, "fp16": request.getfixturevalue("half_builtin")}
 
 
 @pytest.mark.parametrize(
