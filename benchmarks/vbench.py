@@ -13,6 +13,7 @@ frame, for every device and precision that works here.
 """
 
 import itertools
+import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -46,7 +47,11 @@ from hummingbird_edge.runtime.request import Request, parse_size
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+app = typer.Typer(
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Judge a model by VBench's protocol and scores.",
+)
 
 RunFolder = Annotated[Path, typer.Argument(help="The folder of the run.")]
 Dimensions = Annotated[
@@ -138,8 +143,7 @@ def score(
             raise RequestError(f"{folder} is not a folder: give one that is there")
     if evaluator is not None and weights is None:
         raise RequestError("--evaluator scores by weights: give --weights FOLDER too")
-    python = {} if evaluator is None else {"python": evaluator}
-    official = None if weights is None else Evaluator(weights, **python)
+    official = None if weights is None else Evaluator(weights, evaluator or sys.executable)
     writer = ResultsWriter("vbench", None, output)
     for row in Scoring(open_run(run), official, filtered).rows(names):
         writer.add(row)

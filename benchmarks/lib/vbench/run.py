@@ -79,12 +79,12 @@ def begin(folder: Path, record: dict[str, Any], samples: tuple[Sample, ...]) -> 
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        others = [path.name for path in folder.iterdir() if path.name != _UNFINISHED]
+        others = sorted(path.name for path in folder.iterdir() if path.name[0] != ".")
     except OSError as error:
         raise OutputError(f"{folder} is no folder to write to ({error}): choose another") from error
     if (folder / _RECORD).exists():
         _require_same(folder, _read_record(folder), record)
-    elif set(others) - {_VIDEOS}:
+    elif others and others != [_VIDEOS]:
         raise RequestError(
             f"{folder} has no {_RECORD} but other things ({others[0]}): choose an empty folder"
         )
