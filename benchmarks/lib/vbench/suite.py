@@ -168,7 +168,7 @@ def file_stem(prompt: str) -> str:
 
 def parse_shard(text: str | None) -> tuple[int, int]:
     """Return K and N of `K/N`, 1/1 for None; raises RequestError."""
-    found = re.fullmatch(r"([0-9]{1,6})/([0-9]{1,6})", text or "1/1")
+    found = re.fullmatch(r"([0-9]{1,6})/([0-9]{1,6})", "1/1" if text is None else text)
     number, count = map(int, found.groups()) if found else (0, 0)
     if not 1 <= number <= count:
         raise RequestError(f"--shard is {text!r}: write K/N with K from 1 to N, such as 3/10")
