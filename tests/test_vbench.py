@@ -191,6 +191,7 @@ PAIR = suite_of(
 # Prompts, names, seeds
 
 
+@pytest.mark.slow
 def test_the_official_suite_is_whole(official: Evaluator) -> None:
     suite = Suite.official()
     samples = suite.samples()
@@ -204,6 +205,7 @@ def test_the_official_suite_is_whole(official: Evaluator) -> None:
         assert each.file.split("/")[1] == f"{each.prompt}-{each.index}.mp4"
 
 
+@pytest.mark.slow
 def test_no_two_names_of_a_folder_differ_by_case_alone(official: Evaluator) -> None:
     samples = Suite.official().samples()
     folded = {unicodedata.normalize("NFC", each.file).casefold() for each in samples}
@@ -466,6 +468,7 @@ def compute_scene(info, device, weights, **options):
 }
 
 
+@pytest.mark.slow
 def test_weights_in_a_local_folder_are_used(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -504,6 +507,7 @@ def test_an_evaluator_that_is_not_there_is_a_reason(tmp_path: Path) -> None:
 # The built-in world's judge
 
 
+@pytest.mark.slow
 def test_the_world_is_judged_by_dimension() -> None:
     from hummingbird_edge.benchmarks.lib.vbench.world import (
         REASONS,
