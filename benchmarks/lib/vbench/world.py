@@ -26,8 +26,8 @@ __all__ = ["REASONS", "JudgedCase", "judge_case", "judge_rendered", "judged", "w
 
 REASONS: Mapping[str, str] = {
     "background_consistency": "the ground is one colour: flicker tells all of it",
-    "aesthetic_quality": "nothing here to find beautiful",
-    "imaging_quality": "needs MUSIQ's weights; shapes are no photographs",
+    "aesthetic_quality": "plain shapes have none",
+    "imaging_quality": "needs weights (MUSIQ)",
     "multiple_objects": "one object a clip in this world",
     "human_action": "no humans: the row motion tells what shapes do",
     "spatial_relationship": "one object a clip in this world",
@@ -125,11 +125,12 @@ def world_table(rows: Sequence[Row]) -> str:
     lines = []
     for name in (*(each.name for each in DIMENSIONS), _MOTION):
         cells = [_percent(row, name) for row in rows]
-        if not any(cells):
-            cells = [f"none: {REASONS[name]}"] if name in REASONS else cells
-        lines.append([name.replace("_", " "), *cells])
+        note = "" if any(cells) else REASONS.get(name, "")
+        lines.append([name.replace("_", " "), *cells, note])
     failures = [f"{row.name} failed: {row.failure}" for row in rows if row.failure]
-    return "\n\n".join([markdown_table(["", *(row.name for row in rows)], lines), *failures])
+    return "\n\n".join(
+        [markdown_table(["", *(row.name for row in rows), "note"], lines), *failures]
+    )
 
 
 def _percent(row: Row, name: str) -> str:
