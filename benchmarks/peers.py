@@ -5,9 +5,10 @@
 
 Each row runs one stage in a process of its own on the same inputs, those of a real video: its last
 step, its first frames (the first row runs all steps in float32). The rows are PyTorch eager and
-`torch.compile`; the graph of `torch.onnx.export` in ONNX Runtime and OpenVINO with their defaults;
-the default int8 of optimum and of NNCF; this project's bundle on every working backend. NNCF
-calibrates on the video's other steps and frames; the bundle of `--quantized` was calibrated before.
+`torch.compile`, in float32 and bfloat16; torchao's static int8 for x86 through Inductor; the graph
+of `torch.onnx.export` in ONNX Runtime and OpenVINO with their defaults; the default int8 of optimum
+and of NNCF; this project's bundle on every working backend. torchao and NNCF calibrate on the
+video's other steps and frames; the bundle of `--quantized` was calibrated before.
 Exporting and quantizing are rows without a run time. Agreement is the signal-to-noise ratio against
 PyTorch eager float32. What fails is a row with its reason. A decoder's time is that of one frame.
 Modules that only some rows need are imported by those, so that a row's memory is its own.

@@ -23,7 +23,14 @@ from hummingbird_edge.runtime.placement.planner import Planner
 from hummingbird_edge.runtime.placement.runner import Runner
 from hummingbird_edge.runtime.placement.stages import Stages
 from hummingbird_edge.runtime.request import Request
-from hummingbird_edge.runtime.result import Part, Progress, Video, check_latents, settings_of
+from hummingbird_edge.runtime.result import (
+    Denoised,
+    Part,
+    Progress,
+    Video,
+    check_latents,
+    settings_of,
+)
 from hummingbird_edge.runtime.sampler import sample
 from hummingbird_edge.runtime.timings import Stopwatch
 from hummingbird_edge.runtime.tokenizer import Tokenizer
@@ -36,10 +43,12 @@ Floats = NDArray[np.float32]
 class TextToVideo:
     """A bundle ready to make videos; `from_bundle` says what the settings mean."""
 
-    def __init__(self, bundle: Bundle, planner: Planner, notices: Notices) -> None:
+    def __init__(
+        self, bundle: Bundle, planner: Planner, notices: Notices, keep_loaded: bool = True
+    ) -> None:
         self.bundle, self.manifest, self.notices = bundle, bundle.manifest, notices
         self.tokenizer = Tokenizer(bundle.path("tokenizer"), self.manifest.model.context_length)
-        self.stages = Stages(bundle, planner, notices)
+        self.stages = Stages(bundle, planner, notices, keep_loaded)
 
     @classmethod
     def from_bundle(
@@ -51,6 +60,7 @@ class TextToVideo:
         max_memory: int | None = None,
         low_power: bool = False,
         verify: bool = False,
+        keep_loaded: bool = True,
         notify: Callable[[str], None] | None = None,
     ) -> "TextToVideo":
         """Open the bundle at `path`, or `owner/name` of the Hugging Face hub, or the built-in one.
@@ -58,12 +68,14 @@ class TextToVideo:
         `device` and `precision` are one name, or one name per stage (`unet=dml,vae=cpu`).
         `max_memory` limits the process, in bytes: the work is planned for it, or refused.
         `low_power` takes fewer threads and devices that used less energy. `verify` compares every
-        file with its digest again. `notify` receives notes and warnings; without it, the warnings
-        are Python's. Raises BundleError, DeviceError, or RequestError for an unknown name.
+        file with its digest again. `keep_loaded` keeps a large bundle's stages in memory between
+        videos where they take at most half of what is free, or of `max_memory` all. `notify`
+        receives notes and warnings; without it, the warnings are Python's. Raises BundleError,
+        DeviceError, or RequestError for an unknown name.
         """
         bundle = path if isinstance(path, Bundle) else Bundle.open(find_bundle(path), verify)
         planner = Planner(bundle, device, precision, max_memory, low_power)
-        return cls(bundle, planner, Notices.for_user(notify))
+        return cls(bundle, planner, Notices.for_user(notify), keep_loaded)
 
     def __call__(
         self,
@@ -102,22 +114,31 @@ class TextToVideo:
         initial_noise: Floats | None = None,
         step_noise: Floats | None = None,
         resume: tuple[int, Floats] | None = None,
+        decodes: bool = True,
     ) -> Iterator[Progress]:
         """Make one video, yielding after every part; the last one carries the video.
 
         `resume` is how many steps were taken and `Progress.latents` after them: sampling goes on
-        from there, and after the last step only decoding is left.
+        from there, and after the last step only decoding is left. Without `decodes` that is left
+        to another pipeline, and the last one carries `handover`.
         """
         shape, decoder = request.latent_shape(self.manifest), request.decoding_stage
         noise = Noise(shape, request.steps, request.seed, initial_noise, step_noise)
         sizes, taken = request.stage_sizes(self.manifest), resume[0] if resume else 0
         sizes = sizes if taken < request.steps else {decoder: sizes[decoder]}
+        if not decodes:
+            del sizes[decoder]
         self.stages.plan(sizes, request.steps - taken, request.frames)
         yield Progress("plan", 1, 1, 0.0, promise=self.stages.promise)
         latents, watch = resume[1] if resume else noise.x_T(), Stopwatch()
         if taken < request.steps:
             contexts = yield from self._encode(request.prompt, watch)
             latents = yield from self._denoise(request, contexts, noise, watch, taken, latents)
+        if not decodes:
+            memory = self.stages.finish(watch.parts_s, watch.load_s)
+            denoised = Denoised(latents, watch.timings(decoder), memory)
+            yield Progress("done", 1, 1, denoised.timings.total_s, handover=denoised)
+            return
         pixels = yield from self._decode(latents, decoder, watch)
         settings = settings_of(request, self.bundle, self.placements, noise.is_given)
         memory = self.stages.finish(watch.parts_s, watch.load_s)

@@ -18,7 +18,16 @@ from hummingbird_edge.runtime.placement.stages import Memory
 from hummingbird_edge.runtime.request import Request
 from hummingbird_edge.runtime.timings import Timings
 
-__all__ = ["Part", "Progress", "Video", "check_frames", "check_latents", "settings_of", "to_pixels"]
+__all__ = [
+    "Denoised",
+    "Part",
+    "Progress",
+    "Video",
+    "check_frames",
+    "check_latents",
+    "settings_of",
+    "to_pixels",
+]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -90,6 +99,16 @@ class Video:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Denoised:
+    """A video that is still to be decoded."""
+
+    latents: NDArray[np.float32]
+    """(1, C, T, h, w) float32, of the last step."""
+    timings: Timings
+    memory: Memory
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Progress:
     """What a caller hears while a video is made."""
 
@@ -108,6 +127,8 @@ class Progress:
     """What to expect, when all is planned and nothing is loaded."""
     video: Video | None = None
     """The result, when all is done."""
+    handover: Denoised | None = None
+    """The result where decoding is left to another."""
 
     @property
     def share(self) -> float:
@@ -152,13 +173,13 @@ def check_latents(latents: NDArray[np.float32], step: int) -> None:
 
 def check_frames(frames: NDArray[np.float32]) -> None:
     """Raise GenerationError where frames (T, 3, H, W) are not finite or hold a single colour."""
-    if not np.isfinite(frames).all():
+    high, low = frames.max(axis=(0, 2, 3)), frames.min(axis=(0, 2, 3))  # NaN goes through both
+    if not (np.isfinite(high) & np.isfinite(low)).all():
         raise GenerationError(
             "the decoder gave frames with NaN or infinite values: "
             "try --device cpu, or build the bundle again"
         )
-    shades = np.clip(frames, -1, 1)
-    spread = float((shades.max(axis=(0, 2, 3)) - shades.min(axis=(0, 2, 3))).max())
+    spread = float((np.clip(high, -1, 1) - np.clip(low, -1, 1)).max())
     if spread < 4 / 255:
         raise GenerationError(
             "the decoder gave black or constant frames: try --device cpu, or build the bundle again"
@@ -167,5 +188,10 @@ def check_frames(frames: NDArray[np.float32]) -> None:
 
 def to_pixels(frames: NDArray[np.float32]) -> NDArray[np.uint8]:
     """Turn RGB (T, 3, H, W) in about [-1, 1] into (T, H, W, 3) uint8."""
-    pixels = np.clip(np.rint((frames + 1) * 127.5), 0, 255).astype(np.uint8)
-    return np.ascontiguousarray(pixels.transpose(0, 2, 3, 1))
+    count, _, height, width = frames.shape
+    pixels = np.empty((count, height, width, 3), np.uint8)
+    for frame, shown in zip(frames, pixels, strict=True):  # one fits in the cache, all do not
+        levels = (frame + 1) * 127.5
+        np.clip(np.rint(levels, out=levels), 0, 255, out=levels)
+        shown[...] = levels.astype(np.uint8).transpose(1, 2, 0)
+    return pixels

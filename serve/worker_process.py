@@ -116,6 +116,7 @@ class Worker:
                 self.models[name],
                 device=self.device,
                 max_memory=self.max_memory,
+                keep_loaded=False,  # a server may be idle for hours
                 notify=self.notes.append,
             )
             self.loaded = name, pipeline

@@ -31,7 +31,7 @@ from hummingbird_edge.runtime.pipeline import TextToVideo
 from hummingbird_edge.runtime.placement.plan import Placement, Reason
 from hummingbird_edge.runtime.placement.planner import Plan
 from hummingbird_edge.runtime.request import Request
-from hummingbird_edge.runtime.result import Progress, Video, check_frames, check_latents
+from hummingbird_edge.runtime.result import Progress, Video, check_frames, check_latents, to_pixels
 
 GOLDEN = Path(__file__).parent / "data" / "nano_07b_golden.npz"
 
@@ -345,6 +345,13 @@ def gradient() -> NDArray[np.float32]:
     [
         (lambda frames: frames * np.float32(np.nan), "NaN or infinite"),
         (lambda frames: np.where(frames > 0.9, np.inf, frames), "NaN or infinite"),
+        (lambda frames: np.where(frames < -0.9, -np.inf, frames), "NaN or infinite"),
+        (
+            lambda frames: np.where(np.arange(frames.size) == 200, np.nan, frames.ravel()).reshape(
+                frames.shape
+            ),
+            "NaN or infinite",
+        ),
         (lambda frames: np.full_like(frames, -1), "black or constant"),
         (lambda frames: np.full_like(frames, 0.3), "black or constant"),
         (lambda frames: frames * 0.005, "black or constant"),
@@ -363,6 +370,12 @@ def test_a_flat_clip_of_two_colours_is_a_picture() -> None:
     frames = np.full((2, 3, 8, 8), -1, np.float32)
     frames[1] = 1
     check_frames(frames)
+
+
+def test_pixels_are_the_nearest_of_256_levels() -> None:
+    frames = np.random.default_rng(0).normal(0, 0.8, (3, 3, 6, 10)).astype(np.float32)
+    levels = np.clip(np.rint((frames + 1) * 127.5), 0, 255).astype(np.uint8)
+    np.testing.assert_array_equal(to_pixels(frames), levels.transpose(0, 2, 3, 1))
 
 
 def test_auto_takes_what_is_installed(nano_bundle: Path) -> None:

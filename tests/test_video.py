@@ -109,6 +109,16 @@ def test_chroma_is_the_mean_of_four_pixels() -> None:
     assert half.ravel().tolist() == [16, 16, 63, 63, 115, 184]
 
 
+def test_luma_and_chroma_are_the_nearest_numbers() -> None:
+    frame = noise(1)[0]
+    exact = (frame / 255) @ mp4.RGB_TO_YCBCR.astype(np.float64).T
+    height, width = frame.shape[:2]
+    fours = exact.reshape(height // 2, 2, width // 2, 2, 3).mean(axis=(1, 3))
+    planes = [16 + 219 * exact[..., 0], *(128 + 224 * fours[..., i] for i in (1, 2))]
+    expected = np.concatenate([plane.ravel() for plane in planes])
+    assert np.abs(mp4.yuv420(frame).ravel() - expected).max() < 0.501
+
+
 def test_gif_keeps_colours_order_and_time(tmp_path: Path) -> None:
     frames = flat()
     video.write_video(tmp_path / "out.gif", frames, 8, SETTINGS)

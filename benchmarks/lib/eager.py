@@ -45,18 +45,24 @@ def inputs_for(module: nn.Module, arrays: Mapping[str, NDArray[Any]]) -> dict[st
     return {name: torch.from_numpy(x) for name, x in arrays.items() if name in parameters}
 
 
-def eager_network(module: nn.Module) -> Network:
-    """Return a function that runs `module` on the inputs of its graph."""
+def eager_network(module: nn.Module, dtype: torch.dtype = torch.float32) -> Network:
+    """Return a function that runs `module` on the inputs of its graph.
+
+    Another `dtype` than float32 is by PyTorch's autocast, which chooses the operators.
+    """
+    autocast = torch.autocast("cpu", dtype, enabled=dtype != torch.float32)
 
     def run(inputs: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
-        with torch.inference_mode():
-            output: NDArray[np.float32] = module(**inputs_for(module, inputs)).numpy()
+        with torch.inference_mode(), autocast:
+            output: NDArray[np.float32] = module(**inputs_for(module, inputs)).float().numpy()
         return output
 
     return run
 
 
-def eager_run(module: nn.Module, inputs: Mapping[str, NDArray[Any]]) -> Run:
+def eager_run(
+    module: nn.Module, inputs: Mapping[str, NDArray[Any]], dtype: torch.dtype = torch.float32
+) -> Run:
     """Return a run of `module` on these inputs."""
-    network = eager_network(module)
+    network = eager_network(module, dtype)
     return lambda: network(inputs)

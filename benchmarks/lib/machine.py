@@ -27,6 +27,7 @@ _PACKAGES = (
     "onnxruntime-ep-webgpu",
     "openvino",
     "torch",
+    "torchao",
     "nncf",
     "optimum",
 )

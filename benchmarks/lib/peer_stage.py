@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["EAGER", "LOADERS", "PREPARATIONS", "THIS_RUNTIME", "PeerStage"]
 
 EAGER, THIS_RUNTIME = "PyTorch eager fp32", "this runtime"
+_TORCHAO = "torchao int8, Inductor"
 _EXPORT, _OPTIMUM = "plain export, ONNX Runtime", "optimum int8, ONNX Runtime"
 _NNCF = "NNCF int8, OpenVINO"
 
@@ -61,6 +62,11 @@ class PeerStage:
     def exported(self) -> Path:
         """The graph of the plain export."""
         return self.folder / f"plain-{self.stage}" / "model.onnx"
+
+    @property
+    def torchao_program(self) -> Path:
+        """The program that torchao quantized."""
+        return self.folder / f"torchao-{self.stage}.pt2"
 
     @property
     def optimum_folder(self) -> Path:
@@ -101,14 +107,37 @@ def load_eager(task: PeerStage) -> Run:
     return eager_run(_random_module(task), task.inputs())
 
 
+def load_autocast(task: PeerStage) -> Run:
+    """Load the module itself, to run in bfloat16 by autocast."""
+    from hummingbird_edge.benchmarks.lib.torch_peers import autocast_run
+
+    return autocast_run(_random_module(task), task.inputs())
+
+
 def load_torch_compile(task: PeerStage) -> Run:
     """Load the module through torch.compile, with its defaults and an empty cache."""
-    os.environ["TORCHINDUCTOR_CACHE_DIR"] = tempfile.mkdtemp(dir=task.folder)
-    import torch
+    _empty_inductor_cache(task)
+    from hummingbird_edge.benchmarks.lib.torch_peers import compiled_run
 
-    from hummingbird_edge.benchmarks.lib.eager import eager_run
+    return compiled_run(_random_module(task), task.inputs())
 
-    return eager_run(torch.compile(_random_module(task)), task.inputs())  # type: ignore[arg-type]
+
+def load_autotuned(task: PeerStage) -> Run:
+    """Load the module through torch.compile in bfloat16, tuned, with an empty cache."""
+    _empty_inductor_cache(task)
+    from hummingbird_edge.benchmarks.lib.torch_peers import autotuned_run
+
+    return autotuned_run(_random_module(task), task.inputs())
+
+
+def load_torchao(task: PeerStage) -> Run:
+    """Load what torchao quantized, through torch.compile with an empty cache."""
+    if not task.torchao_program.exists():
+        raise RequestError("torchao wrote nothing, see its row")
+    _empty_inductor_cache(task)
+    from hummingbird_edge.benchmarks.lib.torch_peers import quantized_run
+
+    return quantized_run(task.torchao_program, task.inputs())
 
 
 def load_onnxruntime(task: PeerStage) -> Run:
@@ -160,6 +189,14 @@ def export_plain(task: PeerStage) -> None:
         )  # fmt: skip
 
 
+def quantize_by_torchao(task: PeerStage) -> None:
+    """Quantize the module by torchao's defaults for x86, on inputs that no row is judged on."""
+    from hummingbird_edge.benchmarks.lib.torch_peers import quantize
+
+    calibration = read_inputs(task.folder, task.stage)[1:]
+    quantize(_random_module(task), calibration, task.torchao_program)
+
+
 def quantize_by_optimum(task: PeerStage) -> None:
     """Quantize the plain export by optimum's ORTQuantizer, its preset for AVX-512 VNNI."""
     graph = task.require_export()
@@ -185,7 +222,10 @@ def quantize_by_nncf(task: PeerStage) -> None:
 
 LOADERS: Mapping[str, Callable[[PeerStage], Run]] = {
     EAGER: load_eager,
+    "PyTorch bf16 autocast": load_autocast,
     "torch.compile fp32": load_torch_compile,
+    "torch.compile bf16, max-autotune": load_autotuned,
+    _TORCHAO: load_torchao,
     _EXPORT: load_onnxruntime,
     "plain export, OpenVINO": load_openvino,
     _OPTIMUM: load_optimum,
@@ -193,11 +233,17 @@ LOADERS: Mapping[str, Callable[[PeerStage], Run]] = {
     THIS_RUNTIME: load_this_runtime,
 }
 PREPARATIONS: Mapping[str, tuple[str, Callable[[PeerStage], None]]] = {
+    _TORCHAO: ("torchao quantizing", quantize_by_torchao),
     _EXPORT: ("torch.onnx.export", export_plain),
     _OPTIMUM: ("optimum quantizing", quantize_by_optimum),
     _NNCF: ("NNCF quantizing", quantize_by_nncf),
 }
 """By tool, the title and the function of what must run before its loader."""
+
+
+def _empty_inductor_cache(task: PeerStage) -> None:
+    """Give this process's compiler an empty cache; before PyTorch is imported."""
+    os.environ["TORCHINDUCTOR_CACHE_DIR"] = tempfile.mkdtemp(dir=task.folder)
 
 
 def _onnxruntime_run(graph: Path, task: PeerStage) -> Run:

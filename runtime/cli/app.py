@@ -187,6 +187,7 @@ def run(
         max_memory=None if max_memory is None else parse_memory(max_memory),
         low_power=low_power,
         verify=verify,
+        keep_loaded=len(jobs) > 1,
         notify=note,
     )
     request, enhancement = plan(chosen, request, pipeline.manifest)

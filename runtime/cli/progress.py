@@ -54,7 +54,9 @@ def _rich_bar() -> "RichProgress":
 
     columns = (TextColumn("{task.description}"), BarColumn(), Left())
     console = Console(stderr=True, highlight=False)
-    return RichProgress(*columns, console=console, transient=True)
+    # Results are printed meanwhile: onto a pipe as they are, onto a terminal above the bar.
+    above = sys.stdout.isatty()
+    return RichProgress(*columns, console=console, transient=True, redirect_stdout=above)
 
 
 class _Nothing:

@@ -7,7 +7,6 @@
 They lie in the user's state folder (`~/.local/state/hummingbird-edge/unfinished` on Linux).
 """
 
-import os
 import secrets
 import time
 from collections.abc import Callable, Mapping
@@ -144,6 +143,14 @@ def _folder() -> Path:
 
 
 def _make_room(folder: Path) -> None:
-    kept = sorted(folder.glob(f"*{SUFFIX}"), key=os.path.getmtime, reverse=True)
+    kept = sorted(folder.glob(f"*{SUFFIX}"), key=_modified, reverse=True)
     for path in kept[_MOST:]:
         path.unlink(missing_ok=True)
+
+
+def _modified(path: Path) -> float:
+    """Return when a file was written; 0 where its video has been finished meanwhile."""
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:
+        return 0.0

@@ -8,6 +8,7 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from weakref import WeakKeyDictionary
 
 from hummingbird_edge.runtime.files import (
     is_running,
@@ -20,9 +21,9 @@ from hummingbird_edge.runtime.files import (
 __all__ = ["Claim"]
 
 
-@dataclass(slots=True)
+@dataclass(eq=False)
 class Claim:
-    """What this process will hold."""
+    """What this process will hold for a video."""
 
     since: float = 0.0
     """Seconds since 1970: an earlier claim goes first."""
@@ -35,13 +36,22 @@ class Claim:
     def set(self, count: int) -> None:
         """Claim `count` bytes; where the folder cannot be written, others know nothing of it."""
         self.since = self.since or time.time()
-        write_record(self.path, {"bytes": count, "since": self.since})
+        _counts[self] = count
+        self._write()
 
     def drop(self) -> None:
         """Take the claim back."""
-        self.since = 0.0
+        since, self.since = self.since, 0.0
+        _counts.pop(self, None)
+        if _counts:
+            self._write(since)
+            return
         with suppress(OSError):
             self.path.unlink(missing_ok=True)
+
+    def _write(self, since: float | None = None) -> None:
+        entries = {"bytes": sum([*_counts.values()]), "since": since or self.since}
+        write_record(self.path, entries)
 
     def before(self) -> tuple[int, int]:
         """Return what earlier claims of running processes hold, and what they will take yet."""
@@ -52,6 +62,10 @@ class Claim:
                 held += now
                 taken += max(0, count - now)
         return held, taken
+
+
+_counts = WeakKeyDictionary[Claim, int]()
+"""Bytes by claim of this process, which may denoise one video while it decodes another."""
 
 
 def _others() -> list[tuple[Path, int, float]]:

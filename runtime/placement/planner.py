@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable, Iterator, Mapping
+from copy import copy
 from dataclasses import dataclass, replace
 
 from hummingbird_edge.runtime.bundle.bundle import Bundle
@@ -67,6 +68,12 @@ class Planner:
         for stage in self._devices:
             self._backends_of(stage)
         self._look_for_room()
+
+    def within(self, max_memory: int) -> "Planner":
+        """Return a planner for the same requests and another `max_memory`."""
+        other = copy(self)
+        other.max_memory = max_memory
+        return other
 
     @property
     def cap(self) -> int:

@@ -167,6 +167,7 @@ def promise(
             memory[name],
             tuned_s.get(name),
             work < _SMALL_FLOPS,
+            stays,
         )
         for name, placement in placements.items()
     }
@@ -194,10 +195,11 @@ def _of_stage(
     memory: int,
     tuned_s: float | None,
     is_small: bool,
+    stays: bool,
 ) -> StagePromise:
     known = history.find(placement)
     if known is not None:
-        memory = known.peak_bytes or memory
+        memory = max(known.peak_bytes, memory) if stays else known.peak_bytes or memory
         load_s = known.load_s or _CACHED * known.compile_s
         return StagePromise(placement, parts, known.part_s, load_s, memory, Source.EARLIER, False)
     other = next(iter(history.similar(placement)), None)

@@ -14,7 +14,7 @@ from hummingbird_edge.runtime.engines.worker import Limits, needs_worker
 from hummingbird_edge.runtime.errors import RequestError
 from hummingbird_edge.runtime.placement.claims import Claim
 from hummingbird_edge.runtime.placement.history import History, StageRecord
-from hummingbird_edge.runtime.placement.memory import readable
+from hummingbird_edge.runtime.placement.memory import peaks, readable
 from hummingbird_edge.runtime.placement.notices import Notices
 from hummingbird_edge.runtime.placement.plan import Placement, Sizes
 from hummingbird_edge.runtime.placement.planner import Plan, Planner
@@ -24,8 +24,10 @@ from hummingbird_edge.runtime.placement.tuning import recall_seconds
 
 __all__ = ["Memory", "Stages", "limits_of", "promise_of"]
 
-_RESIDENT_BYTES = 1 << 30
-"""Bundles up to this size stay loaded between videos; larger ones are freed stage by stage."""
+_SMALL_BYTES = 1 << 30
+"""Bundles up to this size stay loaded between videos where memory allows it at all."""
+_SHARE = 0.5
+"""Of the memory that is free: what larger ones may hold between videos."""
 _TURN_S = 0.5
 """Between two looks at whether there is memory now."""
 _PATIENCE, _MIN_PATIENCE_S = {True: 20, False: 50}, 120.0
@@ -46,6 +48,16 @@ class Memory:
     """The most that this process held."""
     workers: int
     """The most that a worker's process held; 0 where there was none."""
+
+    def with_decoding(self, decoding: "Memory") -> "Memory":
+        """Return this with that of decoding, which another video was denoised beside."""
+        return Memory(
+            self.limit + decoding.limit,
+            {**self.planned, **decoding.planned},
+            self.predicted + decoding.predicted,
+            max(self.measured, decoding.measured),
+            max(self.workers, decoding.workers),
+        )
 
     def __str__(self) -> str:
         workers = f", a worker {readable(self.workers)}" if self.workers else ""
@@ -69,7 +81,10 @@ class Memory:
 class Stages:
     """Loads the stages of videos as they are needed."""
 
-    def __init__(self, bundle: Bundle, planner: Planner, notices: Notices) -> None:
+    def __init__(
+        self, bundle: Bundle, planner: Planner, notices: Notices, keep_loaded: bool = True
+    ) -> None:
+        """Load nothing yet; `keep_loaded` says that more than one video is to be expected."""
         self.planner = planner
         self.outcomes: dict[str, Outcome] = {}
         """Stage to how it ran last."""
@@ -77,6 +92,8 @@ class Stages:
         """What is expected of the video that is planned."""
         self._bundle, self._notices = bundle, notices
         self._cache = planner.cache
+        self._is_large = bundle.bytes > _SMALL_BYTES
+        self._keeps = keep_loaded or not self._is_large
         self._plan, self._is_resident = Plan({}, {}), False
         self._runners: dict[str, tuple[list[Placement], Runner]] = {}
         self._aside: dict[str, Runner | None] = {}
@@ -86,7 +103,7 @@ class Stages:
 
     def plan(self, sizes: Mapping[str, Sizes], steps: int, frames: int) -> None:
         """Plan a video of these stages and sizes; raises RequestError where memory does not do."""
-        self._plan = self._plan_in_turn(sizes)
+        self._plan, room = self._plan_in_turn(sizes)
         if self._plan.note not in ("", self._noted):
             self._notices.note(self._plan.note)
         self._noted = self._plan.note
@@ -94,10 +111,12 @@ class Stages:
         self._ahead.clear()
         first = {stage: each[0] for stage, each in self._plan.placements.items()}
         needs = [self.planner.need(placement) for placement in first.values()]
-        max_memory = self.planner.max_memory
-        self._is_resident = self._bundle.bytes <= _RESIDENT_BYTES and (
-            max_memory is None or sum(needs) <= max_memory
-        )
+        share = _SHARE if self._is_large and not self.planner.max_memory else 1.0
+        self._is_resident = self._keeps and sum(needs) <= share * room
+        if not self._is_resident:
+            self._runners.clear()
+        peak = max(peaks(first, self._bundle.manifest, self._is_resident).values())
+        self._claim.set(max(*needs, peak))
         loaded = [stage for stage in first if self._kept(stage) is not None]
         self.promise = promise_of(
             self._bundle, self.planner, self._plan, sizes, steps, frames, loaded, self._is_resident
@@ -153,17 +172,20 @@ class Stages:
         """Claim no memory any more: the video has ended, or was stopped."""
         self._claim.drop()
 
-    def _plan_in_turn(self, sizes: Mapping[str, Sizes]) -> Plan:
-        """Plan with the memory that the videos before this one leave, or wait until they end."""
+    def _plan_in_turn(self, sizes: Mapping[str, Sizes]) -> tuple[Plan, int]:
+        """Plan with the memory that the videos before this one leave, or wait until they end.
+
+        Returns the plan and the bytes that it was made for.
+        """
         planner, has_told = self.planner, False
         self._claim.set(planner.wanted_bytes(sizes))
         try:
             while True:
                 # With a cap of its own the user has shared the memory out.
                 held, taken = (0, 0) if planner.max_memory else self._claim.before()
+                room = planner.cap - taken
                 try:
-                    plan = planner.plan(sizes, planner.cap - taken)
-                    break
+                    return planner.plan(sizes, room), room
                 except RequestError:
                     planner.plan(sizes, planner.cap + held)  # else waiting does not help
                 if not has_told:
@@ -176,8 +198,6 @@ class Stages:
         except BaseException:
             self._claim.drop()
             raise
-        self._claim.set(max(planner.need(each[0]) for each in plan.placements.values()))
-        return plan
 
     def _records(
         self, parts_s: Mapping[str, Sequence[float]], load_s: Mapping[str, float]
@@ -191,7 +211,8 @@ class Stages:
                 sum(seconds) / len(seconds),
                 0.0 if has_compiled else load,
                 load if has_compiled else 0.0,
-                self._peaks.get(stage, 0),
+                # What stays loaded of a large bundle does so in some runs and not in others.
+                0 if self._is_large and self._is_resident else self._peaks.get(stage, 0),
             )
             yield self._plan.placements[stage][0], record
 
