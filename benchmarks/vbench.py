@@ -185,7 +185,8 @@ def world(
         model = Bundle.open(bundle or quantized_builtin(Path(folder)))
         writer = ResultsWriter("vbench", model, output)
         writer.add(judge_rendered(captions, seed))
-        requests = [request_for(model, steps=each) for each in steps or [None]]
+        chosen: list[int | None] = [*steps] if steps else [None]
+        requests = [request_for(model, steps=each) for each in chosen]
         devices, wanted = device or working_devices(), precision or ["all"]
         for case in video_cases(model, devices, wanted, requests, 1, Path(folder)):
             writer.measure(judge_case, JudgedCase(case, captions, seed), case.name)
