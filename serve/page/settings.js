@@ -1,4 +1,4 @@
-/** The numbers of a video, within what a model allows. */
+/** The settings of a video, within what a model allows and on what the server has. */
 
 import { button, h } from "./element.js";
 
@@ -15,7 +15,6 @@ const MAX_SEED = 2 ** 31;
 /** A fieldset of inputs; `changed` is called when one has a new valid number. */
 export class Settings {
   #inputs = new Map();
-  #ignored = new Set();
 
   constructor(changed) {
     this.changed = changed;
@@ -23,6 +22,7 @@ export class Settings {
     this.seed = h("input", {
       id: "seed", type: "number", min: 0, max: MAX_SEED, step: 1, placeholder: "Random",
     });
+    this.device = h("select", { id: "device" });
     this.element = h(
       "fieldset",
       { class: "settings", oninput: () => this.#update() },
@@ -35,40 +35,55 @@ export class Settings {
         this.seed,
         button("dice", "New seed", () => this.#roll(), { quiet: true }),
       ),
+      h("div", { class: "field" }, h("label", { for: "device" }, "Device"), this.device),
     );
   }
 
   /** Set the limits and defaults of a model. */
   limit(model) {
-    this.#ignored = new Set(model.ignores ?? []);
     for (const [name] of FIELDS) {
       const input = this.#inputs.get(name);
-      const limits = model.limits?.[name] ?? {};
+      const limits = model.limits[name] ?? {};
       const step = limits.multiple ?? (name === "guidance_scale" ? "any" : 1);
       Object.assign(input, { min: limits.min ?? "", max: limits.max ?? "", step });
       input.value = model[name] ?? "";
       input.title = limits.max ? `${limits.min} to ${limits.max}${step > 1 ? `, a multiple of ${step}` : ""}` : "";
-      const ignored = this.#ignored.has(name);
-      input.disabled = ignored;
-      input.parentElement.hidden = ignored;
     }
+    this.#offer(model.devices);
     this.#update();
   }
 
   /** Take over a video's numbers. */
   fill(video) {
-    for (const [name] of FIELDS) if (video[name] !== null) this.#inputs.get(name).value = video[name];
+    for (const [name] of FIELDS) this.#inputs.get(name).value = video[name];
     this.seed.value = video.seed;
+    this.#pick(video.device);
     this.#update();
   }
 
-  /** Return the numbers that are given. */
+  /** Return the settings that are given. */
   values() {
-    const values = {};
+    const values = { device: this.device.value };
     for (const [name, input] of [...this.#inputs, ["seed", this.seed]]) {
-      if (input.value !== "" && !this.#ignored.has(name)) values[name] = Number(input.value);
+      if (input.value !== "") values[name] = Number(input.value);
     }
     return values;
+  }
+
+  /** Offer the devices that have workers; where there is one, it is shown and that is all. */
+  #offer(devices) {
+    const before = this.device.value;
+    const isChoice = devices.length > 1;
+    const named = devices.filter((name) => name !== "auto").map((name) => [name, name]);
+    const all = isChoice ? [["auto", "First free"], ...named] : [["auto", devices[0] === "auto" ? "Automatic" : devices[0]]];
+    this.device.replaceChildren(...all.map(([value, words]) => h("option", { value }, words)));
+    this.device.disabled = !isChoice;
+    this.#pick(before);
+  }
+
+  #pick(device) {
+    const names = [...this.device.options].map((option) => option.value);
+    this.device.value = names.includes(device) ? device : "auto";
   }
 
   #field(name, label) {

@@ -6,7 +6,7 @@ Every test ends with two checks: the page wrote no error to the console, and ask
 import json
 import re
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from importlib.resources import files
 from typing import Any
 
@@ -41,9 +41,15 @@ def tab(chromium: Browser, studio: str) -> Iterator[Open]:
             wrong.append(request.url)
 
     def open_tab(
-        address: str = "/", width: int | None = None, script: str = "", moves: bool = False
+        address: str = "/",
+        width: int | None = None,
+        script: str = "",
+        moves: bool = False,
+        replies: Mapping[str, Any] | None = None,
     ) -> Page:
         page = context.new_page()
+        for path, reply in (replies or {}).items():
+            page.route(path, lambda route, reply=reply: route.fulfill(json=reply))
         # To draw what moves, a browser without a GPU takes as long as the model.
         page.emulate_media(reduced_motion="no-preference" if moves else "reduce")
         page.add_init_script(script)  # the page's policy forbids to add it later
@@ -125,6 +131,26 @@ def test_the_estimate_follows_the_settings(tab: Open) -> None:
     page.get_by_label("Steps", exact=True).fill("50")
     expect(time).not_to_have_text(few)
     expect(page.locator(".estimate .legend")).to_contain_text(re.compile("U-Net.*(fp|int|bf)"))
+
+
+def test_the_only_device_is_shown(tab: Open) -> None:
+    """With one worker there is nothing to choose."""
+    device = tab().get_by_label("Device", exact=True)
+    expect(device).to_be_disabled()
+    expect(device.locator("option:checked")).to_have_text("cpu")
+
+
+def test_a_device_is_chosen(tab: Open, studio: str) -> None:
+    """Of several workers one can be named, and the estimate is asked for it."""
+    with urllib.request.urlopen(f"{studio}/v1/models") as answer:
+        models = json.load(answer)
+    models["data"][0]["devices"] = ["cpu", "dml"]
+    page = tab(replies={"**/v1/models": models})
+    device = page.get_by_label("Device", exact=True)
+    expect(device.locator("option")).to_have_text(["First free", "cpu", "dml"])
+    with page.expect_request("**/v1/promise") as asked:
+        device.select_option("cpu")
+    assert asked.value.post_data_json["device"] == "cpu"
 
 
 def test_limits_are_the_models_own(tab: Open) -> None:
