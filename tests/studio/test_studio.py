@@ -148,9 +148,14 @@ def test_a_device_is_chosen(tab: Open, studio: str) -> None:
     page = tab(replies={"**/v1/models": models})
     device = page.get_by_label("Device", exact=True)
     expect(device.locator("option")).to_have_text(["First free", "cpu", "dml"])
-    with page.expect_request("**/v1/promise") as asked:
+
+    def is_for_it(request: Request) -> bool:
+        # The first estimate may be on its way yet.
+        is_promise = request.url.endswith("/v1/promise")
+        return is_promise and json.loads(request.post_data or "{}")["device"] == "cpu"
+
+    with page.expect_request(is_for_it):
         device.select_option("cpu")
-    assert asked.value.post_data_json["device"] == "cpu"
 
 
 def test_limits_are_the_models_own(tab: Open) -> None:
