@@ -36,7 +36,7 @@ CREATE_BODY: dict[str, Any] = {
 }
 """How OpenAPI documents a body that is JSON, or a form as OpenAI's client sends it."""
 _MP4: dict[int | str, dict[str, Any]] = {200: {"content": {"video/mp4": {}}}}
-_FILE = {"content": {kind: {} for _, kind in CONTENT.values()}}
+_FILE: dict[str, Any] = {"content": {kind: {} for _, kind in CONTENT.values()}}
 _FILES: dict[int | str, dict[str, Any]] = {200: _FILE, 206: _FILE}
 _EVENTS: dict[int | str, dict[str, Any]] = {
     200: {

@@ -68,7 +68,9 @@ def test_decoder_and_enhancement_are_kept(
     assert len(done["backends"]) >= 2
     path = tmp_path / "video.webp"
     path.write_bytes(server.client.get(f"/v1/videos/{video['id']}/content?format=webp").content)
-    np.testing.assert_array_equal(read_frames(path)[0], expected.frames)
+    # WebP shows two equal frames as a longer one.
+    wanted = expected.save(tmp_path / "expected.webp")
+    np.testing.assert_array_equal(read_frames(path)[0], read_frames(wanted)[0])
     options = [
         "--decoder tiny",
         *([] if enhancement is None else ["--fast", "--interpolate motion"]),

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
-from playwright.sync_api import Browser, ConsoleMessage, Locator, Page, Request, expect
+from playwright.sync_api import Browser, ConsoleMessage, Locator, Page, Request, Route, expect
 
 READY_MS = 180_000
 """A video of the built-in model takes a second, and many more on a machine that is busy."""
@@ -49,7 +49,7 @@ def tab(chromium: Browser, studio: str) -> Iterator[Open]:
     ) -> Page:
         page = context.new_page()
         for path, reply in (replies or {}).items():
-            page.route(path, lambda route, reply=reply: route.fulfill(json=reply))
+            page.route(path, answering(reply))
         # To draw what moves, a browser without a GPU takes as long as the model.
         page.emulate_media(reduced_motion="no-preference" if moves else "reduce")
         page.add_init_script(script)  # the page's policy forbids to add it later
@@ -76,6 +76,15 @@ def made(studio: str) -> str:
     with urllib.request.urlopen(request, timeout=READY_MS / 1000) as answer:
         assert answer.read(12)[4:8] == b"ftyp"
     return LONG.strip()
+
+
+def answering(reply: Any) -> Callable[[Route], None]:
+    """Return a handler that answers in the server's place."""
+
+    def handle(route: Route) -> None:
+        route.fulfill(json=reply)
+
+    return handle
 
 
 def make(page: Page, prompt: str, **settings: int) -> None:
