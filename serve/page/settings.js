@@ -19,20 +19,13 @@ export class Settings {
   constructor(changed) {
     this.changed = changed;
     this.length = h("output", { class: "number" });
-    this.seed = h("input", {
-      id: "seed", type: "number", min: 0, max: MAX_SEED, step: 1, placeholder: "Random",
-    });
+    this.seed = h("input", { id: "seed", type: "number", min: 0, max: MAX_SEED, step: 1, placeholder: "Random" });
     this.device = h("select", { id: "device" });
-    this.element = h(
-      "fieldset",
-      { class: "settings", oninput: () => this.#update() },
+    this.element = h("fieldset", { class: "settings", oninput: () => this.#update() },
       h("legend", {}, "Settings ", this.length),
       FIELDS.map(([name, label]) => this.#field(name, label)),
-      h(
-        "div",
-        { class: "field seed" },
-        h("label", { for: "seed" }, "Seed"),
-        this.seed,
+      h("div", { class: "field seed" },
+        h("label", { for: "seed" }, "Seed"), this.seed,
         button("dice", "New seed", () => this.#roll(), { quiet: true }),
       ),
       h("div", { class: "field" }, h("label", { for: "device" }, "Device"), this.device),
@@ -57,7 +50,8 @@ export class Settings {
   fill(video) {
     for (const [name] of FIELDS) this.#inputs.get(name).value = video[name];
     this.seed.value = video.seed;
-    this.#pick(video.device);
+    this.device.value = video.device;
+    if (this.device.selectedIndex < 0) this.device.value = "auto"; // it has no worker any more
     this.#update();
   }
 
@@ -72,18 +66,12 @@ export class Settings {
 
   /** Offer the devices that have workers; where there is one, it is shown and that is all. */
   #offer(devices) {
-    const before = this.device.value;
+    const named = devices.filter((name) => name !== "auto");
     const isChoice = devices.length > 1;
-    const named = devices.filter((name) => name !== "auto").map((name) => [name, name]);
-    const all = isChoice ? [["auto", "First free"], ...named] : [["auto", devices[0] === "auto" ? "Automatic" : devices[0]]];
-    this.device.replaceChildren(...all.map(([value, words]) => h("option", { value }, words)));
+    const any = isChoice ? "First free" : (named[0] ?? "Automatic");
+    const option = (value, words) => h("option", { value }, words);
+    this.device.replaceChildren(option("auto", any), ...(isChoice ? named : []).map((name) => option(name, name)));
     this.device.disabled = !isChoice;
-    this.#pick(before);
-  }
-
-  #pick(device) {
-    const names = [...this.device.options].map((option) => option.value);
-    this.device.value = names.includes(device) ? device : "auto";
   }
 
   #field(name, label) {
