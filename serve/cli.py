@@ -1,21 +1,16 @@
 """The command `hb-serve`: the studio and an API on this machine."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from hummingbird_edge.runtime.command import Version, require_modules, run_command, say
-from hummingbird_edge.runtime.errors import RequestError
-
-if TYPE_CHECKING:
-    from hummingbird_edge.serve.models import Catalog
-    from hummingbird_edge.serve.server import Address
 
 __all__ = ["app", "main"]
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-_MODULES = ("fastapi", "uvicorn", "multipart", "prometheus_client", "mcp")
+_MODULES = ("fastapi", "uvicorn", "multipart", "prometheus_client", "sse_starlette", "mcp")
 
 
 @app.command()
@@ -54,7 +49,7 @@ def serve(
         str, typer.Option(help="Most room for videos; the oldest go, pinned ones stay.")
     ] = "10GB",
     max_queue: Annotated[
-        int, typer.Option(min=1, max=10_000, help="Most videos that wait or are being made.")
+        int, typer.Option(min=1, max=1000, help="Most videos that wait or are being made.")
     ] = 100,
     mcp: Annotated[
         bool, typer.Option("--mcp", help="Speak the Model Context Protocol on stdin and stdout.")
@@ -69,72 +64,33 @@ def serve(
     Jobs and videos outlast a restart: what was being made goes on after its last step.
     """
     require_modules("serve", *_MODULES)
-    from importlib.metadata import version as version_of
-
     from hummingbird_edge.runtime.placement.memory import parse_memory
-    from hummingbird_edge.serve.models import Catalog
+    from hummingbird_edge.runtime.placement.planner import Planner
+    from hummingbird_edge.serve.models import open_models
     from hummingbird_edge.serve.server import Address, serve_http, serve_stdio
     from hummingbird_edge.serve.service import Service
     from hummingbird_edge.serve.store import Store
-    from hummingbird_edge.serve.supervisor import Supervisor
 
     address = Address(host, port, token)
-    _check(address)
     devices = tuple(dict.fromkeys(device or ["auto"]))
     most = None if max_memory is None else parse_memory(max_memory)
-    catalog = Catalog.open(bundle or [])
-    for each in devices:
-        _check_device(catalog, each)
+    models = open_models(bundle or [])
+    for model in models.values():
+        for each in devices:
+            Planner(model.bundle, each)  # refuses a device that cannot be had
     store = Store.open(data or _data_folder(), parse_memory(max_store))
-    service = Service(store, catalog, devices, max_queue)
-    supervisor = Supervisor(store, service.jobs, devices, catalog.paths(), most)
+    service = Service(store, models, devices, most, max_queue)
     if mcp:
-        serve_stdio(service, supervisor)
+        serve_stdio(service)
         return
-    _check_port(address)
+    listener = address.listen()
     say(f"hb-serve: {address.url}")
     if open_page:
         import threading
         import webbrowser
 
         threading.Timer(1.0, webbrowser.open, [address.url]).start()
-    serve_http(service, supervisor, address, version_of("hummingbird-edge"), verbose)
-
-
-def _check(address: "Address") -> None:
-    from hummingbird_edge.serve.security import is_loopback
-
-    if not is_loopback(address.host) and not address.token:
-        raise RequestError(
-            f"--host {address.host} lets other machines in: give --token too, a long secret such "
-            f"as openssl rand -hex 16 makes"
-        )
-    if address.token is not None and not (address.token.isascii() and address.token.isalnum()):
-        raise RequestError("--token has other characters than letters and digits: choose another")
-
-
-def _check_device(catalog: "Catalog", device: str) -> None:
-    """Raise DeviceError or RequestError for a device that cannot be had."""
-    from hummingbird_edge.runtime.placement.planner import Planner
-
-    for model in catalog.models.values():
-        Planner(model.bundle, device)
-
-
-def _check_port(address: "Address") -> None:
-    """Raise RequestError where the port is taken: Uvicorn would say it less shortly."""
-    import socket
-
-    try:
-        found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
-        with socket.socket(found[0][0], socket.SOCK_STREAM) as listener:
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            listener.bind(found[0][4])
-    except OSError as error:
-        raise RequestError(
-            f"{address.host}:{address.port} cannot be listened on ({error.strerror or error}): "
-            f"choose another --port, or stop what uses it"
-        ) from error
+    serve_http(service, address, listener, verbose)
 
 
 def _data_folder() -> Path:

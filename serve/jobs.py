@@ -8,97 +8,19 @@ import json
 import secrets
 import sqlite3
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from hummingbird_edge.runtime.errors import OutputError
+from hummingbird_edge.serve.job import Job
 
-__all__ = ["FINISHED", "Change", "Job", "Jobs"]
+__all__ = ["Jobs"]
 
-FINISHED = ("completed", "failed", "cancelled")
-"""Statuses after which nothing is done any more."""
-_VERSION = 1
+_SCHEMAS = ("jobs-1.sql", "jobs-2.sql")
+"""What makes a file of each format from the one before."""
 _BUSY_S = 10.0
-_SCHEMA = Path(__file__).parent / "jobs.sql"
-
-
-@dataclass(frozen=True, slots=True)
-class Job:
-    """One row: a video that is wanted, being made, or made."""
-
-    number: int
-    """Order of creation."""
-    id: str
-    status: str
-    """`queued`, `in_progress`, `completed`, `failed` or `cancelled`."""
-    rank: float
-    """Order in the queue."""
-    model: str
-    prompt: str
-    width: int
-    height: int
-    num_frames: int
-    fps: int
-    num_inference_steps: int
-    guidance_scale: float
-    seed: int
-    device: str
-    """As requested: `auto`, or what one of the workers is for."""
-    remixed_from: str | None
-    command: str
-    """The `hb-run` line that makes it again."""
-    created_at: float
-    """Seconds since 1970."""
-    completed_at: float | None
-    owner: str | None
-    """`process_mark` of the worker that makes it."""
-    deaths: int
-    """Workers that died of it since its last step."""
-    stage: str | None
-    step: int | None
-    """Parts of the stage that are done, of `steps`."""
-    steps: int | None
-    progress: int
-    """0 to 100."""
-    preview_step: int | None
-    """The last step with a picture."""
-    backends: Mapping[str, str]
-    """Stage to what ran it."""
-    promise: Mapping[str, Any] | None
-    """`seconds` and `text`."""
-    timings: Mapping[str, float] | None
-    """Stage to seconds."""
-    notes: Sequence[str]
-    """What the runtime had to say."""
-    error_code: str | None
-    error_message: str | None
-    pinned: bool
-    bytes: int
-    """Of its files."""
-
-    @classmethod
-    def of(cls, row: sqlite3.Row) -> "Job":
-        """Convert a row."""
-        values: dict[str, Any] = dict(row)
-        for name in _JSON:
-            values[name] = None if values[name] is None else json.loads(values[name])
-        return cls(**{**values, "pinned": bool(values["pinned"])})
-
-
-@dataclass(frozen=True, slots=True)
-class Change:
-    """That a video is another, or gone."""
-
-    number: int
-    id: str
-    deleted: bool
-
-
-_COLUMNS = tuple(field.name for field in fields(Job))
-_JSON = ("backends", "promise", "timings", "notes")
 
 
 class Jobs:
@@ -111,17 +33,22 @@ class Jobs:
         self._sql.row_factory = sqlite3.Row
         self._sql.execute("PRAGMA journal_mode = WAL")
         self._sql.execute("PRAGMA synchronous = NORMAL")
-        (version,) = self._sql.execute("PRAGMA user_version").fetchone()
-        if version > _VERSION:
+        if (version := self._number("PRAGMA user_version")) > len(_SCHEMAS):
             self.close()
             raise OutputError(
-                f"{path} is of a newer release (format {version}, this one reads {_VERSION}): "
+                f"{path} is of a newer release (format {version}, this one reads {len(_SCHEMAS)}): "
                 f"update, or choose another folder with --data"
             )
-        if version < _VERSION:
-            schema = _SCHEMA.read_text(encoding="utf-8")
-            version_too = f"PRAGMA user_version = {_VERSION};"
-            self._sql.executescript(f"BEGIN IMMEDIATE;\n{schema}{version_too} COMMIT;")
+        if version < len(_SCHEMAS):
+            self._upgrade()
+
+    def _upgrade(self) -> None:
+        with self.transaction():
+            for name in _SCHEMAS[self._number("PRAGMA user_version") :]:
+                schema = (Path(__file__).parent / name).read_text(encoding="utf-8")
+                for statement in schema.split("\n\n"):
+                    self._sql.execute(statement)
+            self._sql.execute(f"PRAGMA user_version = {len(_SCHEMAS)}")
 
     def close(self) -> None:
         """Close the connection."""
@@ -140,91 +67,101 @@ class Jobs:
 
     # What users want
 
-    def add(self, values: Mapping[str, Any]) -> Job:
-        """Add a video at the end of the queue."""
-        entries = {**values, "id": f"video_{secrets.token_hex(16)}", "created_at": time.time()}
-        names = ", ".join(entries)
-        marks = ", ".join(f":{name}" for name in entries)
-        rank = "(SELECT COALESCE(MAX(rank), 0) + 1 FROM videos)"
-        statement = f"INSERT INTO videos (rank, {names}) VALUES ({rank}, {marks}) RETURNING *"
-        return self._one(statement, entries)
+    def add(self, **values: Any) -> str:
+        """Add a video at the end of the queue; returns its id."""
+        key = f"video_{secrets.token_hex(16)}"
+        values |= {"id": key, "created_at": int(time.time()), "rank": self._last_rank()}
+        names, marks = ", ".join(values), ", ".join(f":{name}" for name in values)
+        self._sql.execute(f"INSERT INTO videos ({names}) VALUES ({marks})", _plain(values))
+        return key
 
     def find(self, key: str) -> Job | None:
         """Return the video of this id."""
-        rows = self._sql.execute("SELECT * FROM videos WHERE id = ?", (key,)).fetchall()
-        return Job.of(rows[0]) if rows else None
+        return next(iter(self._select("WHERE id = ?", key)), None)
 
-    def page(self, after: Job | None, limit: int, newest_first: bool) -> list[Job]:
-        """Return at most `limit` videos that follow `after` by creation."""
+    def page(self, after: str | None, limit: int, newest_first: bool = True) -> list[Job]:
+        """Return at most `limit` videos that follow the one of id `after` by creation."""
         order, than = ("DESC", "<") if newest_first else ("ASC", ">")
-        where = "" if after is None else f"WHERE number {than} {after.number}"
-        rows = self._sql.execute(
-            f"SELECT * FROM videos {where} ORDER BY number {order} LIMIT ?", (limit,)
-        )
-        return [Job.of(row) for row in rows]
+        where = f"WHERE ? IS NULL OR number {than} (SELECT number FROM videos WHERE id = ?)"
+        return self._select(f"{where} ORDER BY number {order} LIMIT ?", after, after, limit)
+
+    def in_progress(self) -> list[Job]:
+        """Return what is being made."""
+        return self._select("WHERE status = 'in_progress'")
 
     def queue(self) -> list[str]:
         """Return the ids of the queued videos, the next one first."""
-        rows = self._sql.execute("SELECT id FROM videos WHERE status = 'queued' ORDER BY rank")
-        return [row["id"] for row in rows]
+        return self._column("SELECT id FROM videos WHERE status = 'queued' ORDER BY rank")
 
-    def count_open(self) -> int:
-        """Return how many videos are queued or being made."""
-        statement = "SELECT COUNT(*) FROM videos WHERE status IN ('queued', 'in_progress')"
-        (count,) = self._sql.execute(statement).fetchone()
-        return int(count)
+    def stopped(self) -> list[Job]:
+        """Return the videos that ended before they were made, the newest first."""
+        return self._select("WHERE status IN ('failed', 'cancelled') ORDER BY number DESC")
 
-    def count_ahead(self, job: Job) -> int:
-        """Return how many queued videos come before this one."""
-        statement = "SELECT COUNT(*) FROM videos WHERE status = 'queued' AND rank < ?"
-        (count,) = self._sql.execute(statement, (job.rank,)).fetchone()
-        return int(count)
+    def disposable(self) -> list[Job]:
+        """Return the videos that may go, the oldest first."""
+        return self._select(
+            "WHERE pinned = 0 AND bytes > 0 AND status IN ('completed', 'failed', 'cancelled') "
+            "ORDER BY completed_at, number"
+        )
 
-    def statistics(self) -> dict[str, tuple[int, int]]:
-        """Return of each status how many videos it has and the bytes of their files."""
-        statement = "SELECT status, COUNT(*), SUM(bytes) FROM videos GROUP BY status"
-        return {name: (count, size) for name, count, size in self._sql.execute(statement)}
+    def ids(self) -> set[str]:
+        """Return the ids of all videos."""
+        return set(self._column("SELECT id FROM videos"))
+
+    def count(self, *statuses: str) -> int:
+        """Return how many videos have one of these statuses."""
+        marks = ", ".join("?" for _ in statuses)
+        return self._number(f"SELECT COUNT(*) FROM videos WHERE status IN ({marks})", *statuses)
+
+    def total_bytes(self) -> int:
+        """Return the bytes of all videos' files."""
+        return self._number("SELECT COALESCE(SUM(bytes), 0) FROM videos")
 
     def move(self, key: str, position: int) -> bool:
         """Put a queued video at `position` of the queue, 0 is next; tell whether it is queued."""
         with self.transaction():
-            statement = "SELECT id, rank FROM videos WHERE status = 'queued' ORDER BY rank"
-            rows = [(row["id"], row["rank"]) for row in self._sql.execute(statement)]
-            if key not in [name for name, _ in rows]:
+            queue = self.queue()
+            if key not in queue:
                 return False
-            names = [name for name, _ in rows if name != key]
-            names.insert(position, key)
-            for name, (other, rank) in zip(names, rows, strict=True):
-                if name != other:
+            ranks = self._column("SELECT rank FROM videos WHERE status = 'queued' ORDER BY rank")
+            moved = [name for name in queue if name != key]
+            moved.insert(position, key)
+            for name, before, rank in zip(moved, queue, ranks, strict=True):
+                if name != before:
                     self.update(name, rank=rank)
         return True
 
     def cancel(self, key: str) -> bool:
         """End a video that is queued or being made; tell whether it was."""
-        found = self._sql.execute(
-            "UPDATE videos SET status = 'cancelled', completed_at = ?, owner = NULL, stage = NULL "
-            "WHERE id = ? AND status IN ('queued', 'in_progress')",
-            (time.time(), key),
+        values = {"status": "cancelled", "completed_at": int(time.time())}
+        return self._set(
+            "id = :key AND status IN ('queued', 'in_progress')",
+            {"key": key},
+            {**values, "owner": None, "stage": None},
         )
-        return found.rowcount > 0
 
     def requeue(self, key: str) -> bool:
         """Put a video that failed or was cancelled at the end of the queue again."""
-        found = self._sql.execute(
-            "UPDATE videos SET status = 'queued', completed_at = NULL, error_code = NULL, "
-            "error_message = NULL, deaths = 0, rank = (SELECT MAX(rank) + 1 FROM videos) "
-            "WHERE id = ? AND status IN ('failed', 'cancelled')",
-            (key,),
+        values = {"status": "queued", "rank": self._last_rank(), "deaths": 0}
+        return self._set(
+            "id = :key AND status IN ('failed', 'cancelled')",
+            {"key": key},
+            {**values, "completed_at": None, "error_code": None, "error_message": None},
         )
-        return found.rowcount > 0
 
-    def update(self, key: str, **values: Any) -> None:
-        """Set columns of a video."""
-        self._set("id = :key", {"key": key}, values)
+    def update(self, key: str, **values: Any) -> bool:
+        """Set columns of a video; tell whether it is there."""
+        return self._set("id = :key", {"key": key}, values)
 
     def delete(self, key: str) -> bool:
         """Remove a video; tell whether it was there."""
         return self._sql.execute("DELETE FROM videos WHERE id = ?", (key,)).rowcount > 0
+
+    def free(self, devices: Sequence[str]) -> None:
+        """Let any worker make queued videos that are for other devices than these."""
+        for job in self._select("WHERE status = 'queued' AND device != 'auto'"):
+            if job.device not in devices:
+                self.update(job.id, device="auto")
 
     # What workers do
 
@@ -232,56 +169,47 @@ class Jobs:
         """Take the next queued video that this worker's device may make."""
         where = "status = 'queued' AND device IN ('auto', ?)"
         first = f"SELECT id FROM videos WHERE {where} ORDER BY rank LIMIT 1"
-        if self._sql.execute(first, (device,)).fetchone() is None:
-            return None  # without the lock of a writer
-        statement = (
-            f"UPDATE videos SET status = 'in_progress', owner = ? WHERE id = ({first}) RETURNING *"
-        )
-        rows = self._sql.execute(statement, (owner, device)).fetchall()
-        return Job.of(rows[0]) if rows else None
+        values = {"status": "in_progress", "owner": owner}
+        for key in self._column(first, device):  # another worker may be faster
+            if self._set("id = :key AND status = 'queued'", {"key": key}, values):
+                return self.find(key)
+        return None
 
     def report(self, job: Job, by: str | None, /, **values: Any) -> bool:
         """Set columns of a video that the worker `by` makes; tell whether it still does."""
         where = "id = :key AND owner IS :by AND status = 'in_progress'"
-        return self._set(where, {"key": job.id, "by": by}, values) > 0
-
-    def in_progress(self) -> list[Job]:
-        """Return what is being made."""
-        rows = self._sql.execute("SELECT * FROM videos WHERE status = 'in_progress'")
-        return [Job.of(row) for row in rows]
-
-    def disposable(self) -> list[Job]:
-        """Return the videos that may go, the oldest first."""
-        rows = self._sql.execute(
-            "SELECT * FROM videos WHERE pinned = 0 AND bytes > 0 AND "
-            "status IN ('completed', 'failed', 'cancelled') ORDER BY completed_at, number"
-        )
-        return [Job.of(row) for row in rows]
-
-    def ids(self) -> set[str]:
-        """Return the ids of all videos."""
-        return {row["id"] for row in self._sql.execute("SELECT id FROM videos")}
+        return self._set(where, {"key": job.id, "by": by}, values)
 
     # What followers read
 
     def last_change(self) -> int:
         """Return the number of the newest change."""
-        (number,) = self._sql.execute("SELECT COALESCE(MAX(number), 0) FROM changes").fetchone()
-        return int(number)
+        return self._number("SELECT COALESCE(MAX(number), 0) FROM changes")
 
-    def changes(self, after: int) -> list[Change]:
-        """Return what has changed since, in order."""
-        rows = self._sql.execute("SELECT * FROM changes WHERE number > ? ORDER BY number", (after,))
-        return [Change(row["number"], row["id"], bool(row["deleted"])) for row in rows]
+    def changes(self, after: int) -> list[tuple[int, str]]:
+        """Return number and video of each change since, in order."""
+        statement = "SELECT number, id FROM changes WHERE number > ? ORDER BY number"
+        return [(row["number"], row["id"]) for row in self._sql.execute(statement, (after,))]
 
-    def _one(self, statement: str, values: Mapping[str, Any]) -> Job:
-        (row,) = self._sql.execute(statement, values).fetchall()
-        return Job.of(row)
+    def _select(self, rest: str, *arguments: Any) -> list[Job]:
+        rows = self._sql.execute(f"SELECT * FROM jobs {rest}", arguments)
+        return [Job.model_validate(dict(row)) for row in rows]
 
-    def _set(self, where: str, keys: Mapping[str, Any], values: Mapping[str, Any]) -> int:
-        assert values.keys() <= set(_COLUMNS)
-        known = {n: json.dumps(v) if n in _JSON and v is not None else v for n, v in values.items()}
-        columns = ", ".join(f"{name} = :{name}" for name in known)
-        return self._sql.execute(
-            f"UPDATE videos SET {columns} WHERE {where}", {**known, **keys}
-        ).rowcount
+    def _column(self, statement: str, *arguments: Any) -> list[Any]:
+        return [row[0] for row in self._sql.execute(statement, arguments)]
+
+    def _number(self, statement: str, *arguments: Any) -> int:
+        return int(self._column(statement, *arguments)[0])
+
+    def _last_rank(self) -> int:
+        return self._number("SELECT COALESCE(MAX(rank), 0) + 1 FROM videos")
+
+    def _set(self, where: str, keys: dict[str, Any], values: dict[str, Any]) -> bool:
+        columns = ", ".join(f"{name} = :{name}" for name in values)
+        statement = f"UPDATE videos SET {columns} WHERE {where}"
+        return self._sql.execute(statement, _plain({**values, **keys})).rowcount > 0
+
+
+def _plain(values: dict[str, Any]) -> dict[str, Any]:
+    """Return values as SQLite keeps them: what is no scalar as JSON."""
+    return {n: json.dumps(v) if isinstance(v, dict | list) else v for n, v in values.items()}

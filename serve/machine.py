@@ -1,136 +1,155 @@
-"""The routes of this machine: models, devices, promises, unfinished videos."""
+"""The routes of this machine: models, devices, promises, unfinished videos, health, metrics."""
 
 import threading
-from functools import cache
-from typing import Any
+from functools import cache, lru_cache
+from typing import Annotated, Any
 
 from anyio import to_thread
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Depends, Request, Response
+from pydantic import BaseModel
 
 from hummingbird_edge.runtime.errors import HummingbirdError
-from hummingbird_edge.serve.answers import refusals
-from hummingbird_edge.serve.models import Catalog
+from hummingbird_edge.runtime.placement.planner import Planner
+from hummingbird_edge.serve.answers import ServiceOf, refusals
+from hummingbird_edge.serve.job import Job
+from hummingbird_edge.serve.models import Model, ModelObject
 from hummingbird_edge.serve.problem import Problem
-from hummingbird_edge.serve.schema import (
-    DeviceList,
-    DeviceObject,
-    ModelList,
-    PromiseObject,
-    StagePromise,
-    UnfinishedList,
-    UnfinishedObject,
-    VideoObject,
-    model_object,
-)
-from hummingbird_edge.serve.service import Service, Wanted
-from hummingbird_edge.serve.unfinished import find_kept, list_kept, resume_kept
+from hummingbird_edge.serve.schema import CreateBody, Listing
+from hummingbird_edge.serve.service import Wanted
+from hummingbird_edge.serve.unfinished import UnfinishedObject, list_kept, list_own, resume
 from hummingbird_edge.serve.videos import CREATE_BODY, read_body
 
-__all__ = ["machine_routes"]
+__all__ = ["routes"]
+
+routes = APIRouter(tags=["machine"])
+_PLANNING = threading.Lock()
 
 
-class Forecaster:
-    """Says what videos will take; plans as a worker would, and loads nothing."""
+class StageObject(BaseModel):
+    """What is expected of a stage."""
 
-    def __init__(self, max_memory: int | None) -> None:
-        self._max_memory = max_memory
-        self._planners: dict[tuple[str, str], Any] = {}
-        self._lock = threading.Lock()
+    stage: str
+    device: str
+    precision: str
+    seconds: float
 
-    def promise(self, wanted: Wanted, device: str) -> PromiseObject:
-        """Return what a video will take; raises HummingbirdError where it cannot be made."""
-        from hummingbird_edge.runtime.placement.planner import Planner
-        from hummingbird_edge.runtime.placement.stages import promise_of
 
-        model, request = wanted.model, wanted.request
-        with self._lock:
-            key = model.name, device
-            if key not in self._planners:
-                self._planners[key] = Planner(
-                    model.bundle, device=device, max_memory=self._max_memory
-                )
-            planner, sizes = self._planners[key], request.stage_sizes(model.bundle.manifest)
-            plan = planner.plan(sizes)
-            found = promise_of(model.bundle, planner, plan, sizes, request.steps, request.frames)
-        stages = [
-            StagePromise(
-                stage=name,
-                device=each.placement.backend.device.name,
-                precision=str(each.placement.backend.precision),
-                seconds=round(each.total_s, 4),
-            )
-            for name, each in found.stages.items()
-        ]
-        return PromiseObject(
-            seconds=round(found.total_s, 3),
-            memory_bytes=found.memory_bytes,
-            text=str(found),
-            stages=stages,
+class PromiseObject(BaseModel):
+    """What a video will take."""
+
+    seconds: float
+    memory_bytes: int
+    text: str
+    stages: list[StageObject]
+
+
+class DeviceObject(BaseModel):
+    """A device that there could be."""
+
+    name: str
+    description: str
+    available: bool
+    reason: str
+
+
+class DeviceList(BaseModel):
+    """The devices, and what earlier videos and `--tune` measured on them."""
+
+    devices: list[DeviceObject]
+    workers: list[str]
+    measured: list[dict[str, Any]]
+
+
+@routes.get("/v1/models", responses=refusals())
+async def list_models(service: ServiceOf) -> Listing[ModelObject]:
+    """Return the models, with their defaults and limits."""
+    return Listing[ModelObject](data=service.shown_models())
+
+
+@routes.post("/v1/promise", responses=refusals(), openapi_extra=CREATE_BODY)
+async def promise(
+    body: Annotated[CreateBody, Depends(read_body)], service: ServiceOf
+) -> PromiseObject:
+    """Say what a video will take; the body is that of a video to be made."""
+    wanted = service.check(body)
+    device = service.devices[0] if wanted.device == "auto" else wanted.device
+    try:
+        return await to_thread.run_sync(_promise, wanted, device, service.max_memory)
+    except HummingbirdError as error:
+        raise Problem(400, "invalid_value", str(error)) from error
+
+
+@routes.get("/v1/devices", responses=refusals())
+async def list_devices(service: ServiceOf) -> DeviceList:
+    """Return the devices there could be, and what was measured on them."""
+    devices = await to_thread.run_sync(_known_devices)
+    measured = await to_thread.run_sync(_measured, service.models)
+    return DeviceList(devices=devices, workers=list(service.devices), measured=measured)
+
+
+@routes.get("/v1/unfinished", responses=refusals())
+async def list_unfinished(service: ServiceOf) -> Listing[UnfinishedObject]:
+    """Return the videos that were interrupted, here or in `hb-run`."""
+    kept = await to_thread.run_sync(list_kept, service.models)
+    return Listing[UnfinishedObject](data=[*list_own(service), *kept])
+
+
+@routes.post("/v1/unfinished/{unfinished_id}/resume", responses=refusals(404, 409, 429))
+async def resume_unfinished(unfinished_id: str, service: ServiceOf) -> Job:
+    """Go on with a video after its last step."""
+    return resume(service, unfinished_id)
+
+
+@routes.get("/healthz", responses=refusals())
+async def health() -> dict[str, str]:
+    """Say that the server answers."""
+    return {"status": "ok"}
+
+
+@routes.get(
+    "/metrics",
+    response_class=Response,
+    responses={**refusals(), 200: {"content": {"text/plain": {}}, "description": "Metrics."}},
+)
+async def show_metrics(request: Request) -> Response:
+    """Return metrics for Prometheus."""
+    text: bytes = request.app.state.metrics.text()
+    return Response(text, media_type="text/plain; version=0.0.4")
+
+
+@lru_cache(maxsize=32)
+def _planner(model: Model, device: str, max_memory: int | None) -> Planner:
+    return Planner(model.bundle, device=device, max_memory=max_memory)
+
+
+def _promise(wanted: Wanted, device: str, max_memory: int | None) -> PromiseObject:
+    """Return what a video will take; plans as a worker would, and loads nothing.
+
+    Raises HummingbirdError where it cannot be made.
+    """
+    from hummingbird_edge.runtime.placement.stages import promise_of
+
+    bundle, request = wanted.model.bundle, wanted.request
+    with _PLANNING:
+        planner = _planner(wanted.model, device, max_memory)
+        sizes = request.stage_sizes(bundle.manifest)
+        plan = planner.plan(sizes)
+        found = promise_of(bundle, planner, plan, sizes, request.steps, request.frames)
+    stages = [
+        StageObject(
+            stage=name,
+            device=each.placement.backend.device.name,
+            precision=str(each.placement.backend.precision),
+            seconds=round(each.total_s, 4),
         )
-
-
-def machine_routes(service: Service, max_memory: int | None) -> APIRouter:
-    """Return the routes."""
-    routes, forecaster = APIRouter(prefix="/v1", tags=["machine"]), Forecaster(max_memory)
-
-    @routes.get("/models", responses=refusals())
-    async def list_models() -> ModelList:
-        """Return the models, with their defaults and limits."""
-        return ModelList(data=[model_object(model) for model in service.catalog.models.values()])
-
-    @routes.post("/promise", responses=refusals(), openapi_extra=CREATE_BODY)
-    async def promise(request: Request) -> PromiseObject:
-        """Say what a video will take; the body is that of a video to be made."""
-        wanted = service.check(await read_body(request))
-        device = service.devices[0] if wanted.device == "auto" else wanted.device
-        try:
-            return await to_thread.run_sync(forecaster.promise, wanted, device)
-        except HummingbirdError as error:
-            raise Problem(400, "invalid_value", str(error)) from error
-
-    @routes.get("/devices", responses=refusals())
-    async def list_devices() -> DeviceList:
-        """Return the devices there could be, and what was measured on them."""
-        return await to_thread.run_sync(_devices, service.catalog, list(service.devices))
-
-    _add_unfinished(routes, service)
-    return routes
-
-
-def _add_unfinished(routes: APIRouter, service: Service) -> None:
-    @routes.get("/unfinished", responses=refusals())
-    async def list_unfinished() -> UnfinishedList:
-        """Return the videos that were interrupted, here or in `hb-run`."""
-        own = [
-            UnfinishedObject(
-                id=job.id,
-                prompt=job.prompt,
-                step=min(job.step or 0, job.num_inference_steps),
-                steps=job.num_inference_steps,
-                created_at=int(job.created_at),
-            )
-            for job in service.resumable()
-        ]
-        return UnfinishedList(data=[*own, *await to_thread.run_sync(list_kept, service.catalog)])
-
-    @routes.post("/unfinished/{unfinished_id}/resume", responses=refusals(404, 409, 429))
-    async def resume_unfinished(unfinished_id: str) -> VideoObject:
-        """Go on with a video after its last step."""
-        if service.jobs.find(unfinished_id) is not None:
-            return service.shown(service.resume(unfinished_id))
-        kept = find_kept(unfinished_id)
-        if kept is None:
-            message = f"there is no unfinished video {unfinished_id[:80]!r}: list them again"
-            raise Problem(404, "not_found", message)
-        return service.shown(resume_kept(service, kept))
-
-
-def _devices(catalog: Catalog, workers: list[str]) -> DeviceList:
-    return DeviceList(devices=_known(), workers=workers, measured=_measured(catalog))
+        for name, each in found.stages.items()
+    ]
+    seconds, memory = round(found.total_s, 3), found.memory_bytes
+    return PromiseObject(seconds=seconds, memory_bytes=memory, text=str(found), stages=stages)
 
 
 @cache
-def _known() -> list[DeviceObject]:
+def _known_devices() -> list[DeviceObject]:
     """Return what is known of devices: once, since drivers are listed and tried out for it."""
     from hummingbird_edge.runtime.devices.providers import PROVIDERS
     from hummingbird_edge.runtime.placement.probe import known_devices, probe
@@ -149,14 +168,14 @@ def _known() -> list[DeviceObject]:
     return devices
 
 
-def _measured(catalog: Catalog) -> list[dict[str, Any]]:
+def _measured(models: dict[str, Model]) -> list[dict[str, Any]]:
     """Return what earlier videos took, stage by stage."""
     from dataclasses import asdict
 
     from hummingbird_edge.runtime.placement.history import History
 
     found: list[dict[str, Any]] = []
-    for model in catalog.models.values():
+    for model in models.values():
         for key, record in History.of(model.bundle).records.items():
             backend, _, shape = key.partition(" {")
             stage, _, backend = backend.partition(" ")

@@ -1,6 +1,6 @@
 """Make one job's video in a worker: report every step, keep its state, stop when told to."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -8,18 +8,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hummingbird_edge.runtime.cli.enhancing import restored
 from hummingbird_edge.runtime.cli.info import command_again
-from hummingbird_edge.runtime.errors import HummingbirdError, OutputError, RequestError
+from hummingbird_edge.runtime.errors import OutputError, RequestError
 from hummingbird_edge.runtime.media.latents import read_latents
 from hummingbird_edge.runtime.media.unfinished import Kept
 from hummingbird_edge.runtime.pipeline import TextToVideo
+from hummingbird_edge.runtime.placement.promise import Promise
 from hummingbird_edge.runtime.request import Request
 from hummingbird_edge.runtime.result import Progress, Video, settings_of
-from hummingbird_edge.serve.jobs import Job
+from hummingbird_edge.serve.job import Job
 from hummingbird_edge.serve.pictures import write_files, write_strip
 from hummingbird_edge.serve.store import PREVIEW, STATE
 
-__all__ = ["Making", "Stopped", "code_of"]
+__all__ = ["Making", "Stopped"]
 
 Report = Callable[..., bool]
 """Sets columns of the job; tells whether it is still this worker's."""
@@ -35,136 +37,108 @@ class Making:
 
     job: Job
     folder: Path
+    pipeline: TextToVideo
     report: Report
     notes: list[str]
     """What the runtime has to say of it; grows meanwhile."""
-    promise: Any = None
+    request: Request = field(init=False)
     kept: Kept = field(init=False)
+    promise: Promise | None = None
 
-    def __post_init__(self) -> None:
-        self.kept = Kept({}, self.notes.append, self.folder / STATE)
-
-    def make(self, pipeline: TextToVideo) -> Mapping[str, Any]:
-        """Make the video and its files; returns what is to be known of it.
+    def make(self) -> dict[str, Any]:
+        """Make the video and its files; returns the columns that say how.
 
         Raises Stopped, or HummingbirdError or OSError.
         """
+        job = self.job
+        self.request = Request.for_model(
+            self.pipeline.manifest, job.prompt, job.seed, job.decoder, **job.runtime()
+        )
+        enhancement = restored({"enhancement": job.enhancement}, self.request.settings())
+        self.kept = Kept({}, self.notes.append, self.folder / STATE)
         self.folder.mkdir(parents=True, exist_ok=True)
-        request = self._request(pipeline)
-        resume = self._resume(pipeline, request)
+        resume = self._resume()
         if resume is None:
-            self._keep(pipeline, request, 0, None)
-        for progress in pipeline.generate(request, resume=resume):
-            if progress.video is not None:
-                return self._finish(pipeline, request, progress.video)
-            self._tell(pipeline, request, progress)
+            self._keep(0, None)
+        for progress in self.pipeline.generate(self.request, resume=resume):
+            if progress.promise is not None:
+                self._begin(progress.promise)
+            elif progress.video is None:
+                self._tell(progress)
+            else:
+                video = progress.video
+                return self._finish(video.with_enhancement(enhancement) if enhancement else video)
         raise AssertionError("the generator ends with a video")
 
-    def _request(self, pipeline: TextToVideo) -> Request:
-        job = self.job
-        return Request.for_model(
-            pipeline.manifest,
-            job.prompt,
-            job.seed,
-            frames=job.num_frames,
-            width=job.width,
-            height=job.height,
-            steps=job.num_inference_steps,
-            guidance=job.guidance_scale,
-            fps=job.fps,
-        )
-
-    def _resume(
-        self, pipeline: TextToVideo, request: Request
-    ) -> tuple[int, NDArray[np.float32]] | None:
+    def _resume(self) -> tuple[int, NDArray[np.float32]] | None:
         """Return the steps that an earlier worker has taken; None where they are of no use."""
         try:
             file = read_latents(self.folder / STATE)
         except OutputError:
             return None
-        shape = request.latent_shape(pipeline.manifest)
-        is_same = all(file.settings.get(n) == v for n, v in request.settings().items())
-        if not is_same or file.settings.get("bundle_sha256") != pipeline.bundle.digest:
-            return None
-        if file.latents.shape != shape or not 0 < file.taken <= request.steps:
-            return None
-        return file.taken, file.latents
+        wanted = {**self.request.settings(), "bundle_sha256": self.pipeline.bundle.digest}
+        is_same = all(file.settings.get(name) == value for name, value in wanted.items())
+        has_shape = file.latents.shape == self.request.latent_shape(self.pipeline.manifest)
+        is_begun = 0 < file.taken <= self.request.steps
+        return (file.taken, file.latents) if is_same and has_shape and is_begun else None
 
-    def _keep(
-        self,
-        pipeline: TextToVideo,
-        request: Request,
-        taken: int,
-        latents: NDArray[np.float32] | None,
-    ) -> None:
-        self.kept.keep(settings_of(request, pipeline.bundle, pipeline.placements), taken, latents)
+    def _keep(self, taken: int, latents: NDArray[np.float32] | None) -> None:
+        pipeline = self.pipeline
+        settings = settings_of(self.request, pipeline.bundle, pipeline.placements)
+        self.kept.keep(settings, taken, latents)
 
-    def _tell(self, pipeline: TextToVideo, request: Request, progress: Progress) -> None:
+    def _begin(self, promise: Promise) -> None:
+        self.promise = promise
+        told = {"seconds": promise.total_s, "text": str(promise)}
+        self._report(promise=told, stage=next(iter(promise.stages)), notes=self.notes)
+
+    def _tell(self, progress: Progress) -> None:
         """Report a part of the work; raises Stopped."""
-        if progress.promise is not None:
-            self.promise = progress.promise
-            told = {"seconds": progress.promise.total_s, "text": str(progress.promise)}
-            self._report(promise=told, stage=next(iter(progress.promise.stages)), notes=self.notes)
-            return
-        values: dict[str, Any] = {"deaths": 0}
+        assert self.promise is not None
         if progress.latents is not None:
-            self._keep(pipeline, request, progress.index, progress.latents)
-        if progress.denoised is not None and self._preview(pipeline, progress.denoised):
-            values["preview_step"] = progress.index
+            self._keep(progress.index, progress.latents)
+        has_preview = progress.denoised is not None and self._preview(progress.denoised)
+        done_s = self.promise.seconds_until(progress.stage, progress.share)
         self._report(
             stage=progress.stage,
             step=progress.index,
             steps=progress.count,
-            progress=self._percent(progress),
-            backends=_backends(pipeline),
+            # 100 is for what is safe on disk.
+            progress=min(99, int(100 * done_s / max(self.promise.total_s, 1e-9))),
+            backends=self._backends(),
             notes=self.notes,
-            **values,
+            deaths=0,
+            **({"preview_step": progress.index} if has_preview else {}),
         )
 
     def _report(self, **values: Any) -> None:
         if not self.report(**values):
             raise Stopped
 
-    def _percent(self, progress: Progress) -> int:
-        """Return how much is done, by the promised times; 100 is for what is safe on disk."""
-        done = self.promise.seconds_until(progress.stage, progress.share)
-        return min(99, int(100 * done / max(self.promise.total_s, 1e-9)))
-
-    def _preview(self, pipeline: TextToVideo, denoised: NDArray[np.float32]) -> bool:
+    def _preview(self, denoised: NDArray[np.float32]) -> bool:
         """Write what a step looks like; tell whether that was possible."""
         try:
-            write_strip(self.folder / PREVIEW, pipeline.preview(denoised))
+            write_strip(self.folder / PREVIEW, self.pipeline.preview(denoised))
         except (RequestError, OSError):  # a bundle without previews, or a disk without room
             return False
         return True
 
-    def _finish(self, pipeline: TextToVideo, request: Request, video: Video) -> Mapping[str, Any]:
+    def _finish(self, video: Video) -> dict[str, Any]:
         write_files(self.folder, video)
         times = video.timings
+        seconds = {
+            "load": sum(times.load_s.values()),
+            "text_encoder": times.text_encoder_s,
+            "unet": sum(times.unet_step_s),
+            self.request.decoding_stage: times.vae_decoder_s,
+            "total": times.total_s,
+        }
         return {
-            "timings": {
-                "load": round(sum(times.load_s.values()), 4),
-                "text_encoder": round(times.text_encoder_s, 4),
-                "unet": round(sum(times.unet_step_s), 4),
-                request.decoding_stage: round(times.vae_decoder_s, 4),
-                "total": round(times.total_s, 4),
-            },
-            "backends": _backends(pipeline),
+            "timings": {name: round(value, 4) for name, value in seconds.items()},
+            "backends": self._backends(),
             "command": command_again(dict(video.settings)),
             "notes": self.notes,
         }
 
-
-def code_of(error: Exception) -> str:
-    """Return the word for programs of what went wrong."""
-    if isinstance(error, OutputError | OSError):
-        return "storage_error"
-    if isinstance(error, RequestError):
-        return "invalid_value"
-    if isinstance(error, HummingbirdError):
-        return "generation_failed"
-    return "internal_error"
-
-
-def _backends(pipeline: TextToVideo) -> dict[str, str]:
-    return {stage: str(placed.backend) for stage, placed in pipeline.placements.items()}
+    def _backends(self) -> dict[str, str]:
+        return {stage: str(found.backend) for stage, found in self.pipeline.placements.items()}

@@ -14,10 +14,9 @@ from pydantic import Field, ValidationError
 
 from hummingbird_edge.serve.answers import invalid
 from hummingbird_edge.serve.events import Events
-from hummingbird_edge.serve.jobs import Job
+from hummingbird_edge.serve.job import OPEN, Job
 from hummingbird_edge.serve.problem import Problem
-from hummingbird_edge.serve.schema import MAX_PROMPT, CreateBody, model_object
-from hummingbird_edge.serve.service import Service
+from hummingbird_edge.serve.schema import MAX_PROMPT, CreateBody
 
 __all__ = ["make_mcp"]
 
@@ -27,12 +26,13 @@ _INSTRUCTIONS = (
 )
 
 
-def make_mcp(service: Service, events: Events, names_files: bool = False) -> MCPServer[Any]:
+def make_mcp(events: Events, names_files: bool = False) -> MCPServer[Any]:
     """Return the protocol's server; `names_files` is for clients on this machine."""
+    service = events.service
     server = MCPServer[Any]("hummingbird-edge", instructions=_INSTRUCTIONS, log_level="ERROR")
 
     def shown(job: Job) -> dict[str, Any]:
-        entries = service.shown(job).model_dump()
+        entries = job.model_dump()
         if job.status == "completed":
             entries["content"] = f"/v1/videos/{job.id}/content"
             if names_files:
@@ -54,22 +54,11 @@ def make_mcp(service: Service, events: Events, names_files: bool = False) -> MCP
         wait: bool = True,
     ) -> dict[str, Any]:
         """Make a video; with wait=false return at once, and get_video tells of it later."""
+        given = locals()
         with _told():
-            body = CreateBody(
-                prompt=prompt,
-                model=model,
-                seconds=seconds,
-                size=size,
-                num_frames=num_frames,
-                fps=fps,
-                num_inference_steps=num_inference_steps,
-                guidance_scale=guidance_scale,
-                seed=seed,
-            )
-            job = service.create(body)
-            if wait:
-                job = await _finished(service, events, job, context)
-            return shown(job)
+            body = {name: given[name] for name in CreateBody.model_fields if name in given}
+            job = service.create(CreateBody.model_validate(body))
+            return shown(await _finished(events, job, context) if wait else job)
 
     @server.tool()
     async def get_video(video_id: str) -> dict[str, Any]:
@@ -80,13 +69,12 @@ def make_mcp(service: Service, events: Events, names_files: bool = False) -> MCP
     @server.tool()
     async def list_videos(limit: Annotated[int, Field(ge=1, le=100)] = 20) -> dict[str, Any]:
         """Return the newest videos."""
-        return {"data": [shown(job) for job in service.jobs.page(None, limit, True)]}
+        return {"data": [shown(job) for job in service.jobs.page(None, limit)]}
 
     @server.tool()
     async def list_models() -> dict[str, Any]:
         """Return the models, with their defaults and limits."""
-        models = service.catalog.models.values()
-        return {"data": [model_object(model).model_dump(exclude={"card"}) for model in models]}
+        return {"data": [each.model_dump(exclude={"card"}) for each in service.shown_models()]}
 
     return server
 
@@ -99,22 +87,22 @@ def _told() -> Iterator[None]:
     except Problem as problem:
         raise ToolError(problem.message) from problem
     except ValidationError as error:
-        raise ToolError(invalid(error.errors()).message) from error
+        raise ToolError(invalid(error).message) from error
 
 
-async def _finished(service: Service, events: Events, job: Job, context: Context) -> Job:
+async def _finished(events: Events, job: Job, context: Context) -> Job:
     """Wait until a video is made, and tell of its progress; who gives up cancels it."""
     told = -1
     try:
-        while job.status in ("queued", "in_progress"):
+        while job.status in OPEN:
             await events.wait()
-            job = service.find(job.id)
+            job = events.service.find(job.id)
             if job.progress > told:
                 told = job.progress
                 await context.report_progress(told, 100, job.stage or job.status)
     except asyncio.CancelledError:
-        service.jobs.cancel(job.id)
+        events.service.jobs.cancel(job.id)
         raise
-    if job.status == "failed":
-        raise Problem(422, job.error_code or "failed", job.error_message or "it failed")
+    if job.error is not None:
+        raise Problem(422, job.error.code, job.error.message)
     return job

@@ -1,15 +1,17 @@
 """The models that the server offers: bundles by name, with the limits of what may be requested."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import Literal
+
+from pydantic import BaseModel
 
 from hummingbird_edge.runtime.bundle.bundle import BUILTIN, Bundle
 from hummingbird_edge.runtime.bundle.hub import find_bundle
 from hummingbird_edge.runtime.errors import RequestError
+from hummingbird_edge.serve.job import Settings
 
-__all__ = ["Catalog", "Limits", "Model", "Range"]
+__all__ = ["MAX_FPS", "MAX_GUIDANCE", "MAX_SEED", "Model", "ModelObject", "Range", "open_models"]
 
 _MIN_SIDE = 256
 """Pixels that every model may be asked for along a side; large models twice their default."""
@@ -22,17 +24,12 @@ MAX_SEED = (1 << 53) - 1
 """JavaScript's numbers are exact up to here."""
 
 
-@dataclass(frozen=True, slots=True)
-class Range:
+class Range(BaseModel):
     """What a setting may be."""
 
     min: int
     max: int
     multiple: int = 1
-
-    def as_dict(self) -> dict[str, int]:
-        """Return plain values for JSON."""
-        return {"min": self.min, "max": self.max, "multiple": self.multiple}
 
     def refusal(self, value: int) -> str | None:
         """Return what a value should have been, or None where it is right."""
@@ -42,11 +39,20 @@ class Range:
         return f"give {kind}from {self.min} to {self.max}"
 
 
-Limits = Mapping[str, Range]
-"""By the name of the setting."""
+class ModelObject(Settings):
+    """A model with its defaults and limits, and the devices that have workers."""
+
+    id: str
+    object: Literal["model"] = "model"
+    created: int
+    owned_by: Literal["local"] = "local"
+    default: bool
+    limits: dict[str, Range]
+    devices: list[str]
+    card: str | None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Model:
     """A bundle with the name that requests use."""
 
@@ -55,36 +61,23 @@ class Model:
     is_default: bool
 
     @property
-    def defaults(self) -> dict[str, Any]:
+    def defaults(self) -> Settings:
         """The bundle's own settings, by the names of requests."""
-        own = self.bundle.manifest.defaults
-        return {
-            "width": own.width,
-            "height": own.height,
-            "num_frames": own.frames,
-            "fps": own.fps,
-            "num_inference_steps": own.steps,
-            "guidance_scale": own.guidance,
-        }
+        return Settings.of(self.bundle.manifest.defaults)
 
     @property
-    def limits(self) -> Limits:
-        """What a request may be, so that none takes the machine for hours."""
+    def limits(self) -> dict[str, Range]:
+        """What a request may be, by the name of the setting: none takes the machine for hours."""
         manifest = self.bundle.manifest
         own, divisor = manifest.defaults, manifest.model.size_divisor
         side = max(_MIN_SIDE, 2 * own.width, 2 * own.height) // divisor * divisor
         return {
-            "width": Range(divisor, side, divisor),
-            "height": Range(divisor, side, divisor),
-            "num_frames": Range(1, _FRAMES * own.frames),
-            "num_inference_steps": Range(1, manifest.sampler.grid_steps),
-            "fps": Range(1, MAX_FPS),
+            "width": Range(min=divisor, max=side, multiple=divisor),
+            "height": Range(min=divisor, max=side, multiple=divisor),
+            "num_frames": Range(min=1, max=_FRAMES * own.frames),
+            "num_inference_steps": Range(min=1, max=manifest.sampler.grid_steps),
+            "fps": Range(min=1, max=MAX_FPS),
         }
-
-    @property
-    def created(self) -> int:
-        """When the bundle was installed, in seconds since 1970."""
-        return int(self.bundle.folder.stat().st_mtime)
 
     @property
     def card(self) -> str:
@@ -102,34 +95,30 @@ class Model:
             f"- Made from `{source}`\n- SHA-256 of the manifest: `{self.bundle.digest}`\n"
         )
 
+    def shown(self, devices: Sequence[str]) -> ModelObject:
+        """Return how the API shows it, where these devices have workers."""
+        return ModelObject(
+            id=self.name,
+            created=int(self.bundle.folder.stat().st_mtime),
+            default=self.is_default,
+            limits=self.limits,
+            devices=list(devices),
+            card=self.card,
+            **self.defaults.model_dump(),
+        )
 
-class Catalog:
-    """All models, the default one first."""
 
-    def __init__(self, models: Sequence[Model]) -> None:
-        self.models = {model.name: model for model in models}
+def open_models(named: Sequence[str]) -> dict[str, Model]:
+    """Open bundles given as `NAME=PATH` or `PATH`, the default one first; the built-in for none.
 
-    @classmethod
-    def open(cls, named: Sequence[str]) -> "Catalog":
-        """Open bundles given as `NAME=PATH` or `PATH`, or the built-in one for none.
-
-        Raises BundleError, or RequestError for a name that is given twice.
-        """
-        models: list[Model] = []
-        for text in named or [""]:
-            name, has_name, path = text.rpartition("=")
-            bundle = Bundle.open(find_bundle(path) if path else BUILTIN)
-            name = name if has_name else bundle.manifest.name
-            if any(model.name == name for model in models):
-                raise RequestError(f"two bundles are called {name}: give --bundle NAME=PATH")
-            models.append(Model(name, bundle, is_default=not models))
-        return cls(models)
-
-    @property
-    def default(self) -> Model:
-        """What is used where a request names none."""
-        return next(iter(self.models.values()))
-
-    def paths(self) -> dict[str, str]:
-        """Return name to folder, for a worker."""
-        return {name: str(Path(model.bundle.folder)) for name, model in self.models.items()}
+    Raises BundleError, or RequestError for a name that is given twice.
+    """
+    models: dict[str, Model] = {}
+    for text in named or [""]:
+        name, has_name, path = text.rpartition("=")
+        bundle = Bundle.open(find_bundle(path) if path else BUILTIN)
+        name = name if has_name else bundle.manifest.name
+        if name in models:
+            raise RequestError(f"two bundles are called {name}: give --bundle NAME=PATH")
+        models[name] = Model(name, bundle, is_default=not models)
+    return models

@@ -2,12 +2,21 @@
 
 from dataclasses import dataclass
 
+from starlette.responses import JSONResponse
+
 __all__ = ["Problem"]
+
+_CLOSE = {"connection": "close"}  # what is left of the body is no request
+_HEADERS = {
+    401: {**_CLOSE, "www-authenticate": "Bearer"},
+    **dict.fromkeys((403, 408, 413, 421), _CLOSE),
+    429: {"retry-after": "5"},
+}
 
 
 @dataclass(eq=False)
 class Problem(Exception):
-    """A refusal, in the shape of OpenAI's errors."""
+    """A refusal."""
 
     status: int
     """HTTP status, 400 to 599."""
@@ -21,14 +30,8 @@ class Problem(Exception):
     def __str__(self) -> str:
         return self.message
 
-    def body(self) -> dict[str, dict[str, str | None]]:
-        """Return what is sent."""
+    def answer(self) -> JSONResponse:
+        """Return what is sent, in the shape of OpenAI's errors."""
         kind = "invalid_request_error" if self.status < 500 else "server_error"
-        return {
-            "error": {
-                "message": self.message,
-                "type": kind,
-                "param": self.param,
-                "code": self.code,
-            }
-        }
+        entry = {"message": self.message, "type": kind, "param": self.param, "code": self.code}
+        return JSONResponse({"error": entry}, self.status, _HEADERS.get(self.status))

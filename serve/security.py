@@ -5,29 +5,28 @@ here (DNS rebinding), or straight across sites. Neither passes. Sources: Fetch S
 header; Fetch Metadata Request Headers (Sec-Fetch-Site); RFC 6265bis (SameSite).
 """
 
-import asyncio
 import hmac
 import ipaddress
 import socket
-from contextlib import suppress
 from dataclasses import dataclass
-from http.cookies import CookieError, SimpleCookie
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import urlsplit
 
-from starlette.datastructures import Headers, MutableHeaders
-from starlette.responses import JSONResponse, RedirectResponse, Response
+import anyio
+from starlette.datastructures import MutableHeaders
+from starlette.requests import HTTPConnection
+from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from hummingbird_edge.serve.problem import Problem
 
-__all__ = ["MAX_BODY", "Guard", "is_loopback"]
+__all__ = ["Guard", "is_loopback"]
 
-MAX_BODY = 1 << 20
+_MAX_BODY = 1 << 20
 """Bytes of a request's body; a prompt has at most 2,000 letters."""
+_MAX_DRAINED = 8 << 20
+"""Bytes that are taken of a larger one."""
 _BODY_S = 10.0
 """In which a body must arrive."""
-_MAX_DRAINED, _DRAIN_S = 8 << 20, 2.0
-"""Bytes and seconds that the rest of a refused request may take."""
 _COOKIE = "hb_token"
 _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; "
@@ -45,12 +44,8 @@ _HEADERS = {
 
 def is_loopback(host: str) -> bool:
     """Tell whether a host, as it is bound or requested, is this machine's own."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False
+    address = _address(host)
+    return host == "localhost" if address is None else address.is_loopback
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,152 +62,102 @@ class Guard:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        headers = Headers(scope=scope)
-        sent = _with_headers(send)
+        request = HTTPConnection(scope)
+        answer = self._check_host(request) or _check_origin(request) or self._check_token(request)
         try:
-            self._check_host(headers)
-            _check_origin(headers, scope)
-            if (answer := self._check_token(headers, scope)) is not None:
-                await answer(scope, receive, sent)
-                return
-            _check_length(headers)
+            body = await _body(receive, 0 if answer else _MAX_BODY)
         except Problem as problem:
-            await _drain(receive)
-            await _refusal(problem)(scope, receive, sent)
+            body, answer = b"", answer or problem.answer()
+        if body is None:
             return
-        await _bounded(self.app, scope, receive, sent)
+        messages: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
 
-    def _check_host(self, headers: Headers) -> None:
+        async def replay() -> Message:
+            return messages.pop() if messages else await receive()
+
+        await (answer or self.app)(scope, replay, _with_headers(send))
+
+    def _check_host(self, request: HTTPConnection) -> Response | None:
         """Refuse a name that this server does not have: whoever chose it may be elsewhere."""
-        host = _name(headers.get("host", ""))
-        if not (host is not None and (is_loopback(host) or self._is_own(host))):
-            message = "the Host header names no host of this server: use its address"
-            raise Problem(421, "wrong_host", message)
+        try:
+            host = urlsplit(f"//{request.headers.get('host', '')}").hostname or ""
+        except ValueError:
+            host = ""
+        if is_loopback(host) or self._is_own(host):
+            return None
+        message = "the Host header names no host of this server: use its address"
+        return Problem(421, "wrong_host", message).answer()
 
     def _is_own(self, host: str) -> bool:
         if is_loopback(self.host):
             return False
         name = socket.gethostname().lower()
-        if host in (self.host.lower(), name, f"{name}.local"):
-            return True
-        try:  # an address cannot be pointed elsewhere
-            ipaddress.ip_address(host.strip("[]"))
-        except ValueError:
-            return False
-        return True
+        # An address cannot be pointed elsewhere.
+        return host in (self.host.lower(), name, f"{name}.local") or _address(host) is not None
 
-    def _check_token(self, headers: Headers, scope: Scope) -> Response | None:
+    def _check_token(self, request: HTTPConnection) -> Response | None:
         """Refuse a request without the token; `/?token=` is answered by a cookie."""
-        if self.token is None or scope["path"] == "/healthz":
+        path = request.scope["path"]
+        if self.token is None or path == "/healthz":
             return None
-        query = parse_qs(scope["query_string"].decode("latin-1"))
-        if scope["path"] == "/" and self._is_token(query.get("token", [""])[0]):
+        if path == "/" and self._is_token(request.query_params.get("token")):
             answer = RedirectResponse("/", 303)
             answer.set_cookie(_COOKIE, self.token, httponly=True, samesite="strict")
             return answer
-        kind, _, given = headers.get("authorization", "").partition(" ")
+        kind, _, given = request.headers.get("authorization", "").partition(" ")
         if kind.lower() == "bearer" and self._is_token(given.strip()):
             return None
-        try:
-            cookie = SimpleCookie(headers.get("cookie", "")).get(_COOKIE)
-        except CookieError:
-            cookie = None
-        if cookie is not None and self._is_token(cookie.value):
+        if self._is_token(request.cookies.get(_COOKIE)):
             return None
         message = "this server wants its token: send Authorization: Bearer, or open /?token=..."
-        raise Problem(401, "invalid_token", message)
+        return Problem(401, "invalid_token", message).answer()
 
-    def _is_token(self, given: str) -> bool:
-        return hmac.compare_digest(given.encode(), (self.token or "").encode())
+    def _is_token(self, given: str | None) -> bool:
+        return hmac.compare_digest((given or "").encode(), (self.token or "").encode())
 
 
-def _name(host: str) -> str | None:
-    """Return the host of a Host header without its port, in lower case; None for no host."""
+def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
     try:
-        return urlsplit(f"//{host}").hostname
+        return ipaddress.ip_address(host.strip("[]"))
     except ValueError:
         return None
 
 
-def _check_origin(headers: Headers, scope: Scope) -> None:
+def _check_origin(request: HTTPConnection) -> Response | None:
     """Refuse what a page of another site sends."""
-    origin = headers.get("origin")
-    if origin is not None and origin not in (
-        f"http://{headers.get('host')}",
-        f"https://{headers.get('host')}",
-    ):
-        raise Problem(403, "wrong_origin", "another site's page may not use this server")
-    site = headers.get("sec-fetch-site", "none")
-    is_visit = headers.get("sec-fetch-mode") == "navigate" and scope["path"] == "/"
-    if site not in ("none", "same-origin") and not (is_visit and scope["method"] == "GET"):
-        raise Problem(403, "wrong_origin", "another site's page may not use this server")
+    headers, host = request.headers, request.headers.get("host")
+    is_own = headers.get("origin") in (None, f"http://{host}", f"https://{host}")
+    is_near = headers.get("sec-fetch-site", "none") in ("none", "same-origin")
+    is_visit = headers.get("sec-fetch-mode") == "navigate" and request.scope["method"] == "GET"
+    if is_own and (is_near or (is_visit and request.scope["path"] == "/")):
+        return None
+    message = "another site's page may not use this server"
+    return Problem(403, "wrong_origin", message).answer()
 
 
-def _check_length(headers: Headers) -> None:
-    length = headers.get("content-length", "0")
-    if length.isascii() and length.isdigit() and int(length[:20]) > MAX_BODY:
-        raise _too_large()
+async def _body(receive: Receive, most: int) -> bytes | None:
+    """Return a request's body, None where its client has gone.
 
-
-def _too_large() -> Problem:
-    return Problem(413, "too_large", f"the body has more than {MAX_BODY} bytes: send less")
-
-
-async def _bounded(app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
-    """Run `app`, but refuse a body that is too large or does not come."""
-    left, deadline, has_begun = MAX_BODY, asyncio.get_running_loop().time() + _BODY_S, False
-    is_whole = False
-
-    async def bounded() -> Message:
-        nonlocal left, is_whole
-        if is_whole:  # now it is about the connection
-            return await receive()
-        seconds = deadline - asyncio.get_running_loop().time()
-        try:
-            message = await asyncio.wait_for(receive(), max(0.0, seconds))
-        except (TimeoutError, asyncio.TimeoutError):
-            text = f"the body did not arrive within {_BODY_S:.0f} s: send it again"
-            raise Problem(408, "too_slow", text) from None
-        left -= len(message.get("body", b""))
-        is_whole = not message.get("more_body", False)
-        if left < 0:
-            await _drain(receive)
-            raise _too_large()
-        return message
-
-    async def watched(message: Message) -> None:
-        nonlocal has_begun
-        has_begun = True
-        await send(message)
-
+    Raises Problem for one that does not come, or has more than `most` bytes: the rest is taken,
+    within reason, since a client that still sends would not read the refusal.
+    """
+    parts, size, has_more = list[bytes](), 0, True
     try:
-        await app(scope, bounded, watched)
-    except Problem as problem:
-        if has_begun:
-            raise
-        await _refusal(problem)(scope, receive, send)
-
-
-async def _drain(receive: Receive) -> None:
-    """Take what a client is sending, within reason: else it would not read the answer."""
-
-    async def take() -> None:
-        left, has_more = _MAX_DRAINED, True
-        while has_more and left > 0:
-            message = await receive()
-            left -= len(message.get("body", b""))
-            has_more = message.get("more_body", False)
-
-    with suppress(TimeoutError, asyncio.TimeoutError):
-        await asyncio.wait_for(take(), _DRAIN_S)
-
-
-def _refusal(problem: Problem) -> JSONResponse:
-    answer = JSONResponse(problem.body(), problem.status)
-    answer.headers["connection"] = "close"
-    if problem.status == 401:
-        answer.headers["www-authenticate"] = "Bearer"
-    return answer
+        with anyio.fail_after(_BODY_S):
+            while has_more and size < _MAX_DRAINED:
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    return None
+                part, has_more = message.get("body", b""), message.get("more_body", False)
+                size += len(part)
+                if size <= most:
+                    parts.append(part)
+    except TimeoutError:
+        text = f"the body did not arrive within {_BODY_S:.0f} s: send it again"
+        raise Problem(408, "too_slow", text) from None
+    if size > most:
+        raise Problem(413, "too_large", f"the body has more than {most} bytes: send less")
+    return b"".join(parts)
 
 
 def _with_headers(send: Send) -> Send:
@@ -221,8 +166,7 @@ def _with_headers(send: Send) -> Send:
     async def sent(message: Message) -> None:
         if message["type"] == "http.response.start":
             headers = MutableHeaders(scope=message)
-            for name, value in _HEADERS.items():
-                headers[name] = value
+            headers.update(_HEADERS)
             headers.setdefault("cache-control", "no-store")
         await send(message)
 

@@ -1,17 +1,19 @@
 """The process: bind, serve until told to stop, then leave everything in order."""
 
 import asyncio
+import socket
 import sys
 from dataclasses import dataclass
-from typing import Any
 
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from hummingbird_edge.runtime.errors import RequestError
 from hummingbird_edge.serve.app import make_app
 from hummingbird_edge.serve.events import Events
+from hummingbird_edge.serve.security import Guard, is_loopback
 from hummingbird_edge.serve.service import Service
-from hummingbird_edge.serve.supervisor import Supervisor
+from hummingbird_edge.serve.supervisor import at_work
 
 __all__ = ["Address", "serve_http", "serve_stdio"]
 
@@ -29,11 +31,33 @@ class Address:
     port: int
     token: str | None
 
+    def __post_init__(self) -> None:
+        if not is_loopback(self.host) and not self.token:
+            raise RequestError(
+                f"--host {self.host} lets other machines in: give --token too, a long secret such "
+                f"as openssl rand -hex 16 makes"
+            )
+        if self.token is not None and not (self.token.isascii() and self.token.isalnum()):
+            raise RequestError(
+                "--token has other characters than letters and digits: choose another"
+            )
+
     @property
     def url(self) -> str:
         """What a browser opens."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"http://{host}:{self.port}/" + (f"?token={self.token}" if self.token else "")
+
+    def listen(self) -> socket.socket:
+        """Take the port; raises RequestError where it is taken."""
+        family = socket.AF_INET6 if ":" in self.host else socket.AF_INET
+        try:
+            return socket.create_server((self.host, self.port), family=family)
+        except OSError as error:
+            raise RequestError(
+                f"{self.host}:{self.port} cannot be listened on ({error.strerror or error}): "
+                f"choose another --port, or stop what uses it"
+            ) from error
 
 
 class _Protocol(H11Protocol):
@@ -43,49 +67,26 @@ class _Protocol(H11Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self._arm()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        super().connection_lost(exc)
+        self._expect_request()
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
-        self._arm()
+        self._expect_request()
 
-    def _arm(self) -> None:
+    def _expect_request(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        self._timer = self.loop.call_later(_HEADER_S, self._close_if_idle)
+        self._timer = self.loop.call_later(_HEADER_S, self._close_if_silent)
 
-    def _close_if_idle(self) -> None:
+    def _close_if_silent(self) -> None:
         if self.cycle is None or self.cycle.response_complete:
             self.transport.close()
 
 
-class _Server(uvicorn.Server):
-    """Uvicorn that ends streams of events when it is told to stop."""
-
-    def __init__(self, config: uvicorn.Config, events: Events) -> None:
-        super().__init__(config)
-        self._events = events
-
-    def handle_exit(self, sig: int, frame: Any) -> None:
-        self._events.close()
-        super().handle_exit(sig, frame)
-
-
-def serve_http(
-    service: Service, supervisor: Supervisor, address: Address, version: str, verbose: bool
-) -> None:
+def serve_http(service: Service, address: Address, listener: socket.socket, verbose: bool) -> None:
     """Serve until a signal comes."""
-    events = Events(service)
-    app = make_app(service, supervisor, events, version, address.host, address.token)
     config = uvicorn.Config(
-        app,
-        host=address.host,
-        port=address.port,
+        Guard(make_app(service), address.host, address.token),
         http=_Protocol,
         ws="none",
         lifespan="on",
@@ -96,24 +97,18 @@ def serve_http(
         timeout_keep_alive=10,
         timeout_graceful_shutdown=_SHUTDOWN_S,
     )
-    _Server(config, events).run()
+    uvicorn.Server(config).run(sockets=[listener])
 
 
-def serve_stdio(service: Service, supervisor: Supervisor) -> None:
+def serve_stdio(service: Service) -> None:
     """Speak the Model Context Protocol on stdin and stdout until the client closes them."""
-    asyncio.run(_serve_stdio(service, supervisor))
+    asyncio.run(_serve_stdio(service))
 
 
-async def _serve_stdio(service: Service, supervisor: Supervisor) -> None:
+async def _serve_stdio(service: Service) -> None:
     from hummingbird_edge.serve.mcp import make_mcp
 
     events = Events(service)
-    tasks = [asyncio.create_task(supervisor.run()), asyncio.create_task(events.run())]
-    try:
-        await make_mcp(service, events, names_files=True).run_stdio_async()
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        supervisor.stop()
-        sys.stdout.flush()
+    async with at_work(events):
+        await make_mcp(events, names_files=True).run_stdio_async()
+    sys.stdout.flush()

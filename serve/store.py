@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hummingbird_edge.runtime.errors import OutputError
-from hummingbird_edge.serve.jobs import Job, Jobs
+from hummingbird_edge.serve.jobs import Jobs
 
 __all__ = ["CONTENT", "PREVIEW", "STATE", "Store"]
 
@@ -81,6 +81,11 @@ class Store:
         """Return the folder of a job's files."""
         return self.folder / "videos" / key
 
+    def adopt(self, key: str, state: Path) -> None:
+        """Take over the file with a job's steps; raises OSError."""
+        self.of(key).mkdir(parents=True)
+        shutil.move(state, self.of(key) / STATE)
+
     def remove(self, key: str) -> None:
         """Remove a job's files."""
         shutil.rmtree(self.of(key), ignore_errors=True)
@@ -100,18 +105,17 @@ class Store:
         """Tell whether the disk takes another video."""
         return shutil.disk_usage(self.folder).free >= MIN_FREE_BYTES
 
-    def prune(self, jobs: Jobs) -> list[Job]:
-        """Remove the oldest videos beyond `max_bytes`, but no pinned ones; returns them."""
-        excess = sum(size for _, size in jobs.statistics().values()) - self.max_bytes
-        gone: list[Job] = []
-        for job in jobs.disposable() if excess > 0 else ():
-            if excess <= 0:
-                break
+    def prune(self, jobs: Jobs) -> None:
+        """Remove the oldest videos beyond `max_bytes`, but no pinned ones."""
+        excess = jobs.total_bytes() - self.max_bytes
+        if excess <= 0:
+            return
+        for job in jobs.disposable():
             jobs.delete(job.id)
             self.remove(job.id)
             excess -= job.bytes
-            gone.append(job)
-        return gone
+            if excess <= 0:
+                return
 
     def remove_orphans(self, jobs: Jobs) -> None:
         """Remove files of jobs that are no more, as a kill in the middle of a removal leaves."""

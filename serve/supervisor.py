@@ -9,14 +9,15 @@ import json
 import sqlite3
 import subprocess
 import sys
-from contextlib import suppress
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 
 from hummingbird_edge.runtime.files import is_running
-from hummingbird_edge.serve.jobs import Job, Jobs
-from hummingbird_edge.serve.store import Store
+from hummingbird_edge.serve.events import Events
+from hummingbird_edge.serve.service import Service
 
-__all__ = ["Supervisor"]
+__all__ = ["at_work"]
 
 _LOOK_S = 0.5
 """Between two looks at workers, jobs and the store."""
@@ -24,17 +25,29 @@ _MAX_DEATHS = 5
 """Workers that may die of a job, one after another, without taking a step."""
 _GRACE_S = 5.0
 
+Process = subprocess.Popen[bytes]
+
+
+@asynccontextmanager
+async def at_work(events: Events) -> AsyncIterator[None]:
+    """Have workers and followers at work meanwhile."""
+    supervisor = Supervisor(events.service)
+    tasks = [asyncio.create_task(each.run()) for each in (supervisor, events)]
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        supervisor.stop()
+
 
 @dataclass(slots=True)
 class Supervisor:
     """The workers of this process; `run` is to be cancelled and `stop` called at the end."""
 
-    store: Store
-    jobs: Jobs
-    devices: tuple[str, ...]
-    models: dict[str, str]
-    max_memory: int | None
-    workers: dict[str, "subprocess.Popen[bytes]"] = field(default_factory=dict)
+    service: Service
+    workers: dict[str, Process] = field(default_factory=dict)
     _lock: sqlite3.Connection | None = None
 
     async def run(self) -> None:
@@ -46,25 +59,26 @@ class Supervisor:
 
     def look(self) -> None:
         """Take the lock if it is free; start what has ended, requeue what nobody makes."""
-        is_first = self._lock is None
-        self._lock = self._lock or self.store.lock()
+        store, jobs, is_first = self.service.store, self.service.jobs, self._lock is None
+        self._lock = self._lock or store.lock()
         if self._lock is None:
             return
         if is_first:
-            self.store.remove_orphans(self.jobs)
+            store.remove_orphans(jobs)
+            jobs.free(self.service.devices)
         self._requeue(is_first)
-        for device in self.devices:
+        for device in self.service.devices:
             worker = self.workers.get(device)
             if worker is None or worker.poll() is not None:
                 self.workers[device] = self._start(device)
-        self.store.prune(self.jobs)
+        store.prune(jobs)
 
     def stop(self) -> None:
         """End the workers; what they were making goes on from its last step next time."""
         for worker in self.workers.values():
-            if worker.stdin is not None:
-                with suppress(OSError):
-                    worker.stdin.close()
+            assert worker.stdin is not None
+            with suppress(OSError):
+                worker.stdin.close()
         for worker in self.workers.values():
             try:
                 worker.wait(_GRACE_S)
@@ -75,19 +89,20 @@ class Supervisor:
             self._requeue(is_first=True)
             self._lock.close()
 
-    def _start(self, device: str) -> "subprocess.Popen[bytes]":
+    def _start(self, device: str) -> Process:
+        service = self.service
         settings = {
-            "data": str(self.store.folder),
+            "data": str(service.store.folder),
             "device": device,
-            "models": self.models,
-            "max_memory": self.max_memory,
+            "models": {name: str(model.bundle.folder) for name, model in service.models.items()},
+            "max_memory": service.max_memory,
         }
         # Its output goes nowhere: ours may be a protocol, and engines print.
         worker = subprocess.Popen(
             [sys.executable, "-m", "hummingbird_edge.serve.worker_process"],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
-            cwd=self.store.folder,
+            cwd=service.store.folder,
         )
         assert worker.stdin is not None
         with suppress(OSError):  # it ended already: the next look starts another
@@ -100,13 +115,12 @@ class Supervisor:
 
         At the first look workers died with their server: that is no fault of the job.
         """
-        for job in self.jobs.in_progress():
-            if not is_running(job.owner):
-                self._requeue_one(job, job.deaths + (not is_first))
-
-    def _requeue_one(self, job: Job, deaths: int) -> None:
-        values = {"status": "queued", "owner": None, "stage": None, "deaths": deaths}
-        if deaths >= _MAX_DEATHS:
-            text = f"{deaths} workers ended while they made it: it may need too much memory"
-            values |= {"status": "failed", "error_code": "worker_ended", "error_message": text}
-        self.jobs.report(job, job.owner, **values)
+        for job in self.service.jobs.in_progress():
+            if is_running(job.owner):
+                continue
+            deaths = job.deaths + (not is_first)
+            values = {"status": "queued", "owner": None, "stage": None, "deaths": deaths}
+            if deaths >= _MAX_DEATHS:
+                text = f"{deaths} workers ended while they made it: it may need too much memory"
+                values |= {"status": "failed", "error_code": "worker_ended", "error_message": text}
+            self.service.jobs.report(job, job.owner, **values)

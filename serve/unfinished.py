@@ -1,32 +1,45 @@
-"""Videos that `hb-run` was making when it was interrupted: the server can finish them."""
+"""Videos that were interrupted, here or in `hb-run`: the server can finish them."""
 
-import shutil
+from pydantic import BaseModel
 
-from hummingbird_edge.runtime.errors import OutputError
 from hummingbird_edge.runtime.media.unfinished import Unfinished, list_unfinished
-from hummingbird_edge.serve.jobs import Job
-from hummingbird_edge.serve.models import Catalog, Model
+from hummingbird_edge.serve.job import NAMES, Job
+from hummingbird_edge.serve.models import Model
 from hummingbird_edge.serve.problem import Problem
-from hummingbird_edge.serve.schema import CreateBody, UnfinishedObject
+from hummingbird_edge.serve.schema import CreateBody
 from hummingbird_edge.serve.service import Service
-from hummingbird_edge.serve.store import STATE
 
-__all__ = ["find_kept", "list_kept", "resume_kept"]
+__all__ = ["UnfinishedObject", "list_kept", "list_own", "resume"]
 
-_NAMES = {
-    "prompt": "prompt",
-    "frames": "num_frames",
-    "width": "width",
-    "height": "height",
-    "steps": "num_inference_steps",
-    "guidance": "guidance_scale",
-    "fps": "fps",
-    "seed": "seed",
-}
+_NAMES = {**NAMES, "prompt": "prompt", "seed": "seed", "decoder": "decoder"}
 
 
-def list_kept(catalog: Catalog) -> list[UnfinishedObject]:
-    """Return what can be resumed with the server's models, the newest first."""
+class UnfinishedObject(BaseModel):
+    """A video that was interrupted."""
+
+    id: str
+    prompt: str
+    step: int
+    steps: int
+    created_at: int
+
+
+def list_own(service: Service) -> list[UnfinishedObject]:
+    """Return what this server has begun, the newest first."""
+    return [
+        UnfinishedObject(
+            id=job.id,
+            prompt=job.prompt,
+            step=min(job.step or 0, job.num_inference_steps),
+            steps=job.num_inference_steps,
+            created_at=job.created_at,
+        )
+        for job in service.resumable()
+    ]
+
+
+def list_kept(models: dict[str, Model]) -> list[UnfinishedObject]:
+    """Return what `hb-run` has begun with these models, the newest first."""
     return [
         UnfinishedObject(
             id=each.path.stem,
@@ -36,32 +49,26 @@ def list_kept(catalog: Catalog) -> list[UnfinishedObject]:
             created_at=int(each.modified),
         )
         for each in _free()
-        if _model_of(each, catalog) is not None
+        if _model_of(each, models) is not None
     ]
 
 
-def find_kept(key: str) -> Unfinished | None:
-    """Return the unfinished video of this id, which is compared with those that there are."""
-    return next((each for each in _free() if each.path.stem == key), None)
-
-
-def resume_kept(service: Service, kept: Unfinished) -> Job:
-    """Queue an unfinished video and take its file over; raises Problem."""
-    model, settings = _model_of(kept, service.catalog), kept.file.settings
-    if model is None or settings.get("decoder", "full") != "full":
-        message = "the video is of another model or decoder than the server has: hb-run --resume"
+def resume(service: Service, key: str) -> Job:
+    """Queue an unfinished video again; raises Problem."""
+    if service.jobs.find(key) is not None:
+        return service.resume(key)
+    # The id is compared with those that there are.
+    kept = next((each for each in _free() if each.path.stem == key), None)
+    if kept is None:
+        message = f"there is no unfinished video {key[:80]!r}: list them again"
+        raise Problem(404, "not_found", message)
+    model = _model_of(kept, service.models)
+    if model is None:
+        message = "the video is of another model than the server has: hb-run --resume"
         raise Problem(409, "other_model", message)
-    body = {new: settings.get(old) for old, new in _NAMES.items()}
-    wanted = service.check(CreateBody.model_validate({**body, "model": model.name}, strict=False))
-    job = service.adopt(wanted)
-    try:
-        service.store.of(job.id).mkdir(parents=True)
-        shutil.move(kept.path, service.store.of(job.id) / STATE)
-    except (OSError, OutputError) as error:
-        service.delete(job.id)
-        raise Problem(409, "not_unfinished", f"its file cannot be taken over ({error})") from error
-    service.jobs.requeue(job.id)
-    return service.find(job.id)
+    body = {new: kept.file.settings.get(old) for old, new in _NAMES.items()}
+    wanted = CreateBody.model_validate({**body, "model": model.name}, strict=False)
+    return service.adopt(wanted, kept.path, enhancement=kept.file.origin.get("enhancement"))
 
 
 def _steps(kept: Unfinished) -> int:
@@ -73,7 +80,6 @@ def _free() -> list[Unfinished]:
     return [each for each in list_unfinished() if not each.is_running]
 
 
-def _model_of(kept: Unfinished, catalog: Catalog) -> Model | None:
+def _model_of(kept: Unfinished, models: dict[str, Model]) -> Model | None:
     digest = kept.file.settings.get("bundle_sha256")
-    found = (model for model in catalog.models.values() if model.bundle.digest == digest)
-    return next(found, None)
+    return next((each for each in models.values() if each.bundle.digest == digest), None)

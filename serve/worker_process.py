@@ -20,11 +20,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from hummingbird_edge.runtime.errors import HummingbirdError
+from hummingbird_edge.runtime.errors import HummingbirdError, OutputError, RequestError
 from hummingbird_edge.runtime.files import process_mark
 from hummingbird_edge.runtime.pipeline import TextToVideo
-from hummingbird_edge.serve.jobs import Job, Jobs
-from hummingbird_edge.serve.making import Making, Stopped, code_of
+from hummingbird_edge.serve.job import Job
+from hummingbird_edge.serve.jobs import Jobs
+from hummingbird_edge.serve.making import Making, Stopped
 from hummingbird_edge.serve.store import Store
 
 __all__ = ["main"]
@@ -39,10 +40,10 @@ class Worker:
     """Takes jobs and makes them."""
 
     store: Store
+    jobs: Jobs
     device: str
     models: dict[str, str]
     max_memory: int | None
-    jobs: Jobs
     notes: list[str] = field(default_factory=list)
     loaded: tuple[str, TextToVideo] | None = None
     """The model of the last video; one at a time is in memory."""
@@ -73,32 +74,31 @@ class Worker:
     def _outcome(self, job: Job) -> dict[str, Any]:
         """Make one video; returns what is to be said of it, nothing where it was stopped."""
         self.notes.clear()
-        making = Making(job, self.store.of(job.id), partial(self._report, job), self.notes)
         try:
-            found = making.make(self._pipeline(job.model))
+            pipeline, report = self._pipeline(job.model), partial(self._report, job)
+            found = Making(job, self.store.of(job.id), pipeline, report, self.notes).make()
         except Stopped:
             return {}
         except (HummingbirdError, OSError, MemoryError) as error:
-            text = str(error) or "there is too little memory: ask for less"
-            return {"status": "failed", "error_code": code_of(error), "error_message": text}
+            return _failure(
+                _code_of(error), str(error) or "there is too little memory: ask for less"
+            )
         except Exception as error:  # a fault of this program: the next video may do
             _print_fault(error)
             text = f"an unexpected error, {type(error).__name__}: please report it"
-            return {"status": "failed", "error_code": "internal_error", "error_message": text}
+            return _failure("internal_error", text)
         return {"status": "completed", "progress": 100, "stage": None, **found}
 
     def _settle(self, job: Job, done: dict[str, Any]) -> None:
-        size = self.store.size(job.id, is_done=done.get("status") == "completed")
-        values = {**done, "completed_at": time.time(), "bytes": size}
+        is_made = done.get("status") == "completed"
+        size = self.store.size(job.id, is_made)
+        values = {**done, "completed_at": int(time.time()), "bytes": size}
         if done and self.jobs.report(job, process_mark(), **values):
-            if done["status"] == "completed":  # before, a killed worker could not go on
+            if is_made:  # before, a killed worker could not go on
                 self.store.remove_state(job.id)
-            return
         # A cancelled video keeps its state, of a deleted one nothing stays.
-        if self.jobs.find(job.id) is None:
+        elif not self.jobs.update(job.id, bytes=size):
             self.store.remove(job.id)
-        else:
-            self.jobs.update(job.id, bytes=size)
 
     def _report(self, job: Job, **values: Any) -> bool:
         """Write down how a video stands; tell whether it is still to be made."""
@@ -123,6 +123,17 @@ class Worker:
         return self.loaded[1]
 
 
+def _failure(code: str, message: str) -> dict[str, Any]:
+    return {"status": "failed", "error_code": code, "error_message": message}
+
+
+def _code_of(error: Exception) -> str:
+    """Return the word for programs of what went wrong."""
+    if isinstance(error, OutputError | OSError):
+        return "storage_error"
+    return "invalid_value" if isinstance(error, RequestError) else "generation_failed"
+
+
 def _print_fault(error: Exception) -> None:
     """Print where a fault happened, without its message: that may hold a prompt."""
     lines = traceback.format_tb(error.__traceback__)
@@ -140,9 +151,8 @@ def main() -> None:
     """Read the settings and work."""
     settings = json.loads(sys.stdin.buffer.readline())
     threading.Thread(target=_end_with_input, daemon=True).start()
-    store = Store(Path(settings["data"]), 0)
-    jobs = store.jobs()
-    Worker(store, settings["device"], settings["models"], settings["max_memory"], jobs).run()
+    store = Store(Path(settings.pop("data")), 0)
+    Worker(store, store.jobs(), **settings).run()
 
 
 if __name__ == "__main__":

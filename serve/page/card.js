@@ -9,7 +9,7 @@ import { player } from "./screen.js";
 export function card(video, actions, settings) {
   const done = video.status === "completed";
   const picture = h("span", { class: "picture" }, done ? thumbnail(video) : h("span", { class: "empty" }, video.status));
-  picture.style.aspectRatio = `${video.width} / ${video.height}`;
+  picture.style.aspectRatio = video.size.replace("x", " / ");
   const open = h(
     "button",
     {
@@ -24,7 +24,7 @@ export function card(video, actions, settings) {
     { class: "card" },
     open,
     h("p", { class: "prompt", title: video.prompt }, video.prompt),
-    h("p", { class: "dim" }, `${video.width}×${video.height} · ${ago(video.completed_at ?? video.created_at)}`),
+    h("p", { class: "dim" }, `${video.size.replace("x", "×")} · ${ago(video.completed_at ?? video.created_at)}`),
     done ? h("div", { class: "corner" },
       button("compare", `Compare: ${video.prompt}`, () => actions.compare(video), { quiet: true, "aria-pressed": String(settings.compared) }),
       button("pin", `Pin: ${video.prompt}`, () => actions.pin(video), { quiet: true, "aria-pressed": String(video.pinned) }),
@@ -37,7 +37,7 @@ export function card(video, actions, settings) {
 function thumbnail(video) {
   return h("img", {
     src: api.content(video.id, { variant: "thumbnail" }), alt: "", loading: "lazy",
-    class: video.width < 256 ? "pixels" : null,
+    class: parseInt(video.size) < 256 ? "pixels" : null,
   });
 }
 

@@ -28,7 +28,7 @@ export class Comparison extends EventTarget {
   #open(left, right) {
     const players = [left, right].map((video) => player(video, { autoplay: true }));
     const columns = [left, right].map((video, index) => {
-      players[index].style.aspectRatio = `${video.width} / ${video.height}`;
+      players[index].style.aspectRatio = video.size.replace("x", " / ");
       return h("figure", {}, players[index], h("figcaption", {}, video.prompt));
     });
     const dialog = open(

@@ -42,12 +42,12 @@ export function doing(video) {
 export function settings(video) {
   const facts = [
     ["Model", video.model],
-    ["Size", `${video.width}×${video.height}`],
+    ["Size", video.size.replace("x", "×")],
     ["Frames", `${video.num_frames} at ${video.fps}/s`],
     ["Steps", String(video.num_inference_steps)],
     ["Guidance", video.guidance_scale === null ? "–" : String(video.guidance_scale)],
     ["Seed", String(video.seed)],
-    ["Device", video.device ?? "–"],
+    ["Device", [...new Set(Object.values(video.backends))].join(", ") || video.device],
   ];
   return video.timings ? [...facts, ["Made in", seconds(total(video.timings))]] : facts;
 }

@@ -17,7 +17,6 @@ function summary(model) {
     ["Size", `${model.width}×${model.height}`, range(limits.width, limits.height)],
     ["Frames", `${model.num_frames} at ${model.fps}/s`, range(limits.num_frames)],
     ["Steps", String(model.num_inference_steps), range(limits.num_inference_steps)],
-    ["Ignores", (model.ignores ?? []).join(", ").replaceAll("_", " ") || "nothing", ""],
   ];
   return h("header", {},
     h("h2", {}, model.id, model.default ? h("span", { class: "badge" }, "Default") : null),

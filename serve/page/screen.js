@@ -19,7 +19,7 @@ export function player(video, settings = {}) {
     preload: "auto",
     ...settings,
   });
-  if (video.width < SMALL) element.classList.add("pixels");
+  if (parseInt(video.size) < SMALL) element.classList.add("pixels");
   return element;
 }
 
@@ -38,7 +38,7 @@ export class Screen {
   /** Show a video in its newest state, with its previews. */
   show(video, previews) {
     const key = `${video.id} ${video.status === "completed"}`;
-    this.element.style.setProperty("--aspect", `${video.width} / ${video.height}`);
+    this.element.style.setProperty("--aspect", video.size.replace("x", " / "));
     if (key !== this.#key) this.#change(key, video);
     const last = previews.at(-1);
     if (video.status === "completed" || last === this.#image) return;

@@ -1,4 +1,4 @@
-/** The numbers of a video, within what a model allows. */
+/** The settings of a video, within what a model allows and on what the server has. */
 
 import { button, h } from "./element.js";
 
@@ -15,60 +15,63 @@ const MAX_SEED = 2 ** 31;
 /** A fieldset of inputs; `changed` is called when one has a new valid number. */
 export class Settings {
   #inputs = new Map();
-  #ignored = new Set();
 
   constructor(changed) {
     this.changed = changed;
     this.length = h("output", { class: "number" });
-    this.seed = h("input", {
-      id: "seed", type: "number", min: 0, max: MAX_SEED, step: 1, placeholder: "Random",
-    });
-    this.element = h(
-      "fieldset",
-      { class: "settings", oninput: () => this.#update() },
+    this.seed = h("input", { id: "seed", type: "number", min: 0, max: MAX_SEED, step: 1, placeholder: "Random" });
+    this.device = h("select", { id: "device" });
+    this.element = h("fieldset", { class: "settings", oninput: () => this.#update() },
       h("legend", {}, "Settings ", this.length),
       FIELDS.map(([name, label]) => this.#field(name, label)),
-      h(
-        "div",
-        { class: "field seed" },
-        h("label", { for: "seed" }, "Seed"),
-        this.seed,
+      h("div", { class: "field seed" },
+        h("label", { for: "seed" }, "Seed"), this.seed,
         button("dice", "New seed", () => this.#roll(), { quiet: true }),
       ),
+      h("div", { class: "field" }, h("label", { for: "device" }, "Device"), this.device),
     );
   }
 
   /** Set the limits and defaults of a model. */
   limit(model) {
-    this.#ignored = new Set(model.ignores ?? []);
     for (const [name] of FIELDS) {
       const input = this.#inputs.get(name);
-      const limits = model.limits?.[name] ?? {};
+      const limits = model.limits[name] ?? {};
       const step = limits.multiple ?? (name === "guidance_scale" ? "any" : 1);
       Object.assign(input, { min: limits.min ?? "", max: limits.max ?? "", step });
       input.value = model[name] ?? "";
       input.title = limits.max ? `${limits.min} to ${limits.max}${step > 1 ? `, a multiple of ${step}` : ""}` : "";
-      const ignored = this.#ignored.has(name);
-      input.disabled = ignored;
-      input.parentElement.hidden = ignored;
     }
+    this.#offer(model.devices);
     this.#update();
   }
 
   /** Take over a video's numbers. */
   fill(video) {
-    for (const [name] of FIELDS) if (video[name] !== null) this.#inputs.get(name).value = video[name];
+    for (const [name] of FIELDS) this.#inputs.get(name).value = video[name];
     this.seed.value = video.seed;
+    this.device.value = video.device;
+    if (this.device.selectedIndex < 0) this.device.value = "auto"; // it has no worker any more
     this.#update();
   }
 
-  /** Return the numbers that are given. */
+  /** Return the settings that are given. */
   values() {
-    const values = {};
+    const values = { device: this.device.value };
     for (const [name, input] of [...this.#inputs, ["seed", this.seed]]) {
-      if (input.value !== "" && !this.#ignored.has(name)) values[name] = Number(input.value);
+      if (input.value !== "") values[name] = Number(input.value);
     }
     return values;
+  }
+
+  /** Offer the devices that have workers; where there is one, it is shown and that is all. */
+  #offer(devices) {
+    const named = devices.filter((name) => name !== "auto");
+    const isChoice = devices.length > 1;
+    const any = isChoice ? "First free" : (named[0] ?? "Automatic");
+    const option = (value, words) => h("option", { value }, words);
+    this.device.replaceChildren(option("auto", any), ...(isChoice ? named : []).map((name) => option(name, name)));
+    this.device.disabled = !isChoice;
   }
 
   #field(name, label) {

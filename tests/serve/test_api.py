@@ -3,6 +3,8 @@
 import base64
 import io
 import json
+import time
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -118,6 +120,7 @@ def test_a_cancelled_video_is_resumed(server: Server) -> None:
     while (server.video(video["id"])["step"] or 0) < 3:
         pass
     server.client.post(f"/v1/videos/{video['id']}/cancel")
+    server.client.post(f"/v1/videos/{video['id']}/pin", json={"pinned": True})
     server.wait(server.create()["id"])  # the worker has let go of the first
     kept = {each["id"]: each for each in server.client.get("/v1/unfinished").json()["data"]}
     assert kept[video["id"]]["step"] >= 3
@@ -159,6 +162,7 @@ def test_sync_answers_with_the_file(server: Server) -> None:
 def test_models_promises_and_devices(server: Server) -> None:
     (model,) = server.client.get("/v1/models").json()["data"]
     assert (model["id"], model["default"], model["num_frames"]) == ("moving-shapes", True, 8)
+    assert model["devices"] == ["cpu"]
     assert model["limits"]["width"] == {"min": 16, "max": 256, "multiple": 16}
     promise = server.client.post("/v1/promise", json={"prompt": "a", "num_frames": 4}).json()
     assert promise["seconds"] > 0
@@ -167,6 +171,18 @@ def test_models_promises_and_devices(server: Server) -> None:
     devices = server.client.get("/v1/devices").json()
     assert {"name": "cpu", "available": True}.items() <= devices["devices"][0].items()
     assert devices["measured"]
+
+
+def test_each_device_has_a_worker(start: Callable[..., Server]) -> None:
+    server = start("--device", "auto")
+    assert server.client.get("/v1/models").json()["data"][0]["devices"] == ["cpu", "auto"]
+    end = time.monotonic() + 60
+    while len(server.workers()) < 2:
+        assert time.monotonic() < end
+        time.sleep(0.1)
+    done = server.wait(server.create(device="cpu")["id"])
+    assert (done["device"], done["backends"]["unet"].partition(" ")[0]) == ("cpu", "cpu")
+    server.wait(server.create()["id"])
 
 
 def test_metrics_count(server: Server) -> None:
@@ -191,12 +207,14 @@ def test_metrics_count(server: Server) -> None:
         ({"prompt": "a", "guidance_scale": float("inf")}, "guidance_scale", "finite"),
         ({"prompt": "a", "loras": []}, "loras", "there is no parameter loras"),
         ({"prompt": "a", "input_reference": "x"}, "input_reference", "text alone"),
-        ({"prompt": "a", "device": "dml"}, "device", "choose auto"),
+        ({"prompt": "a", "device": "dml"}, "device", "choose auto, cpu"),
+        ({"prompt": "a", "decoder": "tiny"}, None, "has no tiny decoder"),
+        ({"prompt": "a", "decoder": "huge"}, "decoder", "'full' or 'tiny'"),
         ({"prompt": "a" * 2001}, "prompt", "2000"),
     ],
 )
 def test_what_makes_no_sense_is_one_sentence(
-    server: Server, body: dict[str, Any], param: str, words: str
+    server: Server, body: dict[str, Any], param: str | None, words: str
 ) -> None:
     answer = server.client.post(
         "/v1/videos", content=json.dumps(body), headers={"content-type": "application/json"}

@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,8 @@ Server = Any
 IS_LONG = "HUMMINGBIRD_SOAK" in os.environ
 CLIENTS, JOBS = (20, 300) if IS_LONG else (4, 12)
 MAX_P95_S = 0.05 if IS_LONG else 1.0
+VIDEOS, WARM = int(os.environ.get("HUMMINGBIRD_SOAK_VIDEOS", "1000")), 50
+LONG = pytest.mark.skipif(not IS_LONG, reason="long: HUMMINGBIRD_SOAK=1")
 SMALL = {"prompt": "a red circle", "num_frames": 2, "num_inference_steps": 1}
 
 
@@ -68,7 +71,43 @@ def test_many_clients_get_what_they_asked_for(start: Callable[..., Server]) -> N
         assert sizes[-1] < 1.1 * sizes[len(sizes) // 10] + 10
 
 
-@pytest.mark.skipif(not IS_LONG, reason="long: HUMMINGBIRD_SOAK=1")
+@LONG
+def test_memory_stays(start: Callable[..., Server]) -> None:
+    """A day's work, 1,000 small videos with a page that listens: no process grows beyond 5 %.
+
+    HUMMINGBIRD_SOAK_VIDEOS makes it shorter.
+    """
+    server = start()
+
+    def listen() -> None:
+        url = f"http://127.0.0.1:{server.port}/v1/events"
+        with suppress(httpx.TransportError), httpx.stream("GET", url, timeout=None) as stream:
+            for _ in stream.iter_raw():
+                pass
+
+    threading.Thread(target=listen, daemon=True).start()
+    processes = {"server": psutil.Process(server.process.pid)}
+    early, late = dict[str, int](), dict[str, int]()
+    for number in range(1, VIDEOS + 1):
+        key = server.create(seed=number)["id"]
+        server.wait(key)
+        assert server.client.get(f"/v1/videos/{key}/content").content[4:8] == b"ftyp"
+        (processes["worker"],) = server.workers()
+        sizes = {name: process.memory_info().rss for name, process in processes.items()}
+        if number == WARM:
+            early = sizes
+        if number > WARM:
+            late = {name: max(size, late.get(name, 0)) for name, size in sizes.items()}
+        if number % 50 == 0:
+            print(
+                number, {name: f"{size / 1e6:.1f} MB" for name, size in sizes.items()}, flush=True
+            )
+    for name, size in early.items():
+        print(f"{name}: {size / 1e6:.1f} MB after {WARM}, then {late[name] / 1e6:.1f} at most")
+        assert late[name] <= 1.05 * size
+
+
+@LONG
 def test_the_document_holds(start: Callable[..., Server], tmp_path: Path) -> None:
     """Schemathesis makes 5,000 requests of the OpenAPI document."""
     program = shutil.which("schemathesis", path=Path(sys.executable).parent)

@@ -6,14 +6,14 @@ Every test ends with two checks: the page wrote no error to the console, and ask
 import json
 import re
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from importlib.resources import files
 from typing import Any
 
 import pytest
 
 pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
-from playwright.sync_api import Browser, ConsoleMessage, Locator, Page, Request, expect
+from playwright.sync_api import Browser, ConsoleMessage, Locator, Page, Request, Route, expect
 
 pytestmark = pytest.mark.slow
 READY_MS = 180_000
@@ -42,9 +42,15 @@ def tab(chromium: Browser, studio: str) -> Iterator[Open]:
             wrong.append(request.url)
 
     def open_tab(
-        address: str = "/", width: int | None = None, script: str = "", moves: bool = False
+        address: str = "/",
+        width: int | None = None,
+        script: str = "",
+        moves: bool = False,
+        replies: Mapping[str, Any] | None = None,
     ) -> Page:
         page = context.new_page()
+        for path, reply in (replies or {}).items():
+            page.route(path, answering(reply))
         # To draw what moves, a browser without a GPU takes as long as the model.
         page.emulate_media(reduced_motion="no-preference" if moves else "reduce")
         page.add_init_script(script)  # the page's policy forbids to add it later
@@ -71,6 +77,15 @@ def made(studio: str) -> str:
     with urllib.request.urlopen(request, timeout=READY_MS / 1000) as answer:
         assert answer.read(12)[4:8] == b"ftyp"
     return LONG.strip()
+
+
+def answering(reply: Any) -> Callable[[Route], None]:
+    """Return a handler that answers in the server's place."""
+
+    def handle(route: Route) -> None:
+        route.fulfill(json=reply)
+
+    return handle
 
 
 def make(page: Page, prompt: str, **settings: int) -> None:
@@ -126,6 +141,31 @@ def test_the_estimate_follows_the_settings(tab: Open) -> None:
     page.get_by_label("Steps", exact=True).fill("50")
     expect(time).not_to_have_text(few)
     expect(page.locator(".estimate .legend")).to_contain_text(re.compile("U-Net.*(fp|int|bf)"))
+
+
+def test_the_only_device_is_shown(tab: Open) -> None:
+    """With one worker there is nothing to choose."""
+    device = tab().get_by_label("Device", exact=True)
+    expect(device).to_be_disabled()
+    expect(device.locator("option:checked")).to_have_text("cpu")
+
+
+def test_a_device_is_chosen(tab: Open, studio: str) -> None:
+    """Of several workers one can be named, and the estimate is asked for it."""
+    with urllib.request.urlopen(f"{studio}/v1/models") as answer:
+        models = json.load(answer)
+    models["data"][0]["devices"] = ["cpu", "dml"]
+    page = tab(replies={"**/v1/models": models})
+    device = page.get_by_label("Device", exact=True)
+    expect(device.locator("option")).to_have_text(["First free", "cpu", "dml"])
+
+    def is_for_it(request: Request) -> bool:
+        # The first estimate may be on its way yet.
+        is_promise = request.url.endswith("/v1/promise")
+        return is_promise and json.loads(request.post_data or "{}")["device"] == "cpu"
+
+    with page.expect_request(is_for_it):
+        device.select_option("cpu")
 
 
 def test_limits_are_the_models_own(tab: Open) -> None:

@@ -1,4 +1,4 @@
--- The jobs, and a log of their changes that is kept short.
+-- The jobs, and a log of their changes that is kept short. A statement a paragraph.
 CREATE TABLE IF NOT EXISTS videos (
   number INTEGER PRIMARY KEY AUTOINCREMENT,
   id TEXT NOT NULL UNIQUE,
@@ -34,15 +34,21 @@ CREATE TABLE IF NOT EXISTS videos (
   pinned INTEGER NOT NULL DEFAULT 0,
   bytes INTEGER NOT NULL DEFAULT 0
 );
+
 CREATE INDEX IF NOT EXISTS by_status ON videos (status, rank);
+
 CREATE TABLE IF NOT EXISTS changes (
   number INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL, deleted INTEGER NOT NULL
 );
+
 CREATE TRIGGER IF NOT EXISTS inserted AFTER INSERT ON videos
   BEGIN INSERT INTO changes (id, deleted) VALUES (NEW.id, 0); END;
+
 CREATE TRIGGER IF NOT EXISTS updated AFTER UPDATE ON videos
   BEGIN INSERT INTO changes (id, deleted) VALUES (NEW.id, 0); END;
+
 CREATE TRIGGER IF NOT EXISTS deleted AFTER DELETE ON videos
   BEGIN INSERT INTO changes (id, deleted) VALUES (OLD.id, 1); END;
+
 CREATE TRIGGER IF NOT EXISTS bounded AFTER INSERT ON changes WHEN NEW.number % 500 = 0
   BEGIN DELETE FROM changes WHERE number <= NEW.number - 5000; END;
