@@ -3,7 +3,7 @@
     hb-export build --random-weights --preset hummingbird-0.7b --for gpu BUNDLE
     python benchmarks/gpu.py BUNDLE
 
-Needs a GPU with Vulkan and CUDA, `onnxruntime-webgpu` in place of `onnxruntime`, and PyTorch for
+Needs a GPU with Vulkan and CUDA, `onnxruntime-webgpu` instead of `onnxruntime`, and PyTorch for
 CUDA; five minutes beside the build. A row is one stage of a video in a process of its own, on the
 same random inputs: a U-Net step, or as many frames as the decoder takes at once, of which the time
 is that of one. PyTorch has the bundle's random weights: float32 without TF32 is what the others

@@ -16,6 +16,8 @@ Floats = NDArray[np.float32]
 
 MIN_SIMILARITY = 0.75
 """Ratio of matching letters above which a word is taken for a slip of another (difflib)."""
+MAX_NAMED = 8
+"""Unknown words that are named; a prompt may have thousands."""
 
 
 def encode(
@@ -45,7 +47,8 @@ def encode(
 
 def _name_unknown(unknown: tuple[str, ...], known: frozenset[str]) -> str:
     """Say which words the model does not know, and which known ones are spelled nearly so."""
-    nearest = {word: get_close_matches(word, sorted(known), 1, MIN_SIMILARITY) for word in unknown}
+    named, more = unknown[:MAX_NAMED], len(unknown) - MAX_NAMED
+    nearest = {word: get_close_matches(word, sorted(known), 1, MIN_SIMILARITY) for word in named}
     hints = [f'"{known[0]}" for "{word}"' for word, known in nearest.items() if known]
-    names = ", ".join(f'"{word}"' for word in unknown)
+    names = ", ".join(f'"{word}"' for word in named) + (f" and {more} more" if more > 0 else "")
     return f"this model was not trained on {names}" + (f": try {', '.join(hints)}" if hints else "")

@@ -175,6 +175,9 @@ def test_words_that_the_built_in_model_does_not_know_are_named(hb: Command, tmp_
     assert (
         'note: this model was not trained on "cat", "cirle": try "circle" for "cirle"'
     ) in done.stderr.splitlines()
+    many = " ".join(chr(97 + i) * 3 for i in range(20))
+    done = hb("hb-run", many, "-o", tmp_path / "out.gif", *SMALL)
+    assert '"hhh" and 12 more' in done.stderr
 
 
 @pytest.mark.parametrize(

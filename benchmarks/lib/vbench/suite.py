@@ -57,7 +57,7 @@ class Prompt:
 
     @classmethod
     def official(cls, text: str, dimensions: tuple[str, ...]) -> "Prompt":
-        """Return a prompt of the official suite; a list of prompts goes by its first dimension."""
+        """Return a prompt of the official suite; its list is named after its first dimension."""
         samples = _BEFORE_FILTER if FLICKER in dimensions else EVALUATED
         return cls(text, dimensions, dimensions[0], samples)
 
