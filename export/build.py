@@ -6,7 +6,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from hummingbird_edge.export.architecture import preset_of, read_config
-from hummingbird_edge.export.bundle_writer import BundlePlan, write_bundle
+from hummingbird_edge.export.bundle_plan import BundlePlan
+from hummingbird_edge.export.bundle_writer import write_bundle
 from hummingbird_edge.export.checkpoint import read_checkpoint
 from hummingbird_edge.export.graph import OPSETS
 from hummingbird_edge.export.lora import Adapter, MergedWeights

@@ -1,9 +1,10 @@
 """A published checkpoint: its tensors under their published names, and where they came from."""
 
 import hashlib
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import torch
 
@@ -121,31 +122,28 @@ def _read(name: str, locate: Callable[[str], Path], *, label: str) -> Checkpoint
         folder = PurePosixPath(name).parent
         shards = [str(folder / shard) for shard in _shards(path)]
     files = tuple(locate(shard) for shard in shards)
-    sources: dict[str, Mapping[str, torch.Tensor]] = {}
-    metadata: dict[str, Scalar] = {}
-    for file in files:
-        try:
-            found, numbers = _read_file(file)
-        except OSError as error:
-            raise CheckpointError(
-                f"{file.name}: cannot be read ({error.strerror or error});"
-                " check that it is there and may be read"
-            ) from error
-        sources |= dict.fromkeys(found, found)
-        metadata |= numbers
-    if not sources:
+    tensors, metadata = _read_files(files)
+    if not tensors:
         raise CheckpointError(
             f"{label}: it holds no tensors under names;"
             " name a file of a whole module or of a state_dict"
         )
-    return Checkpoint(label, files, _Tensors(sources), metadata)
+    return Checkpoint(label, files, tensors, metadata)
 
 
 class _Tensors(Mapping[str, torch.Tensor]):
-    """The tensors of several files as one mapping, each made when it is used."""
+    """The tensors of several files as one mapping, each made when it is used.
 
-    def __init__(self, sources: Mapping[str, Mapping[str, torch.Tensor]]) -> None:
-        self._sources = sources
+    For another process it is pickled as the paths of its files.
+    """
+
+    def __init__(
+        self, files: Sequence[Path], sources: Mapping[str, Mapping[str, torch.Tensor]]
+    ) -> None:
+        self._files, self._sources = tuple(file.absolute() for file in files), sources
+
+    def __reduce__(self) -> tuple[Callable[[Sequence[Path]], "_Tensors"], tuple[Any, ...]]:
+        return _reopened, (self._files,)
 
     def __getitem__(self, name: str) -> torch.Tensor:
         return self._sources[name][name]
@@ -158,6 +156,26 @@ class _Tensors(Mapping[str, torch.Tensor]):
 
     def __contains__(self, name: object) -> bool:
         return name in self._sources  # Mapping's own would make the tensor to find out
+
+
+def _reopened(files: Sequence[Path]) -> _Tensors:
+    return _read_files(files)[0]
+
+
+def _read_files(files: Sequence[Path]) -> tuple[_Tensors, dict[str, Scalar]]:
+    sources: dict[str, Mapping[str, torch.Tensor]] = {}
+    metadata: dict[str, Scalar] = {}
+    for file in files:
+        try:
+            found, numbers = _read_file(file)
+        except OSError as error:
+            raise CheckpointError(
+                f"{file.name}: cannot be read ({error.strerror or error});"
+                " check that it is there and may be read"
+            ) from error
+        sources |= dict.fromkeys(found, found)
+        metadata |= numbers
+    return _Tensors(files, sources), metadata
 
 
 def _read_file(path: Path) -> tuple[Mapping[str, torch.Tensor], dict[str, Scalar]]:

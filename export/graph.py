@@ -23,6 +23,8 @@ __all__ = ["OPSETS", "export_graph", "for_export", "release_weights", "save_grap
 
 OPSETS = range(18, 22)
 """DirectML registers no operator above 21; PyTorch's exporter begins at 18."""
+_RULES = "_DEFAULT_REWRITE_RULES"
+"""Of onnxscript's rewriter, as its optimizer reads them; another version may have none."""
 
 
 class Exportable(Protocol):
@@ -89,20 +91,19 @@ def _without_quadratic_rules() -> Iterator[None]:
     """
     from onnxscript import rewriter
 
-    rules: Any = getattr(rewriter, "_DEFAULT_REWRITE_RULES", None)
-    known = list(getattr(rules, "rules", ()))
-    kept = [
-        rule
-        for rule in known
-        if getattr(getattr(rule, "_target_pattern", None), "has_single_output_node", True)
-    ]
-    if kept != known:
-        rules.rules[:] = kept
+    rules: Any = getattr(rewriter, _RULES, ())
     try:
+        if rules:
+            setattr(rewriter, _RULES, tuple(filter(_is_linear, rules)))
         yield
     finally:
-        if kept != known:
-            rules.rules[:] = known
+        if rules:
+            setattr(rewriter, _RULES, rules)
+
+
+def _is_linear(rule: object) -> bool:
+    pattern = getattr(rule, "_target_pattern", None)
+    return getattr(pattern, "has_single_output_node", True)
 
 
 def save_graph(model: onnx_ir.Model, folder: Path) -> None:

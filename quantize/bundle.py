@@ -43,6 +43,8 @@ __all__ = ["Judge", "QuantizationPlan", "quantize_bundle"]
 INT8, HALF_DATA = "int8.onnx", "float16.onnx_data"
 _CALIBRATED = ("unet", "vae_decoder")
 _QUICK_FRAMES = 4
+_QUICK_MARGIN = 1.3
+"""Around the ranges of four videos, of the built-in model's later ones (docs/quantization.md)."""
 _QUICK_DECODED = 2
 """Of the frames of a held-out video every so many are compared."""
 _HALVES = ("vae_decoder_head", "vae_decoder_tail")
@@ -363,9 +365,10 @@ class _Quantization:
 
     def _write(self, calibration: Calibration, keep: Collection[str]) -> dict[str, Path]:
         """Write the graphs with all layers but `keep` in int8; returns the CPU's by stage."""
-        graphs = {}
+        graphs, margin = {}, _QUICK_MARGIN if self.plan.is_quick else 1.0
         for stage in self.plan.calibrated:
-            model, ranges = ir.load(self.folder / stage / GRAPH), calibration.ranges[stage]
+            model = ir.load(self.folder / stage / GRAPH)
+            ranges = replace(calibration.ranges[stage], margin=margin)
             prefix = f"{stage}/"
             quantize(model, ranges, {n.removeprefix(prefix) for n in keep if n.startswith(prefix)})
             graphs[stage] = self._save(model, stage)

@@ -29,6 +29,8 @@ class Ranges:
     """Smallest and largest values of each activation, (C,) float32 each, by its name."""
 
     extremes: dict[str, Extremes] = field(default_factory=dict)
+    margin: float = 1.0
+    """By which values in use exceed those that were seen: more than 1 where few were."""
 
     def add(self, names: Iterable[str], outputs: Iterable[NDArray[Any]]) -> None:
         """Widen the ranges by one run's outputs of an observed graph, without its first.
@@ -51,7 +53,7 @@ class Ranges:
         One channel exceeds what calibration saw of it much more easily than all of them together.
         """
         low, high = self.extremes[name]
-        found: NDArray[np.float32] = np.maximum(-low, high)
+        found: NDArray[np.float32] = np.float32(self.margin) * np.maximum(-low, high)
         with_room: NDArray[np.float32] = np.minimum(np.float32(_ROOM) * found, found.max())
         return with_room
 

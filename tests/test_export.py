@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import json
+import os
 import shutil
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -10,13 +11,18 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnx_ir
 import pytest
 import torch
 from numpy.typing import NDArray
+from onnxscript import rewriter
+from onnxscript.rewriter._rewrite_rule import RewriteRuleSet
 from torch import nn
 
+from hummingbird_edge.export import stage_process
 from hummingbird_edge.export.architecture import read_config
-from hummingbird_edge.export.bundle_writer import BundlePlan, write_bundle
+from hummingbird_edge.export.bundle_plan import BundlePlan
+from hummingbird_edge.export.bundle_writer import write_bundle
 from hummingbird_edge.export.checkpoint import Checkpoint, read_checkpoint
 from hummingbird_edge.export.models.config import ModelConfig
 from hummingbird_edge.export.stage import STAGES as EXPORTED
@@ -417,6 +423,63 @@ def test_weights_that_overflow_are_refused(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="exported text_encoder differs from PyTorch by nan"):
         write_bundle(plan, altered(tensors, nano.metadata), tmp_path / "out", quiet, force=False)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_quadratic_rules_are_left_out(
+    tiny: Callable[..., BundlePlan], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """onnxscript changed once how it keeps its rules, and exports took a third longer unseen."""
+    applied: list[object] = []
+    apply = RewriteRuleSet.apply_to_model
+
+    def listen(rules: RewriteRuleSet, model: onnx_ir.Model, *given: Any, **options: Any) -> int:
+        applied.extend(rules.rules)
+        return apply(rules, model, *given, **options)
+
+    monkeypatch.setattr(RewriteRuleSet, "apply_to_model", listen)
+    before = rewriter._DEFAULT_REWRITE_RULES
+    write_bundle(tiny(), RandomWeights(), tmp_path / "out", quiet, force=False)
+    names = {getattr(rule, "name", None) for rule in applied}
+    assert "ReshapeReshape" in names
+    assert "SlicesSplit" in {rule.name for rule in before} - names
+    assert before is rewriter._DEFAULT_REWRITE_RULES
+
+
+def in_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Export even small stages side by side."""
+    monkeypatch.setattr(stage_process, "_MIN_PARAMETERS", 0)
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+
+
+@pytest.mark.slow
+def test_processes_write_the_same_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    nano, stages = read_checkpoint(NANO), ["text_encoder", "vae_encoder"]
+    plan = BundlePlan("nano", read_config(nano), stages, 18, "float32", None, "none")
+    write_bundle(plan, CheckpointWeights(nano), tmp_path / "one", quiet, force=False)
+    in_processes(monkeypatch)
+    heard: list[str] = []
+    write_bundle(plan, CheckpointWeights(nano), tmp_path / "two", heard.append, force=False)
+    one, two = (Bundle.open(tmp_path / name).manifest for name in ("one", "two"))
+    assert one.files == two.files
+    assert list(two.stages) == stages
+    assert {line.partition(":")[0] for line in heard} == set(stages)
+
+
+@pytest.mark.slow
+def test_what_fails_in_a_process_is_told_as_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nano, file = read_checkpoint(NANO), tmp_path / "damaged.pt"
+    name = "cond_stage_model.model.ln_final.bias"
+    torch.save({**nano.tensors, name: torch.full_like(nano.tensors[name], torch.nan)}, file)
+    plan = BundlePlan("nano", read_config(nano), STAGES, 18, "float32", None, "none")
+    in_processes(monkeypatch)
+    with pytest.raises(CheckpointError, match=r"1 non-finite: ln_final\.bias"):
+        write_bundle(
+            plan, CheckpointWeights(read_checkpoint(file)), tmp_path / "out", quiet, force=False
+        )
+    assert list(tmp_path.iterdir()) == [file]
 
 
 @pytest.mark.parametrize("missing", ["vocab.json", "merges.txt"])

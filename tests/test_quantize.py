@@ -4,6 +4,7 @@ import math
 import shutil
 import subprocess
 from collections.abc import Callable, Collection
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -117,6 +118,7 @@ def test_ranges_are_those_of_every_channel(tmp_path: Path) -> None:
     np.testing.assert_allclose(ranges.largest("b"), np.minimum(1.5 * seen, seen.max()))
     ranges.add(["b"], [np.full(8, -1e3), np.full(8, 0)])
     assert ranges.largest("b").tolist() == [1e3] * 8
+    assert replace(ranges, margin=1.5).largest("b").tolist() == [1.5e3] * 8
     np.testing.assert_array_equal(ranges.extremes["b"][1], np.maximum(high, 0))
 
 

@@ -4,6 +4,7 @@ HUMMINGBIRD_SOAK=1 runs it at full length.
 """
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -116,8 +117,11 @@ def test_the_document_holds(start: Callable[..., Server], tmp_path: Path) -> Non
     server = start("--max-queue", "1")
     checks = "not_a_server_error,status_code_conformance,content_type_conformance"
     command = [program, "run", f"http://127.0.0.1:{server.port}/openapi.json", "--checks", checks]
-    command += ["--exclude-path-regex", "events$|/sync$", "--max-examples", "350", "--seed", "1"]
+    command += ["--exclude-path-regex", "events$|/sync$", "--max-examples", "450", "--seed", "1"]
     command += ["--request-timeout", "30", "--workers", "2", "--no-color"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     print(done.stdout[-4000:])
     assert done.returncode == 0
+    made = re.search(r"([\d,]+) generated", done.stdout)
+    assert made
+    assert int(made[1].replace(",", "")) >= 5000
