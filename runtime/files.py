@@ -105,9 +105,14 @@ def recover(target: Path) -> None:
 
 
 def _sibling(target: Path, kind: str = "partial") -> Path:
-    """Return an unused hidden name beside `target`, with its suffix."""
-    unique = f"{process_mark()}-{secrets.token_hex(4)}"
-    return target.with_name(f".{target.name}.{kind}-{unique}{target.suffix}")
+    """Return an unused hidden name beside `target`, with its suffix.
+
+    A long name is cut, but for what stepped aside, which goes back to it.
+    """
+    name, end = target.name, f".{kind}-{process_mark()}-{secrets.token_hex(4)}{target.suffix}"
+    while kind == "partial" and len(os.fsencode(f".{name}{end}")) > _MAX_NAME and len(name) > 1:
+        name = name[:-1]
+    return target.with_name(f".{name}{end}")
 
 
 def _clear_leftovers(folder: Path, pattern: str = ".*") -> None:

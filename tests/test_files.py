@@ -91,6 +91,17 @@ def test_what_a_running_process_moved_aside_stays_there(folder: Path) -> None:
     assert names(folder.parent) == [aside.name]
 
 
+@pytest.mark.parametrize("letter", ["a", "ü", "猫"])
+def test_a_name_may_be_as_long_as_the_system_allows(tmp_path: Path, letter: str) -> None:
+    target = tmp_path / (letter * (251 // len(os.fsencode(letter))) + ".mp4")
+    with atomic_path(target) as partial:
+        assert partial.suffix == ".mp4"
+        assert files._LEFTOVER.match(partial.name)
+        partial.write_text("whole")
+    assert target.read_text() == "whole"
+    assert names(tmp_path) == [target.name]
+
+
 def test_names_that_no_system_takes_recover_nothing(tmp_path: Path) -> None:
     for name in ("a\0b", "x" * 5000, "."):
         recover(tmp_path / name)
