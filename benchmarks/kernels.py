@@ -1,12 +1,14 @@
 """Measure the speedup of each kernel in each engine, at the shapes of the full-size U-Net.
 
     python benchmarks/kernels.py                 three levels of 512 x 320 and 16 frames, 5 minutes
-    python benchmarks/kernels.py --quick         the coarsest level alone
+    python benchmarks/kernels.py --quick         the coarsest level alone, 2 frames
+    python benchmarks/kernels.py --kernel "upsampling convolution" --frames 4
 
 A layer is run with the kernel ("on") and as it is usually written ("off"): as modules in PyTorch,
-elsewhere as the graphs that `hb-export` writes for the device. All weights are random. Off and on
-run in turns in one process, so that a busy machine slows both; the speedup is the median of their
-ratios. The embedding is left out: it takes microseconds of a step.
+elsewhere as the graphs that `hb-export` writes for the device, in int8 too where the layer has
+weights. All weights are random. Off and on run in turns in one process, so that a busy machine
+slows both; the speedup is the median of their ratios. The embedding is left out: it takes
+microseconds of a step.
 """
 
 import tempfile
@@ -31,7 +33,8 @@ from hummingbird_edge.benchmarks.lib.table import markdown_table, row_table
 from hummingbird_edge.benchmarks.lib.timing import Run
 from hummingbird_edge.runtime.command import require_modules, run_command
 from hummingbird_edge.runtime.devices.backend import Backend
-from hummingbird_edge.runtime.errors import DeviceError
+from hummingbird_edge.runtime.devices.precision import Precision
+from hummingbird_edge.runtime.errors import DeviceError, RequestError
 from hummingbird_edge.runtime.placement.trial import snr_db
 
 if TYPE_CHECKING:
@@ -41,6 +44,7 @@ if TYPE_CHECKING:
 
 PYTORCH = "PyTorch fp32"
 Array = NDArray[np.float32]
+_FRAMES, _QUICK_FRAMES = 16, 2
 _MAX_DB = 200.0
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -69,6 +73,9 @@ def measure(
 
     reference = eager_run(variants.baseline, variants.inputs)()
     for backend in backends:
+        is_int8 = backend is not None and backend.precision is Precision.INT8
+        if is_int8 and not variants.has_products:
+            continue
         engine = PYTORCH if backend is None else str(backend)
         name = f"{variants.kernel}, {level.channels} channels, {engine}"
         metadata = {"kernel": variants.kernel, "engine": engine}
@@ -135,7 +142,11 @@ def draw_gains(axes: "Axes", rows: list[Row]) -> None:
 
 @app.command()
 def main(
-    quick: Annotated[bool, typer.Option("--quick", help="The coarsest level alone.")] = False,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="The coarsest level alone, 2 frames.")
+    ] = False,
+    kernel: Annotated[str | None, typer.Option(help="One alone, by its row's name.")] = None,
+    frames: Annotated[int | None, typer.Option(min=1, help="Of the clip; default: 16.")] = None,
     runs: Annotated[int, typer.Option(min=1, help="Timed runs of each variant.")] = 5,
     output: Output = Path("kernels.json"),
 ) -> None:
@@ -144,12 +155,16 @@ def main(
     from hummingbird_edge.benchmarks.lib.variants import LEVELS, kernel_variants
 
     require_output(output)
-    backends = [None, *working_backends("unet", ["float32"])]
+    names = [variants.kernel for variants in kernel_variants(LEVELS[-1], frames=1)]
+    if kernel not in (None, *names):
+        raise RequestError(f"there is no kernel {kernel!r}: choose from {', '.join(names)}")
+    backends = [None, *working_backends("unet", ["float32", "int8"])]
     writer = ResultsWriter("kernels", None, output)
     for level in LEVELS[-1:] if quick else LEVELS:
-        for variants in kernel_variants(level):
-            for row in measure(variants, level, backends, runs):
-                writer.add(row)
+        for variants in kernel_variants(level, frames or (_QUICK_FRAMES if quick else _FRAMES)):
+            if kernel in (None, variants.kernel):
+                for row in measure(variants, level, backends, runs):
+                    writer.add(row)
     rows = writer.rows
     writer.publish(rows, table(rows), lambda axes: draw_gains(axes, rows))
 

@@ -175,6 +175,34 @@ def test_operations_are_those_that_pytorch_counts(stage: str) -> None:
     assert cost.activations > 0
 
 
+@pytest.mark.parametrize(
+    ("kernel", "strides", "share"),
+    [
+        ((1, 1), (1, 1), 1),
+        ((3, 1), (1, 1), 1 / 2),
+        ((3, 3), (1, 1), 1 / 4),
+        ((3, 3), (2, 2), 1),
+        ((2, 2), (1, 1), 25 / 64),
+    ],
+)
+def test_the_fewest_operations_are_those_of_minimal_filtering(
+    tmp_path: Path, kernel: tuple[int, int], strides: tuple[int, int], share: float
+) -> None:
+    floats, helper = onnx.TensorProto.FLOAT, onnx.helper
+    graph = helper.make_graph(
+        [helper.make_node("Conv", ["x", "w"], ["y"], strides=strides)],
+        "convolved",
+        [helper.make_tensor_value_info("x", floats, ["n", 3, 16, 16])],
+        [helper.make_tensor_value_info("y", floats, None)],
+        [onnx.numpy_helper.from_array(np.ones((5, 3, *kernel), np.float32), "w")],
+    )
+    path = tmp_path / "model.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)]), path)
+    cost = graph_cost(path, {"n": 2})
+    assert cost.fewest_flops == pytest.approx(share * cost.flops)
+    assert cost.published_flops == cost.flops
+
+
 def test_only_the_rows_that_are_looked_up_count_as_read(tmp_path: Path) -> None:
     floats, helper = onnx.TensorProto.FLOAT, onnx.helper
     graph = helper.make_graph(
@@ -291,7 +319,7 @@ def test_latency_measures_every_device_and_adds_up(tmp_path: Path) -> None:
         ("headline", ("--quick", "--runs", 1), 4),
         ("peers", ("--runs", 1, "--stages", "text_encoder"), 13),
         ("quantization", ("--quick",), 8),
-        ("kernels", ("--quick", "--runs", 1), 14),
+        ("kernels", ("--quick", "--runs", 1), 30),
         ("agreement", (), 2),
         ("first_use", ("--runs", 1), 2),
         ("prompts", ("--runs", 1, "--prompts", 3), 2),
@@ -349,6 +377,7 @@ def test_stages_on_a_gpu_are_compared_with_pytorch(tmp_path: Path) -> None:
         ("latency", ("--threads", 4096), 2, "--threads is 4096"),
         ("compare", ("a.json", "b.json"), 2, "a.json cannot be read"),
         ("headline", (), 2, "give --full-size FOLDER or --quick"),
+        ("kernels", ("--kernel", "rope"), 2, "there is no kernel 'rope': choose from spatial"),
         ("distillation", (".",), 2, "has no teacher: run hb-distill all"),
         ("agreement", ("--bundle", "a"), 2, "--bundle needs the CHECKPOINT"),
         ("headline", ("--quick", "--quantized", "nowhere"), 1, "nowhere"),

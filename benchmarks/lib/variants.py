@@ -1,4 +1,8 @@
-"""Variants of each kernel's layer, baseline and fused, at the shapes of the full-size U-Net."""
+"""Variants of each kernel's layer, baseline and fused, at the shapes of the full-size U-Net.
+
+In int8 both are quantized as `hb-export quantize` does, with the ranges of the very inputs that are
+timed.
+"""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,13 +24,17 @@ from hummingbird_edge.kernels.group_norm import GroupNormSiLU
 from hummingbird_edge.kernels.temporal_conv import TemporalConv
 from hummingbird_edge.kernels.upsample_conv import UpsampleConv
 from hummingbird_edge.kernels.variant import FUSIONS, VARIANTS
+from hummingbird_edge.quantize.layers import find_layers
+from hummingbird_edge.quantize.ranges import Ranges, observe
+from hummingbird_edge.quantize.static import quantize
 from hummingbird_edge.runtime.devices.backend import Backend
 from hummingbird_edge.runtime.devices.device import Device
+from hummingbird_edge.runtime.devices.precision import Precision
 from hummingbird_edge.runtime.engines.loading import open_session
 
 __all__ = ["LEVELS", "KernelVariants", "Level", "fusions_for", "graph_run", "kernel_variants"]
 
-FRAMES, TOKENS, CONTEXT_WIDTH, HEAD_WIDTH = 16, 77, 1024, 64
+TOKENS, CONTEXT_WIDTH, HEAD_WIDTH = 77, 1024, 64
 _OPSET = 18
 _NAMES = ("a", "b", "c")
 """Of a layer's inputs."""
@@ -57,6 +65,11 @@ class KernelVariants:
     """Of both, named a, b, c."""
     fusion: str | None = None
     """The graph fusion that only `fused` gets; all others are applied to both."""
+
+    @property
+    def has_products(self) -> bool:
+        """Whether the layer multiplies by weights, and so has an int8 form."""
+        return any(weight.dim() > 1 for weight in self.fused.parameters())
 
     @classmethod
     def of(
@@ -95,22 +108,22 @@ class SharedContext(nn.Module):
         return out
 
 
-def kernel_variants(level: Level) -> Iterator[KernelVariants]:
-    """Yield the variants of every kernel at a level."""
+def kernel_variants(level: Level, frames: int) -> Iterator[KernelVariants]:
+    """Yield the variants of every kernel at a level, for a clip of this many frames."""
     channels, pixels = level.channels, level.height * level.width
     torch.manual_seed(0)
-    yield from _attention_variants(channels, pixels)
-    x = torch.randn(FRAMES, pixels, channels)
+    yield from _attention_variants(channels, pixels, frames)
+    x = torch.randn(frames, pixels, channels)
     gated = GEGLU(channels, 4 * channels)
     yield KernelVariants.of("gated feed-forward", baselines.ChunkedGEGLU(gated), gated, x)
-    wide = torch.randn(FRAMES, pixels, 4 * channels)
+    wide = torch.randn(frames, pixels, 4 * channels)
     yield KernelVariants.of("Gelu", baselines.ErfGelu(), nn.GELU(), wide, fusion="gelus")
     norm = GroupNormSiLU(32, channels)
-    frames = torch.randn(FRAMES, channels, level.height, level.width)
+    pictures = torch.randn(frames, channels, level.height, level.width)
     yield KernelVariants.of(
-        "GroupNorm, SiLU", baselines.GroupNormSiLU(norm), norm, frames, fusion="group norms"
+        "GroupNorm, SiLU", baselines.GroupNormSiLU(norm), norm, pictures, fusion="group norms"
     )
-    clip = torch.randn(1, channels, FRAMES, level.height, level.width)
+    clip = torch.randn(1, channels, frames, level.height, level.width)
     convolution = TemporalConv(channels, channels)
     yield KernelVariants.of(
         "temporal convolution", baselines.Conv3d(convolution), convolution, clip
@@ -118,20 +131,20 @@ def kernel_variants(level: Level) -> Iterator[KernelVariants]:
     if level is not LEVELS[0]:  # the finest is not upsampled
         doubling = UpsampleConv(channels, channels)
         yield KernelVariants.of(
-            "upsampling convolution", baselines.ResizedConv(doubling), doubling, frames
+            "upsampling convolution", baselines.ResizedConv(doubling), doubling, pictures
         )
 
 
-def _attention_variants(channels: int, pixels: int) -> Iterator[KernelVariants]:
+def _attention_variants(channels: int, pixels: int, frames: int) -> Iterator[KernelVariants]:
     heads = channels // HEAD_WIDTH
     unfused, fused = baselines.UnfusedAttention(heads), SDPA(heads)
     for name, shape in (
-        ("spatial attention", (FRAMES, pixels, channels)),
-        ("temporal attention", (pixels, FRAMES, channels)),
+        ("spatial attention", (frames, pixels, channels)),
+        ("temporal attention", (pixels, frames, channels)),
     ):
         qkv = [torch.randn(shape) for _ in range(3)]
         yield KernelVariants.of(name, unfused, fused, *qkv, fusion="attentions")
-    x, text = torch.randn(FRAMES, pixels, channels), torch.randn(1, TOKENS, CONTEXT_WIDTH)
+    x, text = torch.randn(frames, pixels, channels), torch.randn(1, TOKENS, CONTEXT_WIDTH)
     cross = CrossAttention(channels, CONTEXT_WIDTH, heads)
     yield KernelVariants.of(
         "cross-attention", baselines.RepeatedContext(cross), SharedContext(cross), x, text
@@ -141,6 +154,8 @@ def _attention_variants(channels: int, pixels: int) -> Iterator[KernelVariants]:
 def graph_run(variants: KernelVariants, is_fused: bool, backend: Backend, folder: Path) -> Run:
     """Return a run of a variant's graph on a backend, with the fusions of `hb-export` for it."""
     graph = _export(variants.fused if is_fused else variants.baseline, variants.inputs)
+    if backend.precision is Precision.INT8:
+        quantize(graph, _ranges(graph, variants.inputs, folder / "observed.onnx"))
     for fusion in fusions_for(backend.device):
         if is_fused or fusion != variants.fusion:
             FUSIONS[fusion].fuse(graph)
@@ -160,6 +175,18 @@ def _export(module: nn.Module, inputs: Inputs) -> onnx_ir.Model:
     tensors = {name: torch.from_numpy(x) for name, x in inputs.items()}
     stage = Stage("kernel", "unet", {name: {} for name in tensors}, "out", {})
     return export_graph(module, stage, tensors, _OPSET)
+
+
+def _ranges(graph: onnx_ir.Model, inputs: Inputs, path: Path) -> Ranges:
+    """Return the ranges of the layers' activations; `path` is written."""
+    onnx_ir.save(graph, path)
+    observed = onnx_ir.load(path)
+    names = observe(observed, find_layers(observed))
+    onnx_ir.save(observed, path)
+    _, *extremes = open_session(path, Backend.parse("cpu")).run_all(inputs)
+    ranges = Ranges()
+    ranges.add(names, extremes)
+    return ranges
 
 
 class _Named(nn.Module):
