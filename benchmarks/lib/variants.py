@@ -95,22 +95,22 @@ class SharedContext(nn.Module):
         return out
 
 
-def kernel_variants(level: Level) -> Iterator[KernelVariants]:
-    """Yield the variants of every kernel at a level."""
+def kernel_variants(level: Level, count: int = FRAMES) -> Iterator[KernelVariants]:
+    """Yield the variants of every kernel at a level, for a clip of `count` frames."""
     channels, pixels = level.channels, level.height * level.width
     torch.manual_seed(0)
-    yield from _attention_variants(channels, pixels)
-    x = torch.randn(FRAMES, pixels, channels)
+    yield from _attention_variants(channels, pixels, count)
+    x = torch.randn(count, pixels, channels)
     gated = GEGLU(channels, 4 * channels)
     yield KernelVariants.of("gated feed-forward", baselines.ChunkedGEGLU(gated), gated, x)
-    wide = torch.randn(FRAMES, pixels, 4 * channels)
+    wide = torch.randn(count, pixels, 4 * channels)
     yield KernelVariants.of("Gelu", baselines.ErfGelu(), nn.GELU(), wide, fusion="gelus")
     norm = GroupNormSiLU(32, channels)
-    frames = torch.randn(FRAMES, channels, level.height, level.width)
+    frames = torch.randn(count, channels, level.height, level.width)
     yield KernelVariants.of(
         "GroupNorm, SiLU", baselines.GroupNormSiLU(norm), norm, frames, fusion="group norms"
     )
-    clip = torch.randn(1, channels, FRAMES, level.height, level.width)
+    clip = torch.randn(1, channels, count, level.height, level.width)
     convolution = TemporalConv(channels, channels)
     yield KernelVariants.of(
         "temporal convolution", baselines.Conv3d(convolution), convolution, clip
@@ -122,16 +122,16 @@ def kernel_variants(level: Level) -> Iterator[KernelVariants]:
         )
 
 
-def _attention_variants(channels: int, pixels: int) -> Iterator[KernelVariants]:
+def _attention_variants(channels: int, pixels: int, count: int) -> Iterator[KernelVariants]:
     heads = channels // HEAD_WIDTH
     unfused, fused = baselines.UnfusedAttention(heads), SDPA(heads)
     for name, shape in (
-        ("spatial attention", (FRAMES, pixels, channels)),
-        ("temporal attention", (pixels, FRAMES, channels)),
+        ("spatial attention", (count, pixels, channels)),
+        ("temporal attention", (pixels, count, channels)),
     ):
         qkv = [torch.randn(shape) for _ in range(3)]
         yield KernelVariants.of(name, unfused, fused, *qkv, fusion="attentions")
-    x, text = torch.randn(FRAMES, pixels, channels), torch.randn(1, TOKENS, CONTEXT_WIDTH)
+    x, text = torch.randn(count, pixels, channels), torch.randn(1, TOKENS, CONTEXT_WIDTH)
     cross = CrossAttention(channels, CONTEXT_WIDTH, heads)
     yield KernelVariants.of(
         "cross-attention", baselines.RepeatedContext(cross), SharedContext(cross), x, text
@@ -139,12 +139,20 @@ def _attention_variants(channels: int, pixels: int) -> Iterator[KernelVariants]:
 
 
 def graph_run(variants: KernelVariants, is_fused: bool, backend: Backend, folder: Path) -> Run:
-    """Return a run of a variant's graph on a backend, with the fusions of `hb-export` for it."""
-    graph = _export(variants.fused if is_fused else variants.baseline, variants.inputs)
+    """Return a run of a variant's graph on a backend, with the fusions of `hb-export` for it.
+
+    `folder` is of these variants alone: graphs are exported into it once, for all backends.
+    """
+    name = "fused" if is_fused else "baseline"
+    exported = folder / f"{name}-exported.onnx"
+    if not exported.exists():
+        module = variants.fused if is_fused else variants.baseline
+        onnx_ir.save(_export(module, variants.inputs), exported)
+    graph = onnx_ir.load(exported)
     for fusion in fusions_for(backend.device):
         if is_fused or fusion != variants.fusion:
             FUSIONS[fusion].fuse(graph)
-    path = folder / f"{'fused' if is_fused else 'baseline'}.onnx"
+    path = folder / f"{name}.onnx"
     onnx_ir.save(graph, path)
     session = open_session(path, backend)
     return lambda: session.run(variants.inputs)
