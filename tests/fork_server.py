@@ -16,6 +16,15 @@ import sys
 from typing import Any
 
 LIBRARIES = ("torch", "onnx", "onnxscript", "onnx_ir", "skimage.metrics", "matplotlib.figure")
+LIBRARIES += (
+    "typer",
+    "rich.console",
+    "msgspec",
+    "psutil",
+    "platformdirs",
+    "PIL.Image",
+    "tokenizers",
+)
 
 
 def main() -> None:

@@ -61,7 +61,7 @@ def accuracy(scenes: list[Scene], clips: Clips) -> dict[str, float]:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", WORLDS)
 def test_judge_reads_what_was_drawn(name: str) -> None:
-    scenes, clips = draw(WORLDS[name], 200)
+    scenes, clips = draw(WORLDS[name], 100)
     found = accuracy(scenes, as_bytes(clips))
     assert min(found.values()) >= 0.99, found
     assert set(found) == {*ATTRIBUTES, "count", "all"}
@@ -70,7 +70,7 @@ def test_judge_reads_what_was_drawn(name: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", WORLDS)
 def test_judge_reads_soft_noisy_clips(name: str) -> None:
-    scenes, clips = draw(WORLDS[name], 100)
+    scenes, clips = draw(WORLDS[name], 50)
     found = accuracy(scenes, as_bytes(soft_and_noisy(clips)))
     assert min(found.values()) >= 0.97, found
 
