@@ -16,15 +16,7 @@ import sys
 from typing import Any
 
 LIBRARIES = ("torch", "onnx", "onnxscript", "onnx_ir", "skimage.metrics", "matplotlib.figure")
-LIBRARIES += (
-    "typer",
-    "rich.console",
-    "msgspec",
-    "psutil",
-    "platformdirs",
-    "PIL.Image",
-    "tokenizers",
-)
+LIBRARIES += ("typer", "rich.console", "msgspec", "psutil", "platformdirs", "PIL.Image")
 
 
 def main() -> None:
