@@ -24,10 +24,6 @@ TINY_DECODER = DATA / "taesd_layout_decoder.safetensors"
 Golden = Mapping[str, NDArray[Any]]
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
 
-RUN_SCRIPT = (
-    "import runpy, sys; sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], {}, '__main__')"
-)
-"""A program for `forked`: runs a script, its first argument."""
 TIMEOUT_S = 300
 """Of a command."""
 EXPORTED = {"nano_bundle", "tiny_bundle", "half_builtin"}

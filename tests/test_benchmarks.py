@@ -38,7 +38,7 @@ from hummingbird_edge.runtime.bundle.bundle import BUILTIN, Bundle
 from hummingbird_edge.runtime.devices.device import Device
 from hummingbird_edge.runtime.errors import RequestError
 from hummingbird_edge.runtime.files import CACHE_VARIABLE, cache_directory
-from tests.conftest import RUN_SCRIPT, export
+from tests.conftest import export
 
 pytestmark = pytest.mark.slow  # runs benchmarks
 
@@ -407,7 +407,10 @@ def test_wrong_input_is_a_sentence(
     code: int,
     message: str,
 ) -> None:
-    done = forked(RUN_SCRIPT, str(FOLDER / f"{name}.py"), *map(str, arguments), cwd=tmp_path)
+    program = (
+        "import runpy, sys; sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], {}, '__main__')"
+    )
+    done = forked(program, str(FOLDER / f"{name}.py"), *map(str, arguments), cwd=tmp_path)
     assert done.returncode == code, done.stderr
     assert message in done.stderr + done.stdout
     assert "Traceback" not in done.stderr

@@ -10,7 +10,6 @@ import subprocess
 import sys
 import unicodedata
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, distribution
 from importlib.util import find_spec
@@ -49,9 +48,7 @@ from hummingbird_edge.runtime.errors import (
 from hummingbird_edge.runtime.media.video import write_video
 from hummingbird_edge.runtime.pipeline import TextToVideo
 from hummingbird_edge.runtime.request import Request
-from tests.conftest import RUN_SCRIPT
 
-Command = Callable[..., "subprocess.CompletedProcess[str]"]
 SCRIPT = Path(__file__).parents[1] / "benchmarks" / "vbench.py"
 VERSION = "0.1.5"
 STUBS = {
@@ -612,10 +609,10 @@ def test_the_world_from_the_command_line(tmp_path: Path) -> None:
 )
 @pytest.mark.slow
 def test_wrong_input_is_a_sentence(
-    forked: Command, tmp_path: Path, arguments: tuple[str, ...], code: int, message: str
+    tmp_path: Path, arguments: tuple[str, ...], code: int, message: str
 ) -> None:
     (tmp_path / "p.txt").write_text("a red circle\n", encoding="utf-8")
-    done = forked(RUN_SCRIPT, str(SCRIPT), *arguments, cwd=tmp_path)
+    done = script(*arguments, cwd=tmp_path)
     assert done.returncode == code, done.stderr
     assert message in done.stderr
     assert "Traceback" not in done.stderr
