@@ -75,6 +75,7 @@ def test_judge_reads_soft_noisy_clips(name: str) -> None:
     assert min(found.values()) >= 0.97, found
 
 
+@pytest.mark.slow
 def test_judge_says_where_things_are() -> None:
     scenes, clips = draw(WORLDS["pairs"], 40)
     for scene, clip in zip(scenes, as_bytes(clips), strict=True):
@@ -154,6 +155,7 @@ def test_quality_is_near_one_on_rendered_clips_and_falls_with_each_fault() -> No
     assert np.mean(moved) < np.mean([score.motion_smoothness for score in whole]) - 0.2
 
 
+@pytest.mark.slow
 def test_judge_reads_clips_of_the_built_in_model() -> None:
     """Decoded frames, not rendered ones, are what the judge is for."""
     clip = TextToVideo.from_bundle(BUILTIN, device="cpu")("a red circle moving right").frames

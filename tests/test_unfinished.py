@@ -188,6 +188,7 @@ def test_damaged_files_are_refused(
         read_latents(path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("settings", "taken", "arguments", "code", "message"),
     [
@@ -225,6 +226,7 @@ def test_what_cannot_go_on_is_one_sentence(
     assert (tmp_path / "a.latents").exists()
 
 
+@pytest.mark.slow
 def test_a_resumed_video_keeps_its_threads_and_its_memory(
     hb: Command, state: Path, tmp_path: Path
 ) -> None:
@@ -241,6 +243,7 @@ def test_a_resumed_video_keeps_its_threads_and_its_memory(
     assert json.loads(done.stdout)["memory"]["limit_bytes"] == 1_500_000_000
 
 
+@pytest.mark.slow
 def test_the_list_says_what_is_there(hb: Command, state: Path) -> None:
     kept(2)
     done = hb("hb-run", "--list-unfinished", "--json")

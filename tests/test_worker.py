@@ -122,6 +122,7 @@ def test_a_device_that_falls_costs_its_stage_not_the_video(
     assert sum(name == "cpu" for name in devices.values()) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("in_workers")
 def test_the_next_stage_loads_while_the_present_one_computes() -> None:
     pipeline, counts = TextToVideo.from_bundle(device="cpu"), list[int]()
