@@ -16,8 +16,10 @@ import signal
 import sys
 from typing import Any
 
-LIBRARIES = ("torch", "onnx", "onnxscript", "onnx_ir", "skimage.metrics", "matplotlib.figure")
-LIBRARIES += ("typer", "rich.console", "msgspec", "psutil", "platformdirs", "PIL.Image")
+LIBRARIES = (
+    *("torch", "onnx", "onnxscript", "onnx_ir", "skimage.metrics", "matplotlib.figure"),
+    *("typer", "rich.console", "msgspec", "psutil", "platformdirs", "PIL.Image"),
+)
 
 
 def main() -> None:
