@@ -41,7 +41,8 @@ def main() -> None:
     try:
         # By file: what a module's tests share is made once. In the order of conftest.py.
         workers = ("--numprocesses=2", "--dist=loadfile", "--no-loadscope-reorder")
-        run("tests", "-c", PYTEST, *workers, *(["-m", "not slow"] if fast else []))
+        options = (*workers, "--durations=15", *(["-m", "not slow"] if fast else []))
+        run("tests", "-c", PYTEST, *options)
     finally:
         print("== types", flush=True)
         print(types.communicate()[0], end="")

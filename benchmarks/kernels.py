@@ -72,38 +72,36 @@ def measure(
     from hummingbird_edge.benchmarks.lib.eager import eager_run
 
     reference = eager_run(variants.baseline, variants.inputs)()
-    for backend in backends:
-        is_int8 = backend is not None and backend.precision is Precision.INT8
-        if is_int8 and not variants.has_products:
-            continue
-        engine = PYTORCH if backend is None else str(backend)
-        name = f"{variants.kernel}, {level.channels} channels, {engine}"
-        metadata = {"kernel": variants.kernel, "engine": engine}
-        try:
-            measures = measure_on(variants, backend, reference, runs)
-        except DeviceError as error:
-            yield Row(name, metadata=metadata, failure=str(error))
-        else:
-            yield Row(name, measures, metadata)
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        for backend in backends:
+            is_int8 = backend is not None and backend.precision is Precision.INT8
+            if is_int8 and not variants.has_products:
+                continue
+            engine = PYTORCH if backend is None else str(backend)
+            name = f"{variants.kernel}, {level.channels} channels, {engine}"
+            metadata = {"kernel": variants.kernel, "engine": engine}
+            try:
+                measures = measure_on(variants, backend, reference, runs, Path(folder))
+            except DeviceError as error:
+                yield Row(name, metadata=metadata, failure=str(error))
+            else:
+                yield Row(name, measures, metadata)
 
 
 def measure_on(
-    variants: "KernelVariants", backend: Backend | None, reference: Array, runs: int
+    variants: "KernelVariants", backend: Backend | None, reference: Array, runs: int, folder: Path
 ) -> dict[str, tuple[float, ...]]:
     """Return the measures of one backend, None for PyTorch; raises DeviceError."""
     from hummingbird_edge.benchmarks.lib.eager import eager_run
     from hummingbird_edge.benchmarks.lib.variants import graph_run
 
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-        if backend is None:
-            off, on = (
-                eager_run(module, variants.inputs) for module in (variants.baseline, variants.fused)
-            )
-        else:
-            off, on = (
-                graph_run(variants, is_fused, backend, Path(folder)) for is_fused in (False, True)
-            )
-        off_s, on_s, output = time_in_turns(off, on, runs)
+    if backend is None:
+        off, on = (
+            eager_run(module, variants.inputs) for module in (variants.baseline, variants.fused)
+        )
+    else:
+        off, on = (graph_run(variants, is_fused, backend, folder) for is_fused in (False, True))
+    off_s, on_s, output = time_in_turns(off, on, runs)
     gains = tuple(a / b for a, b in zip(off_s, on_s, strict=True))
     agreement_db = round(min(snr_db(output, reference), _MAX_DB), 1)
     return {"off_s": off_s, "on_s": on_s, "gain": gains, "agreement_db": (agreement_db,)}

@@ -8,6 +8,7 @@ A line of JSON on stdin is a job: `program`, `arguments`, `folder`, `environment
 (files for its streams), `timeout_s`. Its exit status, as `subprocess` has it, is a line on stdout.
 """
 
+import gc
 import importlib
 import json
 import os
@@ -15,13 +16,17 @@ import signal
 import sys
 from typing import Any
 
-LIBRARIES = ("torch", "onnx", "onnxscript", "onnx_ir", "skimage.metrics", "matplotlib.figure")
+LIBRARIES = (
+    *("torch", "onnx", "onnxscript", "onnx_ir", "skimage.metrics", "matplotlib.figure"),
+    *("typer", "rich.console", "msgspec", "psutil", "platformdirs", "PIL.Image"),
+)
 
 
 def main() -> None:
     """Take jobs until stdin ends."""
     for name in LIBRARIES:
         importlib.import_module(name)
+    gc.freeze()  # else the collector of each fork walks through, and so copies, all of them
     for line in iter(sys.stdin.readline, ""):
         job = json.loads(line)
         process = os.fork()

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -17,7 +18,7 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from hummingbird_edge.benchmarks import gpu
+from hummingbird_edge.benchmarks import agreement, gpu
 from hummingbird_edge.benchmarks.compare import SAME, SLOWER, UNKNOWN, differences, missing
 from hummingbird_edge.benchmarks.lib.eager import config_of, random_module
 from hummingbird_edge.benchmarks.lib.flops import graph_cost
@@ -29,6 +30,7 @@ from hummingbird_edge.benchmarks.lib.subprocess_runner import run_in_subprocess
 from hummingbird_edge.benchmarks.lib.variants import fusions_for
 from hummingbird_edge.benchmarks.lib.video import empty_cache
 from hummingbird_edge.benchmarks.scaling import exponent
+from hummingbird_edge.export.bundle_writer import BundlePlan
 from hummingbird_edge.export.graph import for_export
 from hummingbird_edge.export.stage import STAGES
 from hummingbird_edge.kernels.variant import VARIANTS
@@ -36,6 +38,7 @@ from hummingbird_edge.runtime.bundle.bundle import BUILTIN, Bundle
 from hummingbird_edge.runtime.devices.device import Device
 from hummingbird_edge.runtime.errors import RequestError
 from hummingbird_edge.runtime.files import CACHE_VARIABLE, cache_directory
+from tests.conftest import export
 
 pytestmark = pytest.mark.slow  # runs benchmarks
 
@@ -314,20 +317,21 @@ def test_latency_measures_every_device_and_adds_up(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "arguments", "rows"),
     [
-        ("roofline", ("--quick", "--runs", 1), 5),
+        ("roofline", ("--quick", "--runs", 1, "--device", "cpu"), 4),
         ("scaling", ("--quick", "--runs", 1, "--device", "cpu"), 8),
         ("headline", ("--quick", "--runs", 1), 4),
-        ("peers", ("--runs", 1, "--stages", "text_encoder"), 13),
+        ("peers", ("--runs", 1, "--stages", "text_encoder", "--full-size", "."), 13),
         ("quantization", ("--quick",), 8),
         ("kernels", ("--quick", "--runs", 1), 30),
-        ("agreement", (), 2),
         ("first_use", ("--runs", 1), 2),
         ("prompts", ("--runs", 1, "--prompts", 3), 2),
     ],
 )
 def test_each_runs_whole(
-    tmp_path: Path, name: str, arguments: tuple[object, ...], rows: int
+    tmp_path: Path, tiny_bundle: Path, name: str, arguments: tuple[object, ...], rows: int
 ) -> None:
+    if "--full-size" in arguments:  # a folder in which the bundle of random weights is there
+        shutil.copytree(tiny_bundle, tmp_path / "hummingbird-0.7b")
     done = script(name, *arguments, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     found = Record.read(tmp_path / f"{name}.json")
@@ -348,10 +352,50 @@ def test_each_runs_whole(
             assert row["agreement_db"].min > 80
 
 
-def test_stages_on_a_gpu_are_compared_with_pytorch(tmp_path: Path) -> None:
+def test_random_weights_have_the_layout_of_a_bundle(
+    tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the command that is run, up to the export itself."""
+    plans = list[BundlePlan]()
+
+    def copy(plan: BundlePlan, weights: object, out: Path, *_: object) -> None:
+        plans.append(plan)
+        shutil.copytree(tiny_bundle, out)
+
+    def run(command: list[str], **_: object) -> "subprocess.CompletedProcess[str]":
+        return subprocess.CompletedProcess(command, int(export(*command[3:]) != 0))
+
+    monkeypatch.setattr("hummingbird_edge.export.build.write_bundle", copy)
+    monkeypatch.setattr("hummingbird_edge.benchmarks.lib.model_under_test.subprocess.run", run)
+    bundle = Bundle.open(BUILTIN)
+    made = Bundle.open(random_copy(BUILTIN, tmp_path))
+    assert made.manifest.provenance.source == "random weights, seed 0"
+    (plan,) = plans
+    assert plan.config == config_of(bundle)
+    assert (plan.storage, plan.tokenizer) == ("float16", bundle.path("tokenizer"))
+
+
+@pytest.mark.filterwarnings("ignore::hummingbird_edge.runtime.errors.HummingbirdWarning")
+def test_backends_agree_with_pytorch_over_all_steps(
+    tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the defaults, but for the random weights: they are exported already.
+
+    Their model knows few of the prompts' words.
+    """
+    monkeypatch.setattr(agreement, "random_copy", lambda source, folder: tiny_bundle)
+    agreement.main(output=tmp_path / "agreement.json")
+    found = Record.read(tmp_path / "agreement.json")
+    assert {row.name for row in found.rows} >= {"cpu fp32", "openvino fp32"}
+    for row in found.rows:
+        assert len(row.measures["agreement_db"]) == len(agreement.PROMPTS)
+        assert row["agreement_db"].min > (80 if "fp32" in row.name else 30)
+
+
+def test_stages_on_a_gpu_are_compared_with_pytorch(tiny_bundle: Path, tmp_path: Path) -> None:
     """The same code on CPUs; without torch.compile, which another test runs."""
     options = gpu.Options("cpu", "fp32", "cpu", frames=4, size="64x64", runs=1)
-    bundle = Bundle.open(random_copy(BUILTIN, tmp_path))
+    bundle = Bundle.open(tiny_bundle)
     tasks = [task for task in gpu.tasks(bundle, options, tmp_path) if task.tool != gpu.COMPILED]
     rows = {task.name: gpu.measure(task) for task in tasks}
     for stage in ("unet", "a frame of vae_decoder"):

@@ -510,6 +510,7 @@ def test_temporal_layers_start_as_identities() -> None:
             torch.testing.assert_close(learner.unet(x, *args), together)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -521,9 +522,9 @@ def test_temporal_layers_start_as_identities() -> None:
     ],
 )
 def test_wrong_orders_are_a_sentence(
-    hb: Command, tmp_path: Path, options: tuple[str, ...], message: str
+    hb_forked: Command, tmp_path: Path, options: tuple[str, ...], message: str
 ) -> None:
-    done = hb("hb-distill", "all", tmp_path / "run", *options)
+    done = hb_forked("hb-distill", "all", tmp_path / "run", *options)
     assert done.returncode == 2, done.stderr
     assert message in done.stderr
     assert "Traceback" not in done.stderr

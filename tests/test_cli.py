@@ -169,6 +169,7 @@ def test_a_long_prompt_is_cut_and_said_to_be(
     assert out.is_file()
 
 
+@pytest.mark.slow
 def test_words_that_the_built_in_model_does_not_know_are_named(hb: Command, tmp_path: Path) -> None:
     done = hb("hb-run", "a cat and a big cirle", "-o", tmp_path / "out.gif", *SMALL)
     assert done.returncode == 0, done.stderr

@@ -77,7 +77,7 @@ RECIPE = Recipe(
         vae=VAEConfig(width=8, multipliers=(1, 1), res_blocks=1, groups=2),
         prediction_type="v_prediction",
         method="ddim",
-        defaults=Defaults(frames=4, width=16, height=16, steps=50, guidance=3.0, fps=4),
+        defaults=Defaults(frames=4, width=16, height=16, steps=10, guidance=3.0, fps=4),
     ),
     clips=16,
     consistency=ConsistencyRecipe(guidance=(1.0, 2.0), task_weight=1.0, simulated_share=1.0),
@@ -160,7 +160,7 @@ def test_models_are_checkpoints_that_export_reads(run: Path, name: str) -> None:
     for network in ("text_encoder", "unet", "vae"):
         CheckpointWeights(checkpoint).load(network, config)
     is_teacher = name == "teacher"
-    assert (config.method, config.defaults.steps) == (("ddim", 50) if is_teacher else ("lcm", 4))
+    assert (config.method, config.defaults.steps) == (("ddim", 10) if is_teacher else ("lcm", 4))
     assert (config.unet.guidance_width, config.unet.middle_block) == (
         (None, True) if is_teacher else (256, False)
     )
@@ -205,7 +205,7 @@ def test_students_are_timed_against_their_teachers(run: Path, tmp_path: Path) ->
     assert done.returncode == 0, done.stderr
     found = Record.read(tmp_path / "distillation.json")
     assert [row.name for row in found.rows] == ["teacher", "student"]
-    assert [row.metadata["steps"] for row in found.rows] == ["50, guided", "4"]
+    assert [row.metadata["steps"] for row in found.rows] == ["10, guided", "4"]
     assert found.rows[0].median("clip_s") > found.rows[1].median("clip_s")
 
 

@@ -10,11 +10,13 @@ block in the README runs too, or is one that `.ci/run` runs. They run in a new f
     hummingbird/           the bundle of it
     prompts.txt            four prompts
 
-A comment right above a block, `<!-- long -->` or `<!-- needs ... -->`, says why it is only parsed.
+A comment right above a block, `<!-- long -->` or `<!-- needs ... -->`, says why it is only parsed:
+then what it calls of this project must take its arguments.
 """
 
 import ast
 import importlib
+import inspect
 import re
 import runpy
 import shlex
@@ -214,18 +216,46 @@ def test_links_lead_somewhere(page: Path) -> None:
     assert {target for target in inside if not (page.parent / target).exists()} == set()
 
 
+def assert_calls_fit(program: str) -> int:
+    """Hold what a program calls by a name imported from this project to its signature; count it."""
+    tree, known, count = ast.parse(program), dict[str, str](), 0
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and str(node.module).startswith("hummingbird_edge"):
+            known |= {alias.name: str(node.module) for alias in node.names}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in known:
+            function = getattr(importlib.import_module(known[node.func.id]), node.func.id)
+            named = {str(keyword.arg): None for keyword in node.keywords}
+            inspect.signature(function).bind(*[None] * len(node.args), **named)
+            count += 1
+    return count
+
+
+def test_calls_that_only_parse_fit() -> None:
+    kept = [
+        block
+        for page in PAGES
+        for block in blocks(page)
+        if block.language == "python" and not block.runs
+    ]
+    assert sum(assert_calls_fit(block.text) for block in kept) >= 4
+    line = "from hummingbird_edge.export import build_bundle"
+    for wrong in ("build_bundle('a')", "build_bundle('a', 'b', colour=1)"):
+        with pytest.raises(TypeError, match="argument"):
+            assert_calls_fit(f"{line}\n{wrong}")
+
+
 def _params(language: str, pages: list[Path]) -> list[Any]:
     """Return each page with its blocks that run."""
     found = []
     for page in pages:
-        chosen = [block for block in blocks(page) if block.language == language]
-        if chosen:
+        running = [each for each in blocks(page) if each.language == language and each.runs]
+        if running:
             # The small checkpoint has to be exported, before the example or by it; or it trains.
             pattern = rf"\b({BUNDLE}|{re.escape(CHECKPOINT)}|hummingbird_edge\.distill)\b"
-            slow = any(re.search(pattern, b.text) for b in chosen if b.runs)
+            slow = any(re.search(pattern, block.text) for block in running)
             marks = [pytest.mark.slow] if slow or language == "sh" else []
             name = page.relative_to(ROOT).as_posix()
-            running = [block for block in chosen if block.runs]
             found.append(pytest.param(page, running, id=name, marks=marks))
     return found
 
@@ -243,9 +273,6 @@ def folder(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
 
 @pytest.mark.parametrize(("page", "chosen"), _params("python", PAGES))
 def test_python_examples_run(page: Path, chosen: list[Block], folder: Path) -> None:
-    for block in blocks(page):
-        if block.language == "python":
-            ast.parse(block.text, f"{page.name}:{block.line}")
     # One program, each block at the lines that it has on the page: a traceback names them.
     program = ""
     for block in chosen:

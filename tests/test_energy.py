@@ -291,6 +291,7 @@ def test_short_videos_on_a_battery_are_measured_together(
     assert row.measures["unet_j"] == ()
 
 
+@pytest.mark.slow
 def test_json_has_joules_or_null(hb: Command, tmp_path: Path) -> None:
     done = hb("hb-run", "a red circle", "-o", tmp_path / "a.webp", "--json", "--low-power",
               "--device", "cpu", "--verbose", "--steps", 1)  # fmt: skip
@@ -311,6 +312,7 @@ def sessions_of(pipeline: TextToVideo) -> list[Any]:
     return [runner._session for _, runner in runners]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("device", ["cpu", "openvino"])
 def test_low_power_computes_with_fewer_threads(device: str) -> None:
     if device == "openvino":

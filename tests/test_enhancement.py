@@ -184,6 +184,7 @@ def test_a_model_enlarges_on_the_device_that_was_requested(tmp_path: Path, kind:
     }
 
 
+@pytest.mark.slow
 def test_a_device_that_is_not_there_is_named(hb: Command, tmp_path: Path) -> None:
     write_video(tmp_path / "a.webp", moving_square(1), 8, {"fps": 8})
     resize_graph(tmp_path / "x2.onnx")
@@ -442,6 +443,7 @@ def test_fast_goes_on_after_an_interruption(
     assert (tmp_path / "a.webp").read_bytes() == truth
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["a.mp4", "a.gif", "a.webp", "a"])
 def test_finished_videos_are_enhanced(hb: Command, tmp_path: Path, name: str) -> None:
     settings = {"prompt": "a red square", "fps": 8, "width": 64, "height": 64, "frames": 8}
@@ -466,6 +468,7 @@ def test_finished_videos_are_enhanced(hb: Command, tmp_path: Path, name: str) ->
     assert f"--enhance {step} --size 128x128 --upscaler PATH_TO_x2.onnx" in second
 
 
+@pytest.mark.slow
 def test_a_video_of_another_program_is_enhanced(hb: Command, tmp_path: Path) -> None:
     write_video(tmp_path / "a.gif", moving_square(), 8, {})
     data = (tmp_path / "a.gif").read_bytes()
@@ -479,6 +482,7 @@ def test_a_video_of_another_program_is_enhanced(hb: Command, tmp_path: Path) -> 
     assert info.stdout.splitlines()[-1] == command
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -41,7 +41,7 @@ from hummingbird_edge.runtime.errors import (
 from hummingbird_edge.runtime.files import sha256_of
 
 NANO = Path(__file__).parent / "data" / "nano_07b_merged_all.pt"
-STAGES = ["text_encoder", "unet", "vae_decoder", "vae_encoder"]
+STAGES = ["text_encoder", "unet", "vae_decoder", "vae_encoder", "tiny_decoder"]
 
 HALVES = ["vae_decoder_head", "vae_decoder_tail"]
 """Graphs of a decoder that is run by tiles."""
@@ -195,6 +195,11 @@ def test_graphs_hold_no_trace_of_the_machine(nano_bundle: Path, stage: str) -> N
                 ]
             },
         ),
+        (
+            "tiny_decoder",
+            {"latent_sample": ["frames", 4, "height", "width"]},
+            {"sample": ["frames", 3, "sample_2", "sample_3"]},
+        ),
     ],
 )
 def test_free_axes_have_names(
@@ -292,7 +297,7 @@ def test_random_weights_make_a_bundle(tiny_bundle: Path, tiny_config: Path) -> N
     assert manifest.model.guidance_width is None
     assert manifest.sampler.prediction_type == "v_prediction"
     assert manifest.defaults.width == 16
-    assert manifest.provenance.source == "random weights, seed 3"
+    assert manifest.provenance.source == "random weights, seed 0"
     config = ModelConfig.from_dict(json.loads(tiny_config.read_text(encoding="utf-8")))
     assert ModelConfig.from_dict(manifest.provenance.config) == config
     for stage, entry in manifest.stages.items():

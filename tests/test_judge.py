@@ -61,7 +61,7 @@ def accuracy(scenes: list[Scene], clips: Clips) -> dict[str, float]:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", WORLDS)
 def test_judge_reads_what_was_drawn(name: str) -> None:
-    scenes, clips = draw(WORLDS[name], 200)
+    scenes, clips = draw(WORLDS[name], 100)
     found = accuracy(scenes, as_bytes(clips))
     assert min(found.values()) >= 0.99, found
     assert set(found) == {*ATTRIBUTES, "count", "all"}
@@ -70,11 +70,12 @@ def test_judge_reads_what_was_drawn(name: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", WORLDS)
 def test_judge_reads_soft_noisy_clips(name: str) -> None:
-    scenes, clips = draw(WORLDS[name], 100)
+    scenes, clips = draw(WORLDS[name], 50)
     found = accuracy(scenes, as_bytes(soft_and_noisy(clips)))
     assert min(found.values()) >= 0.97, found
 
 
+@pytest.mark.slow
 def test_judge_says_where_things_are() -> None:
     scenes, clips = draw(WORLDS["pairs"], 40)
     for scene, clip in zip(scenes, as_bytes(clips), strict=True):
@@ -154,6 +155,7 @@ def test_quality_is_near_one_on_rendered_clips_and_falls_with_each_fault() -> No
     assert np.mean(moved) < np.mean([score.motion_smoothness for score in whole]) - 0.2
 
 
+@pytest.mark.slow
 def test_judge_reads_clips_of_the_built_in_model() -> None:
     """Decoded frames, not rendered ones, are what the judge is for."""
     clip = TextToVideo.from_bundle(BUILTIN, device="cpu")("a red circle moving right").frames

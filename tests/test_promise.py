@@ -139,6 +139,7 @@ def test_a_damaged_history_is_none(damage: str) -> None:
     TextToVideo.from_bundle(device="cpu")("a red circle", frames=1, width=32, height=32, steps=1)
 
 
+@pytest.mark.slow
 def test_the_command_promises_and_is_quiet_when_told(hb: Command, tmp_path: Path) -> None:
     arguments = ("hb-run", "a red circle", "-o", tmp_path / "a.gif", "--device", "cpu")
     size = ("--frames", "2", "--size", "32x32", "--steps", "1")
@@ -216,6 +217,7 @@ def _mark_of(process: int) -> str:
     return f"{process_mark().split('-')[0]}-{process}-{started}"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no pty")
 def test_a_terminal_shows_a_bar_with_the_time_left(tmp_path: Path) -> None:
     import pty

@@ -17,7 +17,9 @@ from onnx import TensorProto
 
 from hummingbird_edge.distill.quantized import captions_and_judge
 from hummingbird_edge.distill.recipe import BUILTIN_RECIPE
+from hummingbird_edge.export.bundle_writer import BundlePlan
 from hummingbird_edge.export.cli import build_precision
+from hummingbird_edge.export.weights import Weights
 from hummingbird_edge.quantize.precision import graphs_for
 from hummingbird_edge.quantize.quality import compare
 from hummingbird_edge.runtime.bundle.bundle import BUILTIN, Bundle
@@ -264,13 +266,28 @@ def test_sigterm_leaves_nothing(
     assert [path.name for path in tmp_path.iterdir() if "out" in path.name] == []
 
 
-def test_a_build_is_for_the_devices_of_a_laptop(tmp_path: Path, tiny_config: Path) -> None:
-    """No float32 weights are left, and the report tells what int8 costs each stage."""
-    made = ["--random-weights", "--config", tiny_config]
+def test_a_build_is_for_the_devices_of_a_laptop(
+    tmp_path: Path, tiny_config: Path, tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No float32 weights are left, and the report tells what int8 costs each stage.
+
+    The graphs that it begins with are those of `tiny_bundle`, which were exported before.
+    """
+    given = list[tuple[BundlePlan, Weights]]()
+
+    def copy(plan: BundlePlan, weights: Weights, out: Path, *_: object) -> None:
+        given.append((plan, weights))
+        shutil.copytree(tiny_bundle, out)
+
+    monkeypatch.setattr("hummingbird_edge.export.build.write_bundle", copy)
+    made = ["--random-weights", "--seed", 3, "--config", tiny_config]
     made += ["--tokenizer", tiny_config.parent / "tokenizer"]
     text = tmp_path / "prompts.txt"
     text.write_text("a red cat\na cat\n", encoding="utf-8")
     assert export("build", *made, tmp_path / "out", "--prompts", text) == 0
+    ((plan, weights),) = given
+    assert (plan.storage, plan.stages) == ("float16", ["text_encoder", "unet", "vae_decoder"])
+    assert weights.provenance() == {"source": "random weights, seed 3"}
     assert sorted(p.name for p in tmp_path.iterdir()) == ["out", "prompts.txt"]
     bundle = Bundle.open(tmp_path / "out", verify=True)
     assert bundle.manifest.stage("unet").precisions == ("float16", "int8")

@@ -28,8 +28,6 @@ DATA = Path(__file__).parent / "data"
 TINY = DATA / "taesd_layout_decoder.safetensors"
 SMALL = ("--size", "32x32", "--frames", "3", "--steps", "2", "--device", "cpu")
 
-pytestmark = pytest.mark.slow  # exports a bundle of its own
-
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
@@ -39,31 +37,16 @@ def golden() -> dict[str, np.ndarray]:
         return dict(arrays)
 
 
-@pytest.fixture(scope="module")
-def bundle(hb: Command, tmp_path_factory: pytest.TempPathFactory) -> Path:
+@pytest.fixture
+def bundle(nano_bundle: Path) -> Path:
     """Return a bundle whose VAE is as coarse as the tiny decoder is."""
-    folder = tmp_path_factory.mktemp("with_tiny")
-    config = {
-        "text": {"width": 8, "layers": 2, "heads": 2},
-        "unet": {
-            "width": 8, "multipliers": [1], "attention_levels": [0], "head_width": 4,
-            "initial_heads": 2, "context_width": 8, "groups": 2,
-        },
-        "vae": {"width": 8, "multipliers": [1, 1, 1, 1], "res_blocks": 1, "groups": 2},
-    }  # fmt: skip
-    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
-    done = hb(
-        "hb-export", "build", "--random-weights", "--config", folder / "config.json",
-        "--tiny-decoder", TINY, "--precision", "fp32", folder / "bundle",
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert "tiny_decoder: 1,222,531 parameters" in done.stdout
-    return folder / "bundle"
+    return nano_bundle
 
 
 def test_the_module_gives_the_recorded_frames(golden: dict[str, np.ndarray]) -> None:
     weights = WithTinyDecoder(RandomWeights(), read_checkpoint(TINY))
     module = weights.load("tiny_decoder", PRESETS["hummingbird-0.7b"])
+    assert sum(weight.numel() for weight in module.parameters()) == 1_222_531
     with torch.no_grad():
         found = module(torch.from_numpy(golden["latent"])).numpy()
     np.testing.assert_allclose(found, golden["rgb"], rtol=0, atol=1e-5)
@@ -139,6 +122,7 @@ def test_the_linear_map_inverts_a_linear_encoder() -> None:
     assert (shown == round(1.25 * 127.5)).all()
 
 
+@pytest.mark.slow
 def test_what_is_not_there_is_refused(hb: Command, tmp_path: Path) -> None:
     out = ("-o", tmp_path / "out.mp4")
     for arguments, message in (

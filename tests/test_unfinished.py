@@ -51,7 +51,7 @@ def test_an_interrupted_video_goes_on_and_is_the_same(
     truth = (tmp_path / "a.webp").read_bytes()
     assert list(state.iterdir()) == []
     draw = random.Random(stop)
-    for index in range(3):
+    for index in range(2):
         (tmp_path / "a.webp").unlink()
         started = subprocess.Popen(
             command_line("hb-run", *VIDEO), cwd=tmp_path, stderr=subprocess.PIPE, text=True
@@ -188,6 +188,7 @@ def test_damaged_files_are_refused(
         read_latents(path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("settings", "taken", "arguments", "code", "message"),
     [
@@ -225,6 +226,7 @@ def test_what_cannot_go_on_is_one_sentence(
     assert (tmp_path / "a.latents").exists()
 
 
+@pytest.mark.slow
 def test_a_resumed_video_keeps_its_threads_and_its_memory(
     hb: Command, state: Path, tmp_path: Path
 ) -> None:
@@ -241,6 +243,7 @@ def test_a_resumed_video_keeps_its_threads_and_its_memory(
     assert json.loads(done.stdout)["memory"]["limit_bytes"] == 1_500_000_000
 
 
+@pytest.mark.slow
 def test_the_list_says_what_is_there(hb: Command, state: Path) -> None:
     kept(2)
     done = hb("hb-run", "--list-unfinished", "--json")

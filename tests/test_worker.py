@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
+from numpy.typing import NDArray
 
 from hummingbird_edge.runtime.bundle.bundle import BUILTIN
 from hummingbird_edge.runtime.devices.backend import Backend
@@ -82,14 +83,20 @@ def test_a_process_that_does_not_start_is_one_sentence(monkeypatch: pytest.Monke
         Worker(Limits()).open(GRAPH, Backend.parse("cpu"))
 
 
+@pytest.fixture(scope="module")
+def truth() -> NDArray[np.uint8]:
+    """Make the video that no device fails at."""
+    return TextToVideo.from_bundle(device="cpu")("a red circle", seed=3).frames
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("what", ["abort", "hang", "leak", "nan"])
 @pytest.mark.parametrize("stage", RUNS)
 @pytest.mark.usefixtures("in_workers")
 def test_a_device_that_falls_costs_its_stage_not_the_video(
-    what: str, stage: str, monkeypatch: pytest.MonkeyPatch
+    what: str, stage: str, truth: NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("openvino")
-    truth = TextToVideo.from_bundle(device="cpu")("a red circle", seed=3)
     monkeypatch.setattr(worker, "PROGRAM", [sys.executable, str(SCRIPT)])
     monkeypatch.setenv("MISBEHAVE", f"openvino {stage} {RUNS[stage]} {what}")
     limits = Limits(run_s=3) if what == "hang" else Limits(bytes=1 << 30)
@@ -108,13 +115,14 @@ def test_a_device_that_falls_costs_its_stage_not_the_video(
     assert expected[what] in sentence
     assert "going on with cpu fp32" in sentence
     assert steps == [1, 2, 3, 4]  # none was taken twice
-    noise = np.square(video.frames.astype(float) - truth.frames).mean()
+    noise = np.square(video.frames.astype(float) - truth).mean()
     assert 10 * np.log10(255**2 / max(noise, 1e-9)) > 40
     devices = {name: each.backend.device.name for name, each in pipeline.placements.items()}
     assert devices[stage] == "cpu"
     assert sum(name == "cpu" for name in devices.values()) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("in_workers")
 def test_the_next_stage_loads_while_the_present_one_computes() -> None:
     pipeline, counts = TextToVideo.from_bundle(device="cpu"), list[int]()

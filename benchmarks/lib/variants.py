@@ -152,8 +152,15 @@ def _attention_variants(channels: int, pixels: int, frames: int) -> Iterator[Ker
 
 
 def graph_run(variants: KernelVariants, is_fused: bool, backend: Backend, folder: Path) -> Run:
-    """Return a run of a variant's graph on a backend, with the fusions of `hb-export` for it."""
-    graph = _export(variants.fused if is_fused else variants.baseline, variants.inputs)
+    """Return a run of a variant's graph on a backend, with the fusions of `hb-export` for it.
+
+    `folder` is of these variants alone: graphs are exported into it once, for all backends.
+    """
+    exported = folder / f"{'fused' if is_fused else 'baseline'}-exported.onnx"
+    if not exported.exists():
+        module = variants.fused if is_fused else variants.baseline
+        onnx_ir.save(_export(module, variants.inputs), exported)
+    graph = onnx_ir.load(exported)
     if backend.precision is Precision.INT8:
         quantize(graph, _ranges(graph, variants.inputs, folder / "observed.onnx"))
     for fusion in fusions_for(backend.device):

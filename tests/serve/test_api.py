@@ -14,6 +14,7 @@ from PIL import Image
 from hummingbird_edge import TextToVideo
 from hummingbird_edge.runtime.media.video import read_frames, read_settings
 
+pytestmark = pytest.mark.slow  # starts servers
 Server = Any
 
 

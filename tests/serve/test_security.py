@@ -10,6 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
+pytestmark = pytest.mark.slow  # starts servers
 Server = Any
 
 

@@ -20,6 +20,7 @@ from hummingbird_edge.runtime.media.video import read_frames
 from hummingbird_edge.runtime.request import Request
 from hummingbird_edge.runtime.result import Video, settings_of
 
+pytestmark = pytest.mark.slow  # starts servers
 Server = Any
 STEPS, TAKEN = 5, 3
 ENHANCEMENT = Enhancement(64, 48, None, 8, FAST)
