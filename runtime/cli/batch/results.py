@@ -25,7 +25,15 @@ from hummingbird_edge.runtime.errors import OutputError, RequestError
 from hummingbird_edge.runtime.files import atomic_path, lock, sha256_of
 from hummingbird_edge.runtime.request import Request
 
-__all__ = ["Failure", "Result", "Results", "digest_of", "file_name", "open_results"]
+__all__ = [
+    "Failure",
+    "Result",
+    "Results",
+    "digest_of",
+    "file_name",
+    "finished_videos",
+    "open_results",
+]
 
 _VIDEOS, _RESULTS, _LOCK = "videos", "results.jsonl", "running.sqlite"
 _PLAIN = re.compile(
@@ -131,6 +139,22 @@ def open_results(folder: Path, wanted: Mapping[str, str | None]) -> Iterator[Res
             yield Results(folder, {name: kept[name] for name in wanted if name in kept}, file)
     finally:
         held.close()
+
+
+def finished_videos(folder: Path, wanted: Mapping[str, str]) -> dict[str, Path]:
+    """Return the videos of a folder that are those of `wanted`, by custom_id digests of requests.
+
+    Raises OutputError where the folder has no results.
+    """
+    if not (folder / _RESULTS).is_file():
+        raise OutputError(f"{folder} has no {_RESULTS}: give the --output-dir of a batch")
+    return {
+        result.custom_id: folder / _VIDEOS / file_name(result.custom_id)
+        for result in _read(folder / _RESULTS)
+        if result.custom_id in wanted
+        and result.request_sha256 == wanted[result.custom_id]
+        and _is_file(folder / _VIDEOS / file_name(result.custom_id), result.sha256)
+    }
 
 
 def _kept(folder: Path, wanted: Mapping[str, str | None]) -> dict[str, Result]:
