@@ -2,7 +2,7 @@
 
     python benchmarks/vbench.py sample RUN                       6,230 videos of the built-in model
     python benchmarks/vbench.py sample RUN --bundle hummingbird --shard 3/10
-    python benchmarks/vbench.py sample RUN --jobs jobs.jsonl     for hb-run --batch, on a cluster too
+    python benchmarks/vbench.py sample RUN --jobs FILE           for hb-run --batch, on a cluster
     python benchmarks/vbench.py score RUN --weights FOLDER
     python benchmarks/vbench.py world                            the built-in world's own judge
 

@@ -38,7 +38,7 @@ from tests.test_cli import assert_refused
 
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
 OPTIONS = {"frames": 2, "width": 64, "height": 64, "steps": 1, "guidance": None, "fps": None}
-SMALL = ("--size", "64x64", "--frames", "2", "--steps", "1", "--device", "cpu+cpu")
+SMALL = ("--size", "64x128", "--frames", "2", "--steps", "1", "--device", "cpu+cpu")
 PROMPTS = ("a red circle moving right", "a blue star spinning", "a green square moving up")
 
 
@@ -69,7 +69,7 @@ def assert_whole(folder: Path, count: int) -> None:
 def alone(folder: Path, count: int) -> list[bytes]:
     """Make the same videos one by one, and return the files."""
     pipeline = TextToVideo.from_bundle(device="cpu")
-    size = {"width": 64, "height": 64, "frames": 2, "steps": 1}
+    size = {"width": 64, "height": 128, "frames": 2, "steps": 1}
     return [
         pipeline(PROMPTS[n % 3], seed=n, **size).save(folder / f"{n}.mp4").read_bytes()
         for n in range(count)
@@ -406,7 +406,7 @@ def test_a_batch_is_made_and_gone_on_with(hb: Command, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     told_json = json.loads(done.stdout)
     assert (told_json["finished_before"], told_json["made"], told_json["failed"]) == (4, 2, 0)
-    assert done.stderr == "6 jobs, 4 are finished\n"
+    assert done.stderr == ""
     assert_whole(out, 6)
     assert (out / "videos" / "job-1.mp4").stat().st_mtime_ns == before
     again = {each["custom_id"]: each for each in read_results(out)}
@@ -451,7 +451,7 @@ def test_devices_that_cannot_be_had_are_refused(hb: Command, tmp_path: Path, dev
     assert done.returncode in (1, 2)
     assert done.stderr.splitlines()[-1].startswith("hb-run: ")
     assert "Traceback" not in done.stderr
-    assert read_results(out) == []
+    assert not out.exists()
 
 
 @pytest.mark.slow

@@ -56,6 +56,11 @@ class Batch:
             raise RequestError(f"--device is {self.device!r}: write names joined by +, as cpu+cpu")
         return found
 
+    def check_devices(self, bundle: Bundle) -> None:
+        """Refuse what this machine has not; raises DeviceError or RequestError."""
+        for device in self.devices if self.ray is None else ():
+            Planner(bundle, device, self.precision, self.max_memory, self.low_power)
+
     def settings(self, bundle: Bundle) -> Settings:
         """Return what workers are told."""
         return Settings(
@@ -68,13 +73,11 @@ class Batch:
         )
 
     def places(self, bundle: Bundle) -> Places:
-        """Return where workers can be; raises DeviceError or RequestError."""
+        """Return where workers can be; raises DeviceError."""
         settings, devices = self.settings(bundle), self.devices
         if self.ray is None:
             from hummingbird_edge.runtime.cli.batch.local import local_places
 
-            for device in devices:  # refuse what cannot be had
-                Planner(bundle, device, self.precision, self.max_memory, self.low_power)
             places = local_places(settings, devices)
             return lambda: places
         from hummingbird_edge.runtime.cli.batch.cluster import Cluster
@@ -92,6 +95,7 @@ def run_batch(batch: Batch, as_json: bool, is_quiet: bool) -> None:
         require_modules("cluster", "ray")
     jobs = read_jobs(batch.jobs)
     bundle = Bundle.open(find_bundle(batch.bundle or BUILTIN), batch.verify)
+    batch.check_devices(bundle)
     requests = {job.custom_id: _request(job, batch, bundle) for job in jobs}
     wanted = {
         name: digest_of(found, bundle.digest) if isinstance(found, Request) else None
@@ -99,7 +103,8 @@ def run_batch(batch: Batch, as_json: bool, is_quiet: bool) -> None:
     }
     began, failed, made = time.monotonic(), dict[str, Failure](), 0
     with open_results(batch.folder, wanted) as results:
-        say(f"{len(jobs)} jobs, {len(results.finished)} are finished")
+        if not is_quiet:
+            say(f"{len(jobs)} jobs, {len(results.finished)} are finished")
         for result in _results(results, requests, wanted, batch, bundle):
             results.add(result)
             made += result.error is None

@@ -31,6 +31,13 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
     # What is half-written is removed on the way out.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    with suppress(SystemExit):
+        _work()
+    os._exit(0)  # a thread has standard input, which Python would close
+
+
+def _work() -> None:
+    """Answer lines, until one has no answer that lets others be answered."""
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # engines and drivers print as they like
     lines: queue.SimpleQueue[bytes] = queue.SimpleQueue()
