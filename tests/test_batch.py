@@ -392,7 +392,8 @@ def test_a_batch_is_made_and_gone_on_with(hb: Command, tmp_path: Path) -> None:
     assert summary.startswith("5 made, 0 failed, ")
     first, *told = done.stderr.splitlines()
     assert first == "5 jobs, 0 are finished"
-    assert [line.split()[0] for line in told] == [f"{n}/5" for n in range(1, 6)]
+    # Engines may print as well.
+    assert re.findall(r"^\d+/\d+", "\n".join(told), re.M) == [f"{n}/5" for n in range(1, 6)]
     assert_whole(out, 5)
     assert [path.read_bytes() for path in sorted((out / "videos").iterdir())] == alone(tmp_path, 5)
     lines = {each["custom_id"]: each for each in read_results(out)}
@@ -406,7 +407,7 @@ def test_a_batch_is_made_and_gone_on_with(hb: Command, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     told_json = json.loads(done.stdout)
     assert (told_json["finished_before"], told_json["made"], told_json["failed"]) == (4, 2, 0)
-    assert done.stderr == ""
+    assert "/6 " not in done.stderr
     assert_whole(out, 6)
     assert (out / "videos" / "job-1.mp4").stat().st_mtime_ns == before
     again = {each["custom_id"]: each for each in read_results(out)}

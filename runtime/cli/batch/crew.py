@@ -62,15 +62,16 @@ class Crew:
 
     def _man(self) -> None:
         """Have a thread at every place of use; raises DeviceError where there is none."""
-        for name, start in self._places().items():
+        places = {n: start for n, start in self._places().items() if n not in self._useless}
+        for name, start in places.items():
             thread = self._threads.get(name)
-            if name not in self._useless and (thread is None or not thread.is_alive()):
+            if thread is None or not thread.is_alive():
                 # Nobody waits for it at the end: it may be asking a cluster that is gone.
                 thread = threading.Thread(target=self._work, args=(name, start), daemon=True)
                 self._threads[name] = thread
                 thread.start()
         is_idle = not any(thread.is_alive() for thread in self._threads.values())
-        if is_idle and self._ended.empty():
+        if not places and is_idle and self._ended.empty():
             reasons = [str(error) for error in self._useless.values()] or ["all have gone"]
             raise DeviceError(f"no worker is left for {self._left} videos: {reasons[-1]}")
 
