@@ -8,6 +8,7 @@ is written but by the command, so each is written once.
 import logging
 import os
 import signal
+import socket
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -26,6 +27,7 @@ from hummingbird_edge.runtime.files import atomic_path
 __all__ = ["Cluster", "RayWorker"]
 
 _PIECE_BYTES = 64 << 20
+_CONNECT_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +62,7 @@ class Cluster:
         own = {"include_dashboard": False} if address == "local" else {}
         handler = signal.getsignal(signal.SIGTERM)
         try:
+            _knock(address)
             ray.init(address, log_to_driver=False, logging_level=logging.ERROR, **own)
         except (OSError, RuntimeError, ValueError) as error:
             reason = str(error).splitlines()[:1] or [type(error).__name__]
@@ -187,6 +190,13 @@ class RayWorker:
 
         with suppress(Exception):  # it is gone, or the cluster is
             ray.kill(self._actor)
+
+
+def _knock(address: str) -> None:
+    """Raise OSError where nobody listens at HOST:PORT: Ray itself tries for minutes."""
+    host, _, port = address.rpartition(":")
+    if port.isdecimal() and "://" not in address:
+        socket.create_connection((host.strip("[]"), int(port)), _CONNECT_S).close()
 
 
 def _read_pieces(path: Path) -> Iterator[bytes]:
