@@ -85,7 +85,7 @@ def _has_ray() -> bool:
 
 
 @needs_ray
-def test_a_lost_node_and_a_lost_command_cost_nothing(self, cluster: Any, tmp_path: Path) -> None:
+def test_a_lost_node_and_a_lost_command_cost_nothing(cluster: Any, tmp_path: Path) -> None:
     """The same bytes as here; one node goes at a third, the command is killed at two thirds."""
     jobs, out = write_jobs(tmp_path / "jobs.jsonl", 24), tmp_path / "out"
     with start(cluster.address, jobs, out) as started:
@@ -105,7 +105,7 @@ def test_a_lost_node_and_a_lost_command_cost_nothing(self, cluster: Any, tmp_pat
 
 
 @needs_ray
-def test_a_node_that_joins_takes_part(self, cluster: Any, tmp_path: Path) -> None:
+def test_a_node_that_joins_takes_part(cluster: Any, tmp_path: Path) -> None:
     jobs, out = write_jobs(tmp_path / "jobs.jsonl", 60), tmp_path / "out"
     with start(cluster.address, jobs, out) as started:
         wait_for_lines(started, out, 2)
@@ -120,7 +120,7 @@ def test_a_node_that_joins_takes_part(self, cluster: Any, tmp_path: Path) -> Non
 
 
 @needs_ray
-def test_a_bundle_comes_to_each_node_once(self, cluster: Any, tmp_path: Path) -> None:
+def test_a_bundle_comes_to_each_node_once(cluster: Any, tmp_path: Path) -> None:
     """A model that no node can read from the command's own path."""
     bundle = tmp_path / "bundle"
     shutil.copytree(BUILTIN, bundle)
