@@ -2,6 +2,7 @@
 
     python benchmarks/vbench.py sample RUN                       6,230 videos of the built-in model
     python benchmarks/vbench.py sample RUN --bundle hummingbird --shard 3/10
+    python benchmarks/vbench.py sample RUN --jobs FILE           for hb-run --batch, on a cluster
     python benchmarks/vbench.py score RUN --weights FOLDER
     python benchmarks/vbench.py world                            the built-in world's own judge
 
@@ -27,6 +28,7 @@ from hummingbird_edge.benchmarks.lib.chart import stacked_bars
 from hummingbird_edge.benchmarks.lib.options import BundleArgument, Output
 from hummingbird_edge.benchmarks.lib.record import Row
 from hummingbird_edge.benchmarks.lib.results_writer import ResultsWriter, require_output
+from hummingbird_edge.benchmarks.lib.vbench.batch import take_videos, write_jobs
 from hummingbird_edge.benchmarks.lib.vbench.dimensions import BY_NAME
 from hummingbird_edge.benchmarks.lib.vbench.evaluator import Evaluator
 from hummingbird_edge.benchmarks.lib.vbench.run import begin, describe, make, open_run
@@ -92,6 +94,12 @@ def sample(
     seed: Annotated[int, typer.Option(min=0, help="Of the first video; they count up.")] = 0,
     device: Annotated[str, typer.Option(help="As for hb-run.")] = "auto",
     precision: Annotated[str, typer.Option(help="As for hb-run.")] = "auto",
+    batch: Annotated[
+        Path | None, typer.Option(help="First take what hb-run --batch made in this folder.")
+    ] = None,
+    jobs: Annotated[
+        Path | None, typer.Option(help="Make none: write the missing as jobs for hb-run --batch.")
+    ] = None,
 ) -> None:
     """Make the videos of a run, or those that are missing, of one shard."""
     (number, count), wanted = parse_shard(shard), set(require_dimensions(dimension))
@@ -108,7 +116,13 @@ def sample(
     chosen = [each for each in samples if wanted & set(each.dimensions)]
     mine = list(shard_of(chosen, number, count))
     todo = [each for each in mine if not made.path(each).exists()]
+    if batch is not None:
+        todo = take_videos(made, todo, batch)
     say(f"{len(mine)} of {len(samples)} videos, {len(mine) - len(todo)} are there")
+    if jobs is not None:
+        write_jobs(jobs, made, todo)
+        print(jobs)
+        return
     make(made, todo, pipeline, report_progress(len(todo)))
     print(run)
 

@@ -22,7 +22,10 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sqlite3 import Connection
 
 __all__ = [
     "atomic_folder",
@@ -30,6 +33,7 @@ __all__ = [
     "cache_directory",
     "check_path",
     "is_running",
+    "lock",
     "process_mark",
     "read_json",
     "read_record",
@@ -188,6 +192,25 @@ def _remove(path: Path) -> None:
     else:
         with suppress(OSError):
             path.unlink(missing_ok=True)
+
+
+def lock(path: Path, patience_s: float = 0.0) -> "Connection | None":
+    """Hold the file `path` until the result is closed; None where another process does so longer.
+
+    The system drops the lock when its process ends, however that happens. Raises OSError.
+    """
+    import sqlite3
+
+    try:
+        connection = sqlite3.connect(path, timeout=patience_s, check_same_thread=False)
+    except sqlite3.OperationalError as error:
+        raise OSError(f"{path} cannot be made: {error}") from error
+    try:
+        connection.execute("BEGIN EXCLUSIVE")
+    except sqlite3.OperationalError:
+        connection.close()
+        return None
+    return connection
 
 
 def sha256_of(path: Path) -> str:

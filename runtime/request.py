@@ -1,6 +1,7 @@
 """What a user asks for, held to what the model can do."""
 
 import operator
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -9,11 +10,35 @@ from hummingbird_edge.runtime.errors import RequestError
 from hummingbird_edge.runtime.placement.plan import Sizes
 from hummingbird_edge.runtime.placement.planner import stage_sizes
 
-__all__ = ["Request", "parse_size"]
+__all__ = [
+    "MAX_PROMPT",
+    "MAX_SEED",
+    "NAMES",
+    "SECONDS",
+    "SIZE",
+    "Request",
+    "parse_size",
+    "settings_of_body",
+]
 
 _MAX_MODEL_FPS = 32
 """AMD runs the model at 8 and 16, and training here draws 4 to 24; beyond, motion is a guess."""
 _DECODERS = {"full": "vae_decoder", "tiny": "tiny_decoder"}
+NAMES = {
+    "width": "width",
+    "height": "height",
+    "frames": "num_frames",
+    "fps": "fps",
+    "steps": "num_inference_steps",
+    "guidance": "guidance_scale",
+}
+"""The name of a setting here, and that of the videos API."""
+MAX_PROMPT = 2000
+"""Characters of a prompt in a body of the videos API."""
+MAX_SEED = (1 << 53) - 1
+"""Of a seed there: JavaScript's numbers are exact up to here."""
+SIZE, SECONDS = r"^[0-9]{1,5}x[0-9]{1,5}$", r"^[0-9]{1,4}(\.[0-9]{1,3})?$"
+"""What `size` and `seconds` look like there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,3 +148,18 @@ def parse_size(size: str | None) -> tuple[int | None, int | None]:
     if not (width.isascii() and width.isdigit() and height.isascii() and height.isdigit()):
         raise RequestError(f"--size is {size!r}: write WIDTHxHEIGHT, such as 512x320")
     return int(width), int(height)
+
+
+def settings_of_body(body: Mapping[str, Any], fps: int) -> dict[str, Any]:
+    """Return what a body of the videos API asks for, by the names here; None counts as left out.
+
+    A side goes before `size`, `num_frames` before `seconds`, which are counted at the body's frames
+    a second, else at `fps`.
+    """
+    found = {old: body[new] for old, new in NAMES.items() if body.get(new) is not None}
+    if body.get("size") is not None:
+        width, height = parse_size(body["size"])
+        found = {"width": width, "height": height, **found}
+    if body.get("seconds") is not None and "frames" not in found:
+        found["frames"] = round(float(body["seconds"]) * found.get("fps", fps))
+    return found

@@ -4,20 +4,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, Json
 
-__all__ = ["FINISHED", "NAMES", "OPEN", "Job", "Settings"]
+from hummingbird_edge.runtime.request import NAMES
+
+__all__ = ["FINISHED", "OPEN", "Job", "Settings"]
 
 OPEN = ("queued", "in_progress")
 FINISHED = ("completed", "failed", "cancelled")
 """Statuses after which nothing is done any more."""
-NAMES = {
-    "width": "width",
-    "height": "height",
-    "frames": "num_frames",
-    "fps": "fps",
-    "steps": "num_inference_steps",
-    "guidance": "guidance_scale",
-}
-"""The runtime's name of a setting, and that of requests."""
 
 
 class Settings(BaseModel):

@@ -12,11 +12,12 @@ from mcp.server.mcpserver import Context, MCPServer
 from mcp.server.mcpserver.exceptions import ToolError
 from pydantic import Field, ValidationError
 
+from hummingbird_edge.runtime.request import MAX_PROMPT
 from hummingbird_edge.serve.answers import invalid
 from hummingbird_edge.serve.events import Events
 from hummingbird_edge.serve.job import OPEN, Job
 from hummingbird_edge.serve.problem import Problem
-from hummingbird_edge.serve.schema import MAX_PROMPT, CreateBody
+from hummingbird_edge.serve.schema import CreateBody
 
 __all__ = ["make_mcp"]
 

@@ -11,7 +11,7 @@ from hummingbird_edge.runtime.bundle.hub import find_bundle
 from hummingbird_edge.runtime.errors import RequestError
 from hummingbird_edge.serve.job import Settings
 
-__all__ = ["MAX_FPS", "MAX_GUIDANCE", "MAX_SEED", "Model", "ModelObject", "Range", "open_models"]
+__all__ = ["MAX_FPS", "MAX_GUIDANCE", "Model", "ModelObject", "Range", "open_models"]
 
 _MIN_SIDE = 256
 """Pixels that every model may be asked for along a side; large models twice their default."""
@@ -20,8 +20,6 @@ _FRAMES = 4
 _MAX_CARD = 100_000
 MAX_FPS = 32
 MAX_GUIDANCE = 50.0
-MAX_SEED = (1 << 53) - 1
-"""JavaScript's numbers are exact up to here."""
 
 
 class Range(BaseModel):

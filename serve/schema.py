@@ -4,11 +4,11 @@ from typing import Annotated, Generic, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
+from hummingbird_edge.runtime.request import MAX_PROMPT, MAX_SEED, SECONDS, SIZE
 from hummingbird_edge.serve.job import Job
-from hummingbird_edge.serve.models import MAX_FPS, MAX_GUIDANCE, MAX_SEED
+from hummingbird_edge.serve.models import MAX_FPS, MAX_GUIDANCE
 
 __all__ = [
-    "MAX_PROMPT",
     "CreateBody",
     "DeletedVideo",
     "ErrorBody",
@@ -19,7 +19,6 @@ __all__ = [
     "VideoList",
 ]
 
-MAX_PROMPT = 2000
 _MAX_SIDE, _MAX_FRAMES, _MAX_STEPS = 16_384, 10_000, 1000
 Prompt = Annotated[str, StringConstraints(min_length=1, max_length=MAX_PROMPT)]
 Number = Annotated[int, Field(ge=1)]
@@ -35,9 +34,9 @@ class CreateBody(_Body):
 
     prompt: Prompt
     model: Annotated[str | None, Field(max_length=200)] = None
-    seconds: Annotated[str | None, Field(pattern=r"^[0-9]{1,4}(\.[0-9]{1,3})?$")] = None
+    seconds: Annotated[str | None, Field(pattern=SECONDS)] = None
     """Duration, by which the frames are counted."""
-    size: Annotated[str | None, Field(pattern=r"^[0-9]{1,5}x[0-9]{1,5}$")] = None
+    size: Annotated[str | None, Field(pattern=SIZE)] = None
     """WIDTHxHEIGHT in pixels."""
     width: Annotated[Number | None, Field(le=_MAX_SIDE)] = None
     height: Annotated[Number | None, Field(le=_MAX_SIDE)] = None

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from hummingbird_edge.runtime.errors import HummingbirdError
-from hummingbird_edge.runtime.request import Request
+from hummingbird_edge.runtime.request import NAMES, Request, settings_of_body
 from hummingbird_edge.serve.job import OPEN, Job, Settings
 from hummingbird_edge.serve.jobs import Jobs
 from hummingbird_edge.serve.models import Model, ModelObject
@@ -164,13 +164,9 @@ class Service:
         return model
 
     def _settings(self, body: CreateBody, model: Model) -> Settings:
-        given = body.model_dump(include=set(Settings.model_fields), exclude_none=True)
-        if body.size is not None:
-            width, _, height = body.size.partition("x")
-            given = {"width": int(width), "height": int(height), **given}
-        settings = model.defaults.model_copy(update=given)
-        if body.seconds is not None and body.num_frames is None:
-            settings.num_frames = round(float(body.seconds) * settings.fps)
+        defaults = model.defaults
+        asked = settings_of_body(body.model_dump(), defaults.fps)
+        settings = defaults.model_copy(update={NAMES[old]: new for old, new in asked.items()})
         for name, limit in model.limits.items():
             value = getattr(settings, name)
             if (refusal := limit.refusal(value)) is not None:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hummingbird_edge.runtime.errors import OutputError
+from hummingbird_edge.runtime.files import lock
 from hummingbird_edge.serve.jobs import Jobs
 
 __all__ = ["CONTENT", "PREVIEW", "STATE", "Store"]
@@ -69,13 +70,7 @@ class Store:
 
         The system drops the lock when the process ends, however that happens.
         """
-        connection = sqlite3.connect(self.folder / "running.sqlite", timeout=0)
-        try:
-            connection.execute("BEGIN EXCLUSIVE")
-        except sqlite3.OperationalError:
-            connection.close()
-            return None
-        return connection
+        return lock(self.folder / "running.sqlite")
 
     def of(self, key: str) -> Path:
         """Return the folder of a job's files."""

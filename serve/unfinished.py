@@ -3,7 +3,8 @@
 from pydantic import BaseModel
 
 from hummingbird_edge.runtime.media.unfinished import Unfinished, list_unfinished
-from hummingbird_edge.serve.job import NAMES, Job
+from hummingbird_edge.runtime.request import NAMES
+from hummingbird_edge.serve.job import Job
 from hummingbird_edge.serve.models import Model
 from hummingbird_edge.serve.problem import Problem
 from hummingbird_edge.serve.schema import CreateBody

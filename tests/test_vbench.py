@@ -10,6 +10,7 @@ import subprocess
 import sys
 import unicodedata
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, distribution
 from importlib.util import find_spec
@@ -576,6 +577,35 @@ def test_sample_and_score_from_the_command_line(official: Evaluator, tmp_path: P
     assert "No total" in scored.stdout
     entries = json.loads((tmp_path / "vbench.json").read_text(encoding="utf-8"))
     assert [row["name"] for row in entries["rows"]] == [each.title for each in DIMENSIONS]
+
+
+@pytest.mark.slow
+def test_a_batch_makes_the_videos_of_a_run(tmp_path: Path, hb: Callable[..., Any]) -> None:
+    """Jobs of a shard, made elsewhere, come back as the videos that `sample` itself makes."""
+    (tmp_path / "p.txt").write_text("A red circle\na red circle\na/b\n", encoding="utf-8")
+    small = ("--size", "64x64", "--frames", 2, "--steps", 1, "--device", "cpu")
+    sample = ("sample", "run", "--prompts", "p.txt", *small, "--shard", "1/3")
+    done = script(*sample, "--jobs", "jobs.jsonl", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (0, "jobs.jsonl\n"), done.stderr
+    made = hb("hb-run", "--batch", "jobs.jsonl", "--output-dir", "out", cwd=tmp_path)
+    assert made.returncode == 0, made.stderr
+    done = script(*sample, "--batch", "out", "--jobs", "rest.jsonl", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "5 of 15 videos, 5 are there" in done.stderr
+    assert (tmp_path / "rest.jsonl").read_bytes() == b""
+    here = script(*(word if word != "run" else "here" for word in sample), cwd=tmp_path)
+    assert here.returncode == 0, here.stderr
+    by_batch, by_sample = (
+        {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*.mp4")}
+        for folder in (tmp_path / "run", tmp_path / "here")
+    )
+    assert by_batch == by_sample
+    other = ("sample", "other", *sample[2:], "--seed", 3)
+    done = script(*other, "--batch", "out", "--jobs", "rest.jsonl", cwd=tmp_path)
+    assert "5 of 15 videos, 0 are there" in done.stderr
+    done = script(*sample, "--batch", "nowhere", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "nowhere has no results.jsonl" in done.stderr
 
 
 @pytest.mark.slow

@@ -12,6 +12,7 @@ from typing import Any
 
 import av
 import numpy as np
+import psutil
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
@@ -457,3 +458,24 @@ def test_every_process_writes_the_same_file(tmp_path: Path) -> None:
     for path in made:
         subprocess.run([sys.executable, "-c", ENCODE, str(path)], check=True)
     assert len({path.read_bytes() for path in made}) == 1
+
+
+@pytest.mark.skipif(not hasattr(psutil.Process, "cpu_affinity"), reason="the system has no such")
+def test_the_number_of_cores_changes_no_mp4(tmp_path: Path) -> None:
+    program = (
+        "import psutil, sys\n"
+        "from pathlib import Path\n"
+        "import numpy as np\n"
+        "from hummingbird_edge.runtime.media.video import write_video\n"
+        "process = psutil.Process()\n"
+        "process.cpu_affinity(process.cpu_affinity()[: int(sys.argv[1])])\n"
+        "coarse = np.random.default_rng(0).integers(0, 256, (2, 32, 16, 3), dtype=np.uint8)\n"
+        "frames = coarse.repeat(10, 1).repeat(8, 2)\n"
+        "write_video(Path(sys.argv[2]), frames, 8, {})"
+    )
+    found = set()
+    for cores in (1, 2, 16):
+        path = tmp_path / f"{cores}.mp4"
+        subprocess.run([sys.executable, "-c", program, str(cores), str(path)], check=True)
+        found.add(path.read_bytes())
+    assert len(found) == 1

@@ -49,7 +49,8 @@ def run(
         str,
         typer.Option(
             help=f"auto, {', '.join(PROVIDERS)}[:CPU|GPU|NPU]; or one name per stage, as in "
-            "unet=dml,vae=cpu,text=cpu. With --enhance, where --upscaler runs."
+            "unet=dml,vae=cpu,text=cpu. With --enhance, where --upscaler runs; with --batch, "
+            "a worker for each name that is joined by +."
         ),
     ] = "auto",
     precision: Annotated[
@@ -80,6 +81,17 @@ def run(
     ] = False,
     prompts: Annotated[
         Path | None, typer.Option(help="A text file, one prompt a line; outputs are numbered.")
+    ] = None,
+    batch: Annotated[
+        Path | None,
+        typer.Option(help='A file of jobs, {"custom_id": ..., "body": {"prompt": ...}} a line.'),
+    ] = None,
+    output_dir: Annotated[
+        Path | None, typer.Option(help="The folder of a batch's results.jsonl and videos.")
+    ] = None,
+    ray: Annotated[
+        str | None,
+        typer.Option(help="Run the batch on this Ray cluster: HOST:PORT, auto, or local."),
     ] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the last video that was interrupted.")
@@ -140,6 +152,7 @@ def run(
         "--resume": resume,
         "--decode": decode,
         "--enhance": enhance,
+        "--batch": batch,
     }
     if len(given := [name for name, value in commands.items() if value]) > 1:
         raise RequestError(f"{' and '.join(given)} are separate commands: give one of them")
@@ -158,6 +171,18 @@ def run(
         others |= {"--save-latents": save_latents, "--max-memory": max_memory, "--verify": verify}
         others |= {"--low-power": low_power, "--precision": precision != "auto"}
         enhance_file(enhance, output, request, chosen, device, others, as_json)
+        return
+    if batch is not None or output_dir is not None or ray is not None:
+        others = {"PROMPT": prompt, "--prompts": prompts, "--output": output, "--preview": preview}
+        others |= {"--save-latents": save_latents, "--verbose": verbose}
+        others |= dict.fromkeys(chosen.names, True)
+        files = _batch_files(batch, output_dir, [name for name, value in others.items() if value])
+        from hummingbird_edge.runtime.cli.batch.command import Batch, run_batch
+        from hummingbird_edge.runtime.placement.memory import parse_memory
+
+        most = None if max_memory is None else parse_memory(max_memory)
+        how = (bundle, device, precision, most, low_power, verify, _filled(request))
+        run_batch(Batch(*files, ray, *how), as_json, quiet)
         return
     jobs = _jobs(prompt, prompts, output, None if resume else decode, resume) if not tune else []
     if resume or decode is not None:
@@ -232,6 +257,19 @@ def _jobs(
     if decode is not None:
         return [job_to_decode(decode, output)]
     return [job_to_resume(None if prompt is None else Path(prompt), output)]
+
+
+def _batch_files(
+    batch: Path | None, output_dir: Path | None, others: list[str]
+) -> tuple[Path, Path]:
+    """Return the file of jobs and the folder; raises RequestError for options of others."""
+    if batch is None or output_dir is None:
+        raise RequestError(
+            "a batch is hb-run --batch JOBS.jsonl --output-dir DIR, with --ray ADDRESS on a cluster"
+        )
+    if others:
+        raise RequestError(f"--batch takes no {others[0]}: the jobs say what each video is")
+    return batch, output_dir
 
 
 def _filled(request: dict[str, Any]) -> dict[str, Any]:

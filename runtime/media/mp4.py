@@ -45,6 +45,8 @@ H264_OPTIONS = {
     "color_trc": "bt709",
     "color_range": "tv",
 }
+_SLICES = 4
+"""Of a frame, a thread each; by itself FFmpeg takes one a core, so that cores changed the file."""
 
 
 def write(path: Path, clip: Clip) -> None:
@@ -64,6 +66,7 @@ def write(path: Path, clip: Clip) -> None:
             assert isinstance(stream, VideoStream)
             stream.height, stream.width = height, width
             stream.pix_fmt = "yuv420p"
+            stream.codec_context.thread_count = _SLICES
             for index, rgb in enumerate(clip.frames):
                 frame = av.VideoFrame.from_ndarray(yuv420(rgb), format="yuv420p")
                 frame.pts = index

@@ -22,7 +22,7 @@ from hummingbird_edge.runtime.errors import GenerationError, OutputError, Reques
 from hummingbird_edge.runtime.pipeline import TextToVideo
 from hummingbird_edge.runtime.request import Request
 
-__all__ = ["SCHEMA", "Run", "begin", "describe", "make", "open_run"]
+__all__ = ["SCHEMA", "Run", "begin", "describe", "make", "open_run", "put"]
 
 SCHEMA = "hummingbird-edge/vbench/1"
 _RECORD, _VIDEOS, _UNFINISHED = "run.json", "videos.jsonl", "unfinished"
@@ -124,7 +124,8 @@ def make(
             continue
         report(sample)
         try:
-            _make_one(run, sample, pipeline)
+            video = pipeline(sample.prompt, seed=sample.seed, **run.record["video"])
+            put(run, sample, video.save)
         except GenerationError as error:
             failures.append(f"{sample.file} ({error})")
     with suppress(OSError):  # another shard's are there
@@ -133,17 +134,18 @@ def make(
         raise GenerationError(f"{len(failures)} videos could not be made, first {failures[0]}")
 
 
-def _make_one(run: Run, sample: Sample, pipeline: TextToVideo) -> None:
-    """Make a video under a short name elsewhere: evaluators take half-written ones for whole.
+def put(run: Run, sample: Sample, write: Callable[[Path], object]) -> None:
+    """Have `write` make a video's file, which then appears under its name; raises OutputError.
 
-    A prompt's own name would also leave no room for what marks a file as unfinished.
+    It is made under a short name elsewhere: evaluators take half-written ones for whole, and a
+    prompt's own name would leave no room for what marks a file as unfinished.
     """
-    video = pipeline(sample.prompt, seed=sample.seed, **run.record["video"])
     target, elsewhere = run.path(sample), run.folder / _UNFINISHED
     try:
         for folder in (target.parent, elsewhere):
             folder.mkdir(exist_ok=True)
-        made = video.save(elsewhere / f"{sample.seed}-{os.getpid()}.mp4")
+        made = elsewhere / f"{sample.seed}-{os.getpid()}.mp4"
+        write(made)
         made.replace(target)
     except OSError as error:
         raise OutputError(f"{target} cannot be written ({error}): choose another folder") from error

@@ -1,0 +1,207 @@
+"""Workers on a cluster of Ray: an actor for each device of each node.
+
+Ray Core's actors, each bound to its node and never restarted by Ray: when one dies its task goes
+to whichever worker is free, here or elsewhere. Videos come back through the object store; nothing
+is written but by the command, so each is written once.
+"""
+
+import logging
+import os
+import signal
+import socket
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+
+from hummingbird_edge.runtime.bundle.bundle import Bundle
+from hummingbird_edge.runtime.bundle.manifest import MANIFEST
+from hummingbird_edge.runtime.cli.batch.node import Node, Piece
+from hummingbird_edge.runtime.cli.batch.worker import Answer, Cores, Settings, Task, WorkerEnded
+from hummingbird_edge.runtime.errors import DeviceError, OutputError
+from hummingbird_edge.runtime.files import atomic_path
+
+__all__ = ["Cluster", "RayWorker"]
+
+_PIECE_BYTES = 64 << 20
+_CONNECT_S = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where an actor runs, and what of the node it takes."""
+
+    node: str
+    """Ray's id of it."""
+    device: str
+    cpus: int
+    gpus: float
+    cores: Cores
+
+
+class Cluster:
+    """A cluster that this process is connected to."""
+
+    def __init__(self, bundle: Bundle, settings: Settings, devices: Sequence[str]) -> None:
+        self._bundle, self._settings, self._devices = bundle, settings, devices
+        self._places: dict[str, list[_Place]] = {}
+        """By node, of all that were ever there."""
+        self._lock = threading.Lock()
+
+    @classmethod
+    def connect(
+        cls, address: str, bundle: Bundle, settings: Settings, devices: Sequence[str]
+    ) -> "Cluster":
+        """Connect to a cluster, or with `local` start one here; raises DeviceError."""
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # reports to nobody
+        import ray
+
+        own = {"include_dashboard": False} if address == "local" else {}
+        handler = signal.getsignal(signal.SIGTERM)
+        try:
+            _knock(address)
+            ray.init(address, log_to_driver=False, logging_level=logging.ERROR, **own)
+        except (OSError, RuntimeError, ValueError) as error:
+            reason = str(error).splitlines()[:1] or [type(error).__name__]
+            raise DeviceError(
+                f"there is no Ray cluster at {address!r} ({reason[0].rstrip('.')}): start one with "
+                f"ray start --head, or give --ray HOST:PORT"
+            ) from error
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, handler)  # Ray takes it for itself
+        return cls(bundle, settings, devices)
+
+    def places(self) -> dict[str, Callable[[], "RayWorker"]]:
+        """Return a place for each device of each node that is there and has processors."""
+        import ray
+
+        try:
+            nodes = ray.nodes()
+        except Exception as error:  # whatever the lost connection raises
+            raise DeviceError(
+                f"the cluster cannot be reached any more ({type(error).__name__}): run the same "
+                f"command again when it is back"
+            ) from error
+        found = dict[str, Callable[[], RayWorker]]()
+        for node in nodes:
+            resources, name = node["Resources"], node["NodeID"]
+            if node["Alive"] and resources.get("CPU", 0) >= 1:
+                if name not in self._places:
+                    self._places[name] = self._of_node(name, resources)
+                for number, place in enumerate(self._places[name]):
+                    found[f"node {name[:8]} {place.device} {number}"] = partial(
+                        RayWorker, self, place
+                    )
+        return found
+
+    def _of_node(self, node: str, resources: dict[str, float]) -> list[_Place]:
+        """Share a node's resources among its devices, once for each of its GPUs."""
+        gpus = int(resources.get("GPU", 0))
+        devices = [*self._devices] * max(1, gpus)
+        cpus = max(1, int(resources["CPU"]) // len(devices))
+        # Nodes may be parts of one machine, so that each worker gets cores of its own.
+        first = sum(place.cpus for places in self._places.values() for place in places)
+        return [
+            _Place(node, device, cpus, gpus / len(devices), Cores(first + number * cpus, cpus))
+            for number, device in enumerate(devices)
+        ]
+
+    def actor(self, place: _Place) -> Any:
+        """Start an actor at a place; returns its handle, whether or not it will run."""
+        import ray
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        strategy = NodeAffinitySchedulingStrategy(place.node, soft=False)
+        kind = ray.remote(num_cpus=place.cpus, num_gpus=place.gpus, max_restarts=0)(Node)
+        kind = kind.options(scheduling_strategy=strategy)
+        return kind.remote(self._settings, place.device, place.cores)
+
+    def pieces(self) -> list[Piece]:
+        """Return the bundle in the object store, put there when a node first lacks it."""
+        with self._lock:
+            return self._pieces
+
+    @cached_property
+    def _pieces(self) -> list[Piece]:
+        import ray
+
+        names = [MANIFEST, *self._bundle.manifest.files]
+        return [
+            (name, ray.put(piece))
+            for name in names
+            for piece in _read_pieces(self._bundle.path(name))
+        ]
+
+
+class RayWorker:
+    """An actor; implements `Worker`."""
+
+    def __init__(self, cluster: Cluster, place: _Place) -> None:
+        """Start it and wait until its bundle is open; raises WorkerEnded or DeviceError."""
+        self._node = place.node[:8]
+        self._actor = cluster.actor(place)
+        try:
+            if not self._get(self._actor.prepare.remote()):
+                self._get(self._actor.place.remote(cluster.pieces()))
+            self._get(self._actor.load.remote())
+        except BaseException:
+            self.close()
+            raise
+
+    def make(self, task: Task) -> Answer:
+        """Make a video; raises WorkerEnded, or OutputError where it cannot be written here."""
+        try:
+            answer, content = self._get(self._actor.make.remote(task.request))
+        except DeviceError as error:  # that node's disk: others may have room
+            raise WorkerEnded(str(error)) from error
+        if not answer.code:
+            try:
+                with atomic_path(task.path) as partial:
+                    partial.write_bytes(content)
+            except OSError as error:
+                raise OutputError(
+                    f"{task.path} cannot be written ({error.strerror or error}): free some space "
+                    f"and run the same command again"
+                ) from error
+        assert isinstance(answer, Answer)
+        return answer
+
+    def _get(self, reference: Any) -> Any:
+        """Return what a call returns; raises DeviceError where it fails, WorkerEnded."""
+        import ray
+        from ray.exceptions import RayError, RayTaskError
+
+        try:
+            return ray.get(reference)
+        except RayTaskError as error:
+            raise DeviceError(f"node {self._node}: {error.cause}") from error
+        except RayError as error:
+            *_, reason = str(error).strip().splitlines() or [type(error).__name__]
+            raise WorkerEnded(
+                f"the worker of node {self._node} is gone ({reason.strip()[:200]})"
+            ) from error
+
+    def close(self) -> None:
+        """End the actor."""
+        import ray
+
+        with suppress(Exception):  # it is gone, or the cluster is
+            ray.kill(self._actor)
+
+
+def _knock(address: str) -> None:
+    """Raise OSError where nobody listens at HOST:PORT: Ray itself tries for minutes."""
+    host, _, port = address.rpartition(":")
+    if port.isdecimal() and "://" not in address:
+        socket.create_connection((host.strip("[]"), int(port)), _CONNECT_S).close()
+
+
+def _read_pieces(path: Path) -> Iterator[bytes]:
+    """Yield a file in pieces, one at least."""
+    with path.open("rb") as file:
+        yield file.read(_PIECE_BYTES)
+        while piece := file.read(_PIECE_BYTES):
+            yield piece
