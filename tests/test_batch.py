@@ -69,7 +69,7 @@ def assert_whole(folder: Path, count: int) -> None:
 def alone(folder: Path, count: int) -> list[bytes]:
     """Make the same videos one by one, and return the files."""
     pipeline = TextToVideo.from_bundle(device="cpu")
-    size = {"width": 64, "height": 128, "frames": 2, "steps": 1}
+    size: dict[str, Any] = {"width": 64, "height": 128, "frames": 2, "steps": 1}
     return [
         pipeline(PROMPTS[n % 3], seed=n, **size).save(folder / f"{n}.mp4").read_bytes()
         for n in range(count)

@@ -30,7 +30,7 @@ from hummingbird_edge.benchmarks.lib.subprocess_runner import run_in_subprocess
 from hummingbird_edge.benchmarks.lib.variants import fusions_for
 from hummingbird_edge.benchmarks.lib.video import empty_cache
 from hummingbird_edge.benchmarks.scaling import exponent
-from hummingbird_edge.export.bundle_writer import BundlePlan
+from hummingbird_edge.export.bundle_plan import BundlePlan
 from hummingbird_edge.export.graph import for_export
 from hummingbird_edge.export.stage import STAGES
 from hummingbird_edge.kernels.variant import VARIANTS

@@ -17,7 +17,7 @@ from onnx import TensorProto
 
 from hummingbird_edge.distill.quantized import captions_and_judge
 from hummingbird_edge.distill.recipe import BUILTIN_RECIPE
-from hummingbird_edge.export.bundle_writer import BundlePlan
+from hummingbird_edge.export.bundle_plan import BundlePlan
 from hummingbird_edge.export.cli import build_precision
 from hummingbird_edge.export.weights import Weights
 from hummingbird_edge.quantize.precision import graphs_for

@@ -181,8 +181,10 @@ def run(
         from hummingbird_edge.runtime.placement.memory import parse_memory
 
         most = None if max_memory is None else parse_memory(max_memory)
-        how = (bundle, device, precision, most, low_power, verify, _filled(request))
-        run_batch(Batch(*files, ray, *how), as_json, quiet)
+        work = Batch(
+            *files, ray, bundle, device, precision, most, low_power, verify, _filled(request)
+        )
+        run_batch(work, as_json, quiet)
         return
     jobs = _jobs(prompt, prompts, output, None if resume else decode, resume) if not tune else []
     if resume or decode is not None:

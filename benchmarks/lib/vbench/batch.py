@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from hummingbird_edge.benchmarks.lib.record import write_file
@@ -38,5 +39,5 @@ def take_videos(run: Run, samples: Sequence[Sample], folder: Path) -> list[Sampl
     found = finished_videos(folder, wanted)
     for sample in samples:
         if (source := found.get(sample.file)) is not None:
-            put(run, sample, lambda path, source=source: shutil.copyfile(source, path))
+            put(run, sample, partial(shutil.copyfile, source))
     return [sample for sample in samples if sample.file not in found]
