@@ -43,8 +43,9 @@ __all__ = ["Judge", "QuantizationPlan", "quantize_bundle"]
 INT8, HALF_DATA = "int8.onnx", "float16.onnx_data"
 _CALIBRATED = ("unet", "vae_decoder")
 _QUICK_FRAMES = 4
-_QUICK_MARGIN = 1.3
-"""Around the ranges of four videos, of the built-in model's later ones (docs/quantization.md)."""
+_QUICK_MARGIN = 1.1
+"""Around the ranges of four videos: more helps small pictures, whose four show less of what
+others reach, and costs large ones resolution (docs/quantization.md)."""
 _QUICK_DECODED = 2
 """Of the frames of a held-out video every so many are compared."""
 _HALVES = ("vae_decoder_head", "vae_decoder_tail")
