@@ -255,7 +255,7 @@ def test_a_changed_bundle_is_refused(hb: Command, nano_bundle: Path, tmp_path: P
     assert_refused(done, 1, "hb-export", r"model\.onnx_data was changed: its SHA-256")
 
 
-@pytest.mark.parametrize("length", [240, 300])
+@pytest.mark.parametrize("length", [252, 300])
 def test_a_name_that_no_folder_takes_is_refused_before_work(
     hb: Command, nano_bundle: Path, tmp_path: Path, length: int
 ) -> None:

@@ -68,8 +68,9 @@ class KernelVariants:
 
     @property
     def has_products(self) -> bool:
-        """Whether the layer multiplies by weights, and so has an int8 form."""
-        return any(weight.dim() > 1 for weight in self.fused.parameters())
+        """Whether both forms multiply by weights that int8 is for: not those of Conv3d."""
+        forms = (self.baseline, self.fused)
+        return all(max((w.dim() for w in form.parameters()), default=0) in (2, 4) for form in forms)
 
     @classmethod
     def of(
