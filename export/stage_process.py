@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import CancelledError, ThreadPoolExecutor, as_completed
 from pathlib import Path
 
 import torch
@@ -120,21 +120,27 @@ class _Processes:
 
     def __init__(self) -> None:
         self._running: list[subprocess.Popen[bytes]] = []
+        self._lock, self._is_over = threading.Lock(), False
 
     def __enter__(self) -> "_Processes":
         return self
 
     def __exit__(self, *_: object) -> None:
-        for process in self._running:
-            process.kill()
+        with self._lock:
+            self._is_over = True
+            for process in self._running:
+                process.kill()
 
     def run(self, name: str, request: bytes) -> WrittenStage:
         """Run a process for the stage `name`; raises what was raised there."""
-        # Python looks for modules in the current folder first: in one that has none.
-        process = subprocess.Popen(
-            _PROGRAM, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=BUILTIN
-        )
-        self._running.append(process)
+        with self._lock:
+            if self._is_over:
+                raise CancelledError
+            # Python looks for modules in the current folder first: in one that has none.
+            process = subprocess.Popen(
+                _PROGRAM, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=BUILTIN
+            )
+            self._running.append(process)
         answer = process.communicate(request)[0]
         if process.returncode < 0:
             raise OutOfMemoryError(

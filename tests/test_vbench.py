@@ -587,7 +587,8 @@ def test_a_batch_makes_the_videos_of_a_run(tmp_path: Path, hb: Callable[..., Any
     sample = ("sample", "run", "--prompts", "p.txt", *small, "--shard", "1/3")
     done = script(*sample, "--jobs", "jobs.jsonl", cwd=tmp_path)
     assert (done.returncode, done.stdout) == (0, "jobs.jsonl\n"), done.stderr
-    made = hb("hb-run", "--batch", "jobs.jsonl", "--output-dir", "out", cwd=tmp_path)
+    batch = ("--batch", "jobs.jsonl", "--output-dir", "out", "--device", "cpu")
+    made = hb("hb-run", *batch, cwd=tmp_path)
     assert made.returncode == 0, made.stderr
     done = script(*sample, "--batch", "out", "--jobs", "rest.jsonl", cwd=tmp_path)
     assert done.returncode == 0, done.stderr

@@ -192,7 +192,7 @@ def test_parent_that_takes_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 def test_name_too_long_is_found_before_any_work(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="does not take a new file"):
-        video.check_output(tmp_path / ("x" * 250 + ".mp4"))
+        video.check_output(tmp_path / ("x" * 252 + ".mp4"))
 
 
 def test_target_of_the_other_kind(tmp_path: Path) -> None:
