@@ -89,9 +89,7 @@ def atomic_folder(target: Path) -> Iterator[Path]:
 
 
 def check_path(target: Path) -> None:
-    """Raise OSError where `atomic_path` could make nothing for `target`, or not under its name."""
-    with suppress(FileNotFoundError):
-        target.lstat()  # a name that is too long
+    """Raise OSError where `atomic_path` could make nothing beside `target`."""
     partial = _sibling(target)
     try:
         partial.touch()

@@ -35,6 +35,12 @@ def check_output(path: Path, size: tuple[int, int] | None = None) -> None:
         )
     if size is not None and path.suffix.lower() == ".mp4":
         mp4.check_size(*size)
+    try:
+        path.lstat()  # raises for a name that is too long
+    except (FileNotFoundError, NotADirectoryError):
+        pass  # the parent is looked at below
+    except OSError as error:
+        raise _refused(path, error) from error
     recover(path)
     _check_target(path, is_folder=not path.suffix)
     target = path.resolve()
@@ -46,10 +52,14 @@ def check_output(path: Path, size: tuple[int, int] | None = None) -> None:
     try:
         check_path(target)
     except OSError as error:
-        raise OutputError(
-            f"output {path} cannot be written because {target.parent} does not take a new file "
-            f"({error.strerror or error}): choose another name or a folder you can write to"
-        ) from error
+        raise _refused(target, error) from error
+
+
+def _refused(target: Path, error: OSError) -> OutputError:
+    return OutputError(
+        f"output {target} cannot be written because {target.parent} does not take a new file "
+        f"({error.strerror or error}): choose another name or a folder you can write to"
+    )
 
 
 def write_video(
