@@ -78,7 +78,7 @@ def serve(
     for model in models.values():
         for each in devices:
             Planner(model.bundle, each)  # refuses a device that cannot be had
-    store = Store.open(data or _data_folder(), parse_memory(max_store))
+    store = Store.open(data or _data_folder(), parse_memory(max_store, "--max-store"))
     service = Service(store, models, devices, most, max_queue)
     if mcp:
         serve_stdio(service)

@@ -12,6 +12,8 @@ from hummingbird_edge.serve.service import Service
 __all__ = ["Metrics"]
 
 _BUCKETS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1.0, 10.0)
+_METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
+"""Clients may send any word: each would be a series of its own."""
 
 
 class Metrics:
@@ -48,7 +50,8 @@ class Metrics:
             async def counted(message: Message) -> None:
                 if message["type"] == "http.response.start":
                     route = getattr(scope.get("route"), "path", "other")
-                    labels = scope["method"][:8], route, message["status"]
+                    method = scope["method"] if scope["method"] in _METHODS else "other"
+                    labels = method, route, message["status"]
                     self._seconds.labels(*labels).observe(time.perf_counter() - started)
                 await send(message)
 

@@ -94,7 +94,9 @@ class Supervisor:
         settings = {
             "data": str(service.store.folder),
             "device": device,
-            "models": {name: str(model.bundle.folder) for name, model in service.models.items()},
+            "models": {  # absolute: a worker has another current folder
+                name: str(model.bundle.folder.absolute()) for name, model in service.models.items()
+            },
             "max_memory": service.max_memory,
         }
         # Its output goes nowhere: ours may be a protocol, and engines print.

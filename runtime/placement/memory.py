@@ -148,11 +148,11 @@ def _frame_bytes(placement: Placement, manifest: Manifest) -> int:
     return 2 * 4 * 3 * latents * manifest.model.vae_downsampling**2
 
 
-def parse_memory(text: str) -> int:
-    """Return the bytes of `4GB`, `3.5GiB` or `900M`; raises RequestError for anything else."""
+def parse_memory(text: str, option: str = "--max-memory") -> int:
+    """Return the bytes of `4GB`, `3.5GiB` or `900M`; raises RequestError, which names `option`."""
     match = re.fullmatch(r"([0-9]*\.?[0-9]+)\s*([kmg]i?)b?", text.strip().lower())
     if match is None or not 0 < float(match[1]) < 1e9:
-        raise RequestError(f"--max-memory is {text!r}: write a size such as 4GB or 3500MB")
+        raise RequestError(f"{option} is {text!r}: write a size such as 4GB or 3500MB")
     return int(float(match[1]) * _UNITS[match[2]])
 
 

@@ -10,7 +10,7 @@ const FIELDS = [
   ["num_inference_steps", "Steps"],
   ["guidance_scale", "Guidance"],
 ];
-const MAX_SEED = 2 ** 31;
+const MAX_SEED = Number.MAX_SAFE_INTEGER;
 
 /** A fieldset of inputs; `changed` is called when one has a new valid number. */
 export class Settings {

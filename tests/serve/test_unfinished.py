@@ -1,6 +1,7 @@
 """What `hb-run` left unfinished: the server finishes it as `hb-run --resume` would."""
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -59,7 +60,7 @@ def test_decoder_and_enhancement_are_kept(
 ) -> None:
     name = "plain" if enhancement is None else "enhanced"
     expected = begin(bundle, name, enhancement)
-    server = start("--bundle", f"two={bundle}")
+    server = start("--bundle", f"two={os.path.relpath(bundle)}")
     (found,) = server.client.get("/v1/unfinished").json()["data"]
     assert (found["id"], found["step"], found["steps"]) == (name, TAKEN, STEPS)
     video = server.client.post(f"/v1/unfinished/{name}/resume").json()
