@@ -142,10 +142,10 @@ class _Processes:
             )
             self._running.append(process)
         answer = process.communicate(request)[0]
-        if process.returncode < 0:
+        if process.returncode:  # it had no answer
             raise OutOfMemoryError(
-                f"the process that exports {name} was killed: the system may have run out of "
-                f"memory; close other programs and try again"
+                f"the process that exports {name} ended with status {process.returncode}: the "
+                f"system may have run out of memory; close other programs and try again"
             )
         written: WrittenStage | Exception = pickle.loads(answer)
         if isinstance(written, Exception):
