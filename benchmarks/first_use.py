@@ -8,9 +8,8 @@
     python benchmarks/first_use.py --prune FOLDER       also VideoCrafter2 pruned to 0.7b, 5 minutes
 
 A command runs in a process of its own with an empty cache; its time is that of the process from
-start to end. Peak memory is the largest resident set, mapped weights included: as Windows reports
-it, elsewhere the largest of samples every 20 ms. A command that fails is a row with the last line
-of its output.
+start to end. Peak memory is the largest sum of the resident sets of its processes, mapped weights
+included, in samples every 100 ms. A command that fails is a row with the last line of its output.
 """
 
 import contextlib
@@ -74,7 +73,7 @@ torch.save(whole, sys.argv[1])
 """
 """Writes a whole-module pickle as AMD's, with random weights, 4.8 GB."""
 
-_SAMPLE_INTERVAL_S = 0.02
+_SAMPLE_INTERVAL_S = 0.1
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -119,12 +118,14 @@ def run(command: Command) -> tuple[float, int, str]:
 
 
 def resident_bytes(pid: int) -> int:
-    """Return the peak resident set of a process; 0 where it has ended."""
-    try:
-        memory = psutil.Process(pid).memory_info()
-    except psutil.Error:
-        return 0
-    return int(getattr(memory, "peak_wset", memory.rss))
+    """Return the resident bytes of a process and of those it started; 0 where it has ended."""
+    total = 0
+    with contextlib.suppress(psutil.Error):
+        process = psutil.Process(pid)
+        for each in (process, *process.children(recursive=True)):
+            with contextlib.suppress(psutil.Error):
+                total += each.memory_info().rss
+    return total
 
 
 def first_commands(folder: Path) -> Iterator[Command]:
