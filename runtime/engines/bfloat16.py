@@ -7,6 +7,7 @@ to the packed bfloat16 one that it reads: 5.6 GB for a U-Net of 0.77 billion wei
 this form. Layout: Intel, "BFLOAT16 hardware numerics definition" (2018).
 """
 
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
@@ -29,20 +30,22 @@ def upper_halves(numbers: NDArray[Any]) -> NDArray[np.uint16]:
     return halves.reshape(numbers.shape)
 
 
-def in_bfloat16(model: Any) -> None:
+def in_bfloat16(model: Any, exact: Collection[str] = ()) -> None:
     """Turn an `openvino.Model` with float16 or float32 weights into bfloat16, in place.
 
-    Inputs and outputs stay float32. What comes before the first weight stays float32 as well: the
-    sinusoids of timestep and frame rate need it.
+    Inputs and outputs stay float32, and the nodes named in `exact`. What comes before the first
+    weight stays float32 as well: the sinusoids of timestep and frame rate need it.
     """
-    _Rewrite().run(model)
+    _Rewrite(exact).run(model)
 
 
 class _Rewrite:
     """One pass over a graph in order; what was converted once is not converted again."""
 
-    def __init__(self) -> None:
+    def __init__(self, exact: Collection[str]) -> None:
         from openvino import Type, opset13
+
+        self.exact = exact
 
         self.ops, self.bf16 = opset13, Type.bf16
         self.f32 = Type.f32
@@ -58,6 +61,10 @@ class _Rewrite:
                 self._replace_weight(node)
             elif kind == "Result":
                 self._widen(node.input(0))
+            elif node.get_name() in self.exact:
+                for port in node.inputs():
+                    self._widen(port)
+                node.validate_and_infer_types()
             else:
                 self._agree(node, kind)
         model.validate_nodes_and_infer_types()

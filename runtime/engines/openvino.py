@@ -15,6 +15,7 @@ from hummingbird_edge.runtime.devices.precision import Precision
 from hummingbird_edge.runtime.devices.resident import return_freed
 from hummingbird_edge.runtime.engines.bfloat16 import in_bfloat16
 from hummingbird_edge.runtime.engines.compile_cache import CompileCache, Mapped
+from hummingbird_edge.runtime.engines.group_norm import keep_layout
 from hummingbird_edge.runtime.engines.saturation import halve_weights, saturates
 from hummingbird_edge.runtime.engines.session import Session
 from hummingbird_edge.runtime.errors import DeviceError, device_error
@@ -124,8 +125,11 @@ class OpenVINOSession(Session):
         model = self._core.read_model(str(graph))
         if sizes and (not on_cpu_in_bf16 or _has_long_sequences(model, sizes)):
             model.reshape({port.any_name: _shape(port, sizes) for port in model.inputs})
+        # In float32 its convolutions have the norms' own layout.
+        moves = is_cpu and self.backend.precision in (Precision.INT8, Precision.BF16)
+        exact = keep_layout(self._core, model) if moves else frozenset[str]()
         if on_cpu_in_bf16 and self.backend.precision is Precision.BF16:
-            in_bfloat16(model)
+            in_bfloat16(model, exact)
         if halves:
             halve_weights(model)
         return model
@@ -180,7 +184,7 @@ def _core_with(device: Device) -> Any:
     return core
 
 
-_FORM = 3
+_FORM = 4
 """Counts changes of how graphs are prepared: what was compiled in another form is not taken."""
 _FREE_AXES = {
     2: ("batch", ""),
