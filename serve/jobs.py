@@ -8,7 +8,7 @@ import json
 import secrets
 import sqlite3
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -157,20 +157,25 @@ class Jobs:
         """Remove a video; tell whether it was there."""
         return self._sql.execute("DELETE FROM videos WHERE id = ?", (key,)).rowcount > 0
 
-    def free(self, devices: Sequence[str]) -> None:
-        """Let any worker make queued videos that are for other devices than these."""
-        for job in self._select("WHERE status = 'queued' AND device != 'auto'"):
-            if job.device not in devices:
-                self.update(job.id, device="auto")
+    def free(self, devices: Iterable[str], models: Iterable[str]) -> None:
+        """Give queued videos of other devices than these to any; end those of other models."""
+        others = "status = 'queued' AND {} NOT IN (SELECT value FROM json_each(:known))"
+        self._set(others.format("device"), {"known": ["auto", *devices]}, {"device": "auto"})
+        text = "the server with the workers of this folder lacks the model: give it --bundle"
+        values = {"status": "failed", "error_code": "model_not_found", "error_message": text}
+        ended = {**values, "completed_at": int(time.time())}
+        self._set(others.format("model"), {"known": [*models]}, ended)
 
     # What workers do
 
-    def claim(self, owner: str, device: str) -> Job | None:
-        """Take the next queued video that this worker's device may make."""
+    def claim(self, owner: str, device: str, models: Iterable[str]) -> Job | None:
+        """Take the next queued video that a worker with this device and these models may make."""
         where = "status = 'queued' AND device IN ('auto', ?)"
+        where += " AND model IN (SELECT value FROM json_each(?))"
         first = f"SELECT id FROM videos WHERE {where} ORDER BY rank LIMIT 1"
         values = {"status": "in_progress", "owner": owner}
-        for key in self._column(first, device):  # another worker may be faster
+        # Another worker may be faster.
+        for key in self._column(first, device, json.dumps([*models])):
             if self._set("id = :key AND status = 'queued'", {"key": key}, values):
                 return self.find(key)
         return None
