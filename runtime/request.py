@@ -153,13 +153,21 @@ def parse_size(size: str | None) -> tuple[int | None, int | None]:
 def settings_of_body(body: Mapping[str, Any], fps: int) -> dict[str, Any]:
     """Return what a body of the videos API asks for, by the names here; None counts as left out.
 
-    A side goes before `size`, `num_frames` before `seconds`, which are counted at the body's frames
-    a second, else at `fps`.
+    Seconds are counted at the body's frames a second, else at `fps`. Raises RequestError where
+    `size` or `seconds` says other than what it is short for.
     """
     found = {old: body[new] for old, new in NAMES.items() if body.get(new) is not None}
+    meant: dict[str, Any] = {}
     if body.get("size") is not None:
         width, height = parse_size(body["size"])
-        found = {"width": width, "height": height, **found}
-    if body.get("seconds") is not None and "frames" not in found:
-        found["frames"] = round(float(body["seconds"]) * found.get("fps", fps))
+        meant = {"width": ("size", width), "height": ("size", height)}
+    if body.get("seconds") is not None:
+        frames = round(float(body["seconds"]) * found.get("fps", fps))
+        meant["frames"] = ("seconds", frames)
+    for name, (short, value) in meant.items():
+        if found.setdefault(name, value) != value:
+            raise RequestError(
+                f"{short} is {body[short]} and {NAMES[name]} is {found[name]}, where {value} would "
+                f"fit: leave one of them out"
+            )
     return found

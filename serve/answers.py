@@ -1,5 +1,6 @@
 """What routes share: the refusals that they document, and how errors become answers."""
 
+import re
 import sqlite3
 from typing import Annotated, Any
 
@@ -15,8 +16,11 @@ from hummingbird_edge.serve.service import Service
 
 __all__ = ["EventsOf", "ServiceOf", "add_handlers", "invalid", "refusals"]
 
-_ALWAYS = (400, 401, 403, 408, 413, 421, 507)
 _CODES = {404: "not_found", 405: "method_not_allowed"}
+_FORMS = {
+    "size": "write WIDTHxHEIGHT, such as 512x320",
+    "seconds": 'write a number as text, such as "2"',
+}
 
 
 async def _events(request: Request) -> Events:
@@ -33,9 +37,9 @@ ServiceOf = Annotated[Service, Depends(_service)]
 """What routes work with: the application's own."""
 
 
-def refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """Return how OpenAPI documents these refusals, and those that any request may meet."""
-    return {status: {"model": ErrorBody} for status in sorted({*_ALWAYS, *statuses})}
+def refusals(*statuses: int | str) -> dict[int | str, dict[str, Any]]:
+    """Return how OpenAPI documents these refusals."""
+    return {status: {"model": ErrorBody} for status in statuses}
 
 
 def invalid(error: RequestValidationError | ValidationError) -> Problem:
@@ -43,12 +47,19 @@ def invalid(error: RequestValidationError | ValidationError) -> Problem:
     first = error.errors()[0]
     words = [str(part) for part in first["loc"] if part not in ("body", "query", "path")]
     param = ".".join(words)[:80] or None
-    if param == "input_reference":
+    if param is None or first["type"] == "json_invalid":
+        param = None
+        message = "the body is no JSON object: send one, as content-type: application/json"
+    elif param == "input_reference":
         message = "input_reference is refused: these models make videos of text alone"
     elif first["type"] == "extra_forbidden":
         message = f"there is no parameter {param}: leave it out"
+    elif first["type"] == "missing":
+        message = f"{param} is missing: it is required"
     else:
-        message = f"{param or 'the body'}: {first['msg']}"
+        found, rule = repr(first["input"]), re.sub(r"^\w+ should", "it should", first["msg"])
+        found = found if len(found) <= 80 else f"{found[:77]}..."
+        message = f"{param} is {found}: {_FORMS.get(param, rule)}"
     return Problem(400, "invalid_value", message, param)
 
 
@@ -69,9 +80,8 @@ def add_handlers(app: FastAPI) -> None:
     @app.exception_handler(HTTPException)
     async def on_refusal(request: Request, error: HTTPException) -> Response:
         code = _CODES.get(error.status_code, "invalid_request")
-        answer = Problem(error.status_code, code, str(error.detail)).answer()
-        answer.headers.update(error.headers or {})
-        return answer
+        headers = dict(error.headers or {})
+        return Problem(error.status_code, code, str(error.detail), headers=headers).answer()
 
     @app.exception_handler(sqlite3.OperationalError)
     async def on_full_disk(request: Request, error: sqlite3.OperationalError) -> Response:

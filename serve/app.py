@@ -5,7 +5,6 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 from fastapi import FastAPI, Response
 from fastapi.responses import FileResponse
@@ -14,7 +13,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Scope
 
 from hummingbird_edge.serve import machine, videos
-from hummingbird_edge.serve.answers import add_handlers
+from hummingbird_edge.serve.answers import add_handlers, refusals
 from hummingbird_edge.serve.events import Events
 from hummingbird_edge.serve.mcp_route import McpRoute
 from hummingbird_edge.serve.metrics import Metrics
@@ -40,22 +39,6 @@ class _Page(StaticFiles):
         return answer
 
 
-class _App(FastAPI):
-    """FastAPI whose document says that validation is answered by 400, not its own 422."""
-
-    def openapi(self) -> dict[str, Any]:
-        if self.openapi_schema is None:
-            document = super().openapi()
-            for path in document["paths"].values():
-                for operation in path.values():
-                    if "HTTPValidationError" in str(operation["responses"].get("422")):
-                        del operation["responses"]["422"]
-            for name in ("HTTPValidationError", "ValidationError"):
-                document["components"]["schemas"].pop(name, None)
-        assert self.openapi_schema is not None
-        return self.openapi_schema
-
-
 def make_app(service: Service) -> ASGIApp:
     """Return the server as an ASGI application that trusts whoever comes."""
     events = Events(service)
@@ -67,12 +50,13 @@ def make_app(service: Service) -> ASGIApp:
             yield
             await mcp.stop()
 
-    app = _App(
+    app = FastAPI(
         title="Hummingbird Edge",
         version=version("hummingbird-edge"),
         description="Videos from prompts, made on this machine.",
         docs_url=None,  # they come from other hosts
         redoc_url=None,
+        responses=refusals("4XX", 507),  # FastAPI would add its own 422
         lifespan=lifespan,
     )
     app.state.events, app.state.metrics = events, metrics

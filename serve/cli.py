@@ -1,5 +1,6 @@
 """The command `hb-serve`: the studio and an API on this machine."""
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -84,7 +85,10 @@ def serve(
         serve_stdio(service)
         return
     listener = address.listen()
-    say(f"hb-serve: {address.url}")
+    if address.token is None or sys.stderr.isatty():
+        say(f"hb-serve: {address.url}")
+    else:  # stderr may be a log that others read
+        say(f"hb-serve: {address.plain_url} wants the token of --token or HUMMINGBIRD_TOKEN")
     if open_page:
         import threading
         import webbrowser
@@ -101,4 +105,4 @@ def _data_folder() -> Path:
 
 def main() -> None:
     """Run the command; the entry point of `hb-serve`."""
-    run_command(app, "hb-serve", "what was being made goes on next time")
+    run_command(app, "hb-serve", "jobs and videos are kept")

@@ -15,7 +15,7 @@ from typing import Any
 
 from sse_starlette import ServerSentEvent
 
-from hummingbird_edge.serve.job import FINISHED
+from hummingbird_edge.serve.job import FINISHED, Job
 from hummingbird_edge.serve.problem import Problem
 from hummingbird_edge.serve.service import Service
 from hummingbird_edge.serve.store import PREVIEW
@@ -49,6 +49,22 @@ class Events:
         """Return when something has changed, or a second has passed."""
         with suppress(TimeoutError, asyncio.TimeoutError):  # Python 3.10 has two
             await asyncio.wait_for(self._changed.wait(), 1.0)
+
+    async def follow(self, key: str) -> AsyncIterator[Job]:
+        """Yield a video as it changes, until it has ended.
+
+        Raises Problem where it could not be made, and where the server stops: it goes on next time.
+        """
+        while True:
+            yield (job := self.service.find(key))
+            if job.error is not None:
+                raise Problem(422, job.error.code, job.error.message)
+            if job.status in FINISHED:
+                return
+            if self.service.is_stopping():
+                message = f"the server stops: {key} goes on when it is started again"
+                raise Problem(503, "stopping", message)
+            await self.wait()
 
     def listen(self, key: str | None) -> AsyncIterator[ServerSentEvent]:
         """Return what happens to a video, or to all; raises Problem for too many listeners."""

@@ -95,6 +95,6 @@ class Job(Settings):
     enhancement: Annotated[Json[dict[str, Any]] | None, Field(exclude=True)]
     """What is done to the finished pixels, as `hb-run` keeps it."""
     owner: Annotated[str | None, Field(exclude=True)]
-    """`process_mark` of the worker that makes it."""
+    """The name of the worker that makes it."""
     deaths: Annotated[int, Field(exclude=True)]
     """Workers that died of it since its last step."""

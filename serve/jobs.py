@@ -8,7 +8,7 @@ import json
 import secrets
 import sqlite3
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -133,52 +133,52 @@ class Jobs:
 
     def cancel(self, key: str) -> bool:
         """End a video that is queued or being made; tell whether it was."""
-        values = {"status": "cancelled", "completed_at": int(time.time())}
-        return self._set(
-            "id = :key AND status IN ('queued', 'in_progress')",
-            {"key": key},
-            {**values, "owner": None, "stage": None},
-        )
+        where = "id = :key AND status IN ('queued', 'in_progress')"
+        ended = {"completed_at": int(time.time()), "owner": None, "stage": None}
+        return self._set(where, {"status": "cancelled", **ended}, key=key)
 
     def requeue(self, key: str) -> bool:
         """Put a video that failed or was cancelled at the end of the queue again."""
+        where = "id = :key AND status IN ('failed', 'cancelled')"
         values = {"status": "queued", "rank": self._last_rank(), "deaths": 0}
-        return self._set(
-            "id = :key AND status IN ('failed', 'cancelled')",
-            {"key": key},
-            {**values, "completed_at": None, "error_code": None, "error_message": None},
-        )
+        empty = dict.fromkeys(("completed_at", "error_code", "error_message"))
+        return self._set(where, {**values, **empty}, key=key)
 
     def update(self, key: str, **values: Any) -> bool:
         """Set columns of a video; tell whether it is there."""
-        return self._set("id = :key", {"key": key}, values)
+        return self._set("id = :key", values, key=key)
 
     def delete(self, key: str) -> bool:
         """Remove a video; tell whether it was there."""
         return self._sql.execute("DELETE FROM videos WHERE id = ?", (key,)).rowcount > 0
 
-    def free(self, devices: Sequence[str]) -> None:
-        """Let any worker make queued videos that are for other devices than these."""
-        for job in self._select("WHERE status = 'queued' AND device != 'auto'"):
-            if job.device not in devices:
-                self.update(job.id, device="auto")
+    def free(self, devices: Iterable[str], models: Iterable[str]) -> None:
+        """Give queued videos of other devices than these to any; end those of other models."""
+        others = "status = 'queued' AND {} NOT IN (SELECT value FROM json_each(:known))"
+        self._set(others.format("device"), {"device": "auto"}, known=["auto", *devices])
+        text = "the server with the workers of this folder lacks the model: give it --bundle"
+        values = {"status": "failed", "error_code": "model_not_found", "error_message": text}
+        ended = {**values, "completed_at": int(time.time())}
+        self._set(others.format("model"), ended, known=[*models])
 
     # What workers do
 
-    def claim(self, owner: str, device: str) -> Job | None:
-        """Take the next queued video that this worker's device may make."""
+    def claim(self, owner: str, device: str, models: Iterable[str]) -> Job | None:
+        """Take the next queued video that a worker with this device and these models may make."""
         where = "status = 'queued' AND device IN ('auto', ?)"
+        where += " AND model IN (SELECT value FROM json_each(?))"
         first = f"SELECT id FROM videos WHERE {where} ORDER BY rank LIMIT 1"
         values = {"status": "in_progress", "owner": owner}
-        for key in self._column(first, device):  # another worker may be faster
-            if self._set("id = :key AND status = 'queued'", {"key": key}, values):
+        # Another worker may be faster.
+        for key in self._column(first, device, json.dumps([*models])):
+            if self._set("id = :key AND status = 'queued'", values, key=key):
                 return self.find(key)
         return None
 
     def report(self, job: Job, by: str | None, /, **values: Any) -> bool:
         """Set columns of a video that the worker `by` makes; tell whether it still does."""
         where = "id = :key AND owner IS :by AND status = 'in_progress'"
-        return self._set(where, {"key": job.id, "by": by}, values)
+        return self._set(where, values, key=job.id, by=by)
 
     # What followers read
 
@@ -204,7 +204,7 @@ class Jobs:
     def _last_rank(self) -> int:
         return self._number("SELECT COALESCE(MAX(rank), 0) + 1 FROM videos")
 
-    def _set(self, where: str, keys: dict[str, Any], values: dict[str, Any]) -> bool:
+    def _set(self, where: str, values: dict[str, Any], **keys: Any) -> bool:
         columns = ", ".join(f"{name} = :{name}" for name in values)
         statement = f"UPDATE videos SET {columns} WHERE {where}"
         return self._sql.execute(statement, _plain({**values, **keys})).rowcount > 0

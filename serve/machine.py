@@ -60,13 +60,13 @@ class DeviceList(BaseModel):
     measured: list[dict[str, Any]]
 
 
-@routes.get("/v1/models", responses=refusals())
+@routes.get("/v1/models")
 async def list_models(service: ServiceOf) -> Listing[ModelObject]:
     """Return the models, with their defaults and limits."""
     return Listing[ModelObject](data=service.shown_models())
 
 
-@routes.post("/v1/promise", responses=refusals(), openapi_extra=CREATE_BODY)
+@routes.post("/v1/promise", openapi_extra=CREATE_BODY)
 async def promise(
     body: Annotated[CreateBody, Depends(read_body)], service: ServiceOf
 ) -> PromiseObject:
@@ -79,7 +79,7 @@ async def promise(
         raise Problem(400, "invalid_value", str(error)) from error
 
 
-@routes.get("/v1/devices", responses=refusals())
+@routes.get("/v1/devices")
 async def list_devices(service: ServiceOf) -> DeviceList:
     """Return the devices there could be, and what was measured on them."""
     devices = await to_thread.run_sync(_known_devices)
@@ -87,7 +87,7 @@ async def list_devices(service: ServiceOf) -> DeviceList:
     return DeviceList(devices=devices, workers=list(service.devices), measured=measured)
 
 
-@routes.get("/v1/unfinished", responses=refusals())
+@routes.get("/v1/unfinished")
 async def list_unfinished(service: ServiceOf) -> Listing[UnfinishedObject]:
     """Return the videos that were interrupted, here or in `hb-run`."""
     kept = await to_thread.run_sync(list_kept, service.models)
@@ -100,7 +100,7 @@ async def resume_unfinished(unfinished_id: str, service: ServiceOf) -> Job:
     return resume(service, unfinished_id)
 
 
-@routes.get("/healthz", responses=refusals())
+@routes.get("/healthz")
 async def health() -> dict[str, str]:
     """Say that the server answers."""
     return {"status": "ok"}
@@ -109,7 +109,7 @@ async def health() -> dict[str, str]:
 @routes.get(
     "/metrics",
     response_class=Response,
-    responses={**refusals(), 200: {"content": {"text/plain": {}}, "description": "Metrics."}},
+    responses={200: {"content": {"text/plain": {}}, "description": "Metrics."}},
 )
 async def show_metrics(request: Request) -> Response:
     """Return metrics for Prometheus."""

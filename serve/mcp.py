@@ -4,10 +4,10 @@ Over stdio (`hb-serve --mcp`) or streamable HTTP (`/mcp`). Source: modelcontextp
 """
 
 import asyncio
-from collections.abc import Iterator
-from contextlib import contextmanager
+from importlib.metadata import version
 from typing import Annotated, Any
 
+from mcp.server.context import CallNext, ServerRequestContext
 from mcp.server.mcpserver import Context, MCPServer
 from mcp.server.mcpserver.exceptions import ToolError
 from pydantic import Field, ValidationError
@@ -15,7 +15,7 @@ from pydantic import Field, ValidationError
 from hummingbird_edge.runtime.request import MAX_PROMPT
 from hummingbird_edge.serve.answers import invalid
 from hummingbird_edge.serve.events import Events
-from hummingbird_edge.serve.job import OPEN, Job
+from hummingbird_edge.serve.job import Job
 from hummingbird_edge.serve.problem import Problem
 from hummingbird_edge.serve.schema import CreateBody
 
@@ -27,18 +27,69 @@ _INSTRUCTIONS = (
 )
 
 
-def make_mcp(events: Events, names_files: bool = False) -> MCPServer[Any]:
-    """Return the protocol's server; `names_files` is for clients on this machine."""
+class _Tools(MCPServer[Any]):
+    """Tells assistants what was wrong in our own sentence, where the SDK tells little or much."""
+
+    async def call_tool(
+        self, name: str, arguments: dict[str, Any], context: Context | None = None
+    ) -> Any:
+        try:
+            return await super().call_tool(name, arguments, context)
+        except ToolError as error:
+            cause = error.__cause__
+            if isinstance(cause, ValidationError):
+                cause = invalid(cause)
+            if isinstance(cause, Problem):
+                raise ToolError(cause.message) from cause
+            raise
+
+
+def make_mcp(events: Events, is_stdio: bool = False) -> MCPServer[Any]:
+    """Return the protocol's server; over stdio it is its client's own, on the same machine."""
     service = events.service
-    server = MCPServer[Any]("hummingbird-edge", instructions=_INSTRUCTIONS, log_level="ERROR")
+    waiting: dict[str, str] = {}
+    """Request to the video that it waits for, over stdio."""
+
+    async def heed(ctx: ServerRequestContext[Any, Any], call_next: CallNext) -> Any:
+        """Cancel the video of a request that is taken back."""
+        if ctx.method == "notifications/cancelled":
+            key = waiting.get(str((ctx.params or {}).get("requestId")))
+            if key is not None:
+                service.jobs.cancel(key)
+        return await call_next(ctx)
+
+    server = _Tools(
+        "hummingbird-edge",
+        version=version("hummingbird-edge"),
+        instructions=_INSTRUCTIONS,
+        log_level="ERROR",
+        middleware=[heed],
+    )
 
     def shown(job: Job) -> dict[str, Any]:
         entries = job.model_dump()
         if job.status == "completed":
             entries["content"] = f"/v1/videos/{job.id}/content"
-            if names_files:
+            if is_stdio:
                 entries["file"] = str(service.store.of(job.id) / "video.mp4")
         return entries
+
+    async def finished(key: str, context: Context) -> Job:
+        """Wait until a video is made, and tell of its progress; who gives up cancels it."""
+        told = -1
+        if is_stdio:
+            waiting[context.request_id] = key
+        try:
+            async for job in events.follow(key):
+                if job.progress > told:
+                    told = job.progress
+                    await context.report_progress(told, 100, job.stage or job.status)
+        except asyncio.CancelledError:
+            # Over stdio the request was taken back, or input and server end, which is no reason.
+            if not (is_stdio or service.is_stopping()):
+                service.jobs.cancel(key)
+            raise
+        return job
 
     @server.tool()
     async def make_video(
@@ -56,16 +107,14 @@ def make_mcp(events: Events, names_files: bool = False) -> MCPServer[Any]:
     ) -> dict[str, Any]:
         """Make a video; with wait=false return at once, and get_video tells of it later."""
         given = locals()
-        with _told():
-            body = {name: given[name] for name in CreateBody.model_fields if name in given}
-            job = service.create(CreateBody.model_validate(body))
-            return shown(await _finished(events, job, context) if wait else job)
+        body = {name: given[name] for name in CreateBody.model_fields if name in given}
+        job = service.create(CreateBody.model_validate(body))
+        return shown(await finished(job.id, context) if wait else job)
 
     @server.tool()
     async def get_video(video_id: str) -> dict[str, Any]:
         """Return how a video stands, and where its file is when it is done."""
-        with _told():
-            return shown(service.find(video_id))
+        return shown(service.find(video_id))
 
     @server.tool()
     async def list_videos(limit: Annotated[int, Field(ge=1, le=100)] = 20) -> dict[str, Any]:
@@ -78,32 +127,3 @@ def make_mcp(events: Events, names_files: bool = False) -> MCPServer[Any]:
         return {"data": [each.model_dump(exclude={"card"}) for each in service.shown_models()]}
 
     return server
-
-
-@contextmanager
-def _told() -> Iterator[None]:
-    """Tell the assistant what was wrong: of other exceptions the SDK tells nothing."""
-    try:
-        yield
-    except Problem as problem:
-        raise ToolError(problem.message) from problem
-    except ValidationError as error:
-        raise ToolError(invalid(error).message) from error
-
-
-async def _finished(events: Events, job: Job, context: Context) -> Job:
-    """Wait until a video is made, and tell of its progress; who gives up cancels it."""
-    told = -1
-    try:
-        while job.status in OPEN:
-            await events.wait()
-            job = events.service.find(job.id)
-            if job.progress > told:
-                told = job.progress
-                await context.report_progress(told, 100, job.stage or job.status)
-    except asyncio.CancelledError:
-        events.service.jobs.cancel(job.id)
-        raise
-    if job.error is not None:
-        raise Problem(422, job.error.code, job.error.message)
-    return job

@@ -12,8 +12,8 @@ from hummingbird_edge.serve.service import Service
 __all__ = ["Metrics"]
 
 _BUCKETS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1.0, 10.0)
-_METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
-"""Clients may send any word: each would be a series of its own."""
+_METHODS = {"GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
+"""Clients may send any word, each would be a series of its own; HEAD is counted as GET."""
 
 
 class Metrics:

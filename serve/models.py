@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel
@@ -114,6 +115,8 @@ def open_models(named: Sequence[str]) -> dict[str, Model]:
     models: dict[str, Model] = {}
     for text in named or [""]:
         name, has_name, path = text.rpartition("=")
+        if path.startswith("~"):  # shells leave it after NAME=
+            path = str(Path(path).expanduser())
         bundle = Bundle.open(find_bundle(path) if path else BUILTIN)
         name = name if has_name else bundle.manifest.name
         if name in models:

@@ -1,6 +1,7 @@
 """What a request gets instead of an answer: a status, a code and one sentence."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from starlette.responses import JSONResponse
 
@@ -26,6 +27,8 @@ class Problem(Exception):
     """A sentence for people: what was wrong, what was found, what to do."""
     param: str | None = None
     """Which parameter."""
+    headers: Mapping[str, str] = field(default_factory=dict)
+    """That are sent beside those of the status."""
 
     def __str__(self) -> str:
         return self.message
@@ -34,4 +37,5 @@ class Problem(Exception):
         """Return what is sent, in the shape of OpenAI's errors."""
         kind = "invalid_request_error" if self.status < 500 else "server_error"
         entry = {"message": self.message, "type": kind, "param": self.param, "code": self.code}
-        return JSONResponse({"error": entry}, self.status, _HEADERS.get(self.status))
+        headers = {**_HEADERS.get(self.status, {}), **self.headers}
+        return JSONResponse({"error": entry}, self.status, headers)

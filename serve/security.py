@@ -75,7 +75,9 @@ class Guard:
         async def replay() -> Message:
             return messages.pop() if messages else await receive()
 
-        await (answer or self.app)(scope, replay, _with_headers(send))
+        is_head = scope["method"] == "HEAD"  # is answered as GET
+        got = {**scope, "method": "GET"} if is_head else scope
+        await (answer or self.app)(got, replay, _with_headers(send, is_head))
 
     def _check_host(self, request: HTTPConnection) -> Response | None:
         """Refuse a name that this server does not have: whoever chose it may be elsewhere."""
@@ -160,14 +162,18 @@ async def _body(receive: Receive, most: int) -> bytes | None:
     return b"".join(parts)
 
 
-def _with_headers(send: Send) -> Send:
-    """Add what every answer says to the browser."""
+def _with_headers(send: Send, is_head: bool) -> Send:
+    """Add what every answer says to the browser; end it after its head if that was asked for."""
 
     async def sent(message: Message) -> None:
         if message["type"] == "http.response.start":
             headers = MutableHeaders(scope=message)
             headers.update(_HEADERS)
             headers.setdefault("cache-control", "no-store")
-        await send(message)
+            await send(message)
+            if is_head:  # without waiting: a stream of events has no end
+                await send({"type": "http.response.body"})
+        elif not is_head:
+            await send(message)
 
     return sent

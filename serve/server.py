@@ -45,8 +45,13 @@ class Address:
     @property
     def url(self) -> str:
         """What a browser opens."""
+        return self.plain_url + (f"?token={self.token}" if self.token else "")
+
+    @property
+    def plain_url(self) -> str:
+        """The same without the token."""
         host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"http://{host}:{self.port}/" + (f"?token={self.token}" if self.token else "")
+        return f"http://{host}:{self.port}/"
 
     def listen(self) -> socket.socket:
         """Take the port; raises RequestError where it is taken."""
@@ -97,7 +102,9 @@ def serve_http(service: Service, address: Address, listener: socket.socket, verb
         timeout_keep_alive=10,
         timeout_graceful_shutdown=_SHUTDOWN_S,
     )
-    uvicorn.Server(config).run(sockets=[listener])
+    server = uvicorn.Server(config)
+    service.is_stopping = lambda: server.should_exit
+    server.run(sockets=[listener])
 
 
 def serve_stdio(service: Service) -> None:
@@ -110,5 +117,5 @@ async def _serve_stdio(service: Service) -> None:
 
     events = Events(service)
     async with at_work(events):
-        await make_mcp(events, names_files=True).run_stdio_async()
+        await make_mcp(events, is_stdio=True).run_stdio_async()
     sys.stdout.flush()

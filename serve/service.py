@@ -1,6 +1,7 @@
 """What users can do with videos, whichever protocol they speak."""
 
 import secrets
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,8 @@ class Service:
     """Bytes of each worker."""
     max_queue: int
     """Videos that may be queued or in progress at once."""
+    is_stopping: Callable[[], bool] = lambda: False
+    """Whether the server ends: whoever goes away then does not give up."""
     jobs: Jobs = field(init=False)
 
     def __post_init__(self) -> None:
@@ -55,14 +58,11 @@ class Service:
         if device not in ("auto", *self.devices):
             names = ", ".join(dict.fromkeys(["auto", *self.devices]))
             raise _invalid("device", f"no worker is for the device {device!r}: choose {names}")
-        settings = self._settings(body, model)
+        seed = secrets.randbelow(1 << 31) if body.seed is None else body.seed
         try:
+            settings = self._settings(body, model).runtime()
             request = Request.for_model(
-                model.bundle.manifest,
-                body.prompt,
-                secrets.randbelow(1 << 31) if body.seed is None else body.seed,
-                body.decoder,
-                **settings.runtime(),
+                model.bundle.manifest, body.prompt, seed, body.decoder, **settings
             )
         except HummingbirdError as error:
             raise Problem(400, "invalid_value", str(error)) from error
@@ -169,8 +169,16 @@ class Service:
         settings = defaults.model_copy(update={NAMES[old]: new for old, new in asked.items()})
         for name, limit in model.limits.items():
             value = getattr(settings, name)
-            if (refusal := limit.refusal(value)) is not None:
+            if (refusal := limit.refusal(value)) is None:
+                continue
+            if getattr(body, name) is not None:
                 raise _invalid(name, f"{name} is {value}: {refusal}")
+            if name == "num_frames":
+                fps = settings.fps
+                least, most = (round(frames / fps, 3) for frames in (limit.min, limit.max))
+                text = f"seconds is {body.seconds}, {value} frames at {fps} a second"
+                raise _invalid("seconds", f"{text}: give from {least:g} to {most:g}")
+            raise _invalid("size", f"size is {body.size}: for the {name}, {refusal}")
         return settings
 
     def _require_room(self) -> None:

@@ -89,7 +89,10 @@ class Store:
         """Return the bytes of a job's files, of one that is done those that stay."""
         passing = (PREVIEW, STATE) if is_done else ()
         files = (path for path in self.of(key).glob("*") if path.name not in passing)
-        return sum(path.stat().st_size for path in files)
+        try:
+            return sum(path.stat().st_size for path in files)
+        except FileNotFoundError:  # it is being deleted, or a worker of before ends
+            return self.size(key, is_done)
 
     def remove_state(self, key: str) -> None:
         """Remove what is there only while a video is made."""
@@ -114,7 +117,8 @@ class Store:
 
     def remove_orphans(self, jobs: Jobs) -> None:
         """Remove files of jobs that are no more, as a kill in the middle of a removal leaves."""
+        paths = [*(self.folder / "videos").iterdir()]  # first: what is added from here on stays
         known = jobs.ids()
-        for path in (self.folder / "videos").iterdir():
+        for path in paths:
             if path.name not in known:
                 shutil.rmtree(path, ignore_errors=True)

@@ -1,19 +1,20 @@
 """Keeps a worker process for each device, and what they leave in order.
 
 Of all processes that share a folder of data, one has the workers: the one that holds its lock. When
-that one ends, another takes over.
+that one ends, another takes over. So a worker is at work where it is a child of this process:
+nothing is asked of process numbers, host names or clocks, which change under a folder that stays.
 """
 
 import asyncio
 import json
+import secrets
 import sqlite3
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 
-from hummingbird_edge.runtime.files import is_running
 from hummingbird_edge.serve.events import Events
 from hummingbird_edge.serve.service import Service
 
@@ -47,7 +48,8 @@ class Supervisor:
     """The workers of this process; `run` is to be cancelled and `stop` called at the end."""
 
     service: Service
-    workers: dict[str, Process] = field(default_factory=dict)
+    workers: dict[str, tuple[str, Process]] = field(default_factory=dict)
+    """By device: the name by which it has jobs, drawn at its start, and the process."""
     _lock: sqlite3.Connection | None = None
 
     async def run(self) -> None:
@@ -65,33 +67,36 @@ class Supervisor:
             return
         if is_first:
             store.remove_orphans(jobs)
-            jobs.free(self.service.devices)
-        self._requeue(is_first)
+        # Another process on this folder may have other devices and models.
+        jobs.free(self.service.devices, self.service.models)
+        alive = {d: name for d, (name, each) in self.workers.items() if each.poll() is None}
+        self._requeue(alive.values(), is_first)
         for device in self.service.devices:
-            worker = self.workers.get(device)
-            if worker is None or worker.poll() is not None:
+            if device not in alive:
                 self.workers[device] = self._start(device)
         store.prune(jobs)
 
     def stop(self) -> None:
         """End the workers; what they were making goes on from its last step next time."""
-        for worker in self.workers.values():
+        workers = [worker for _, worker in self.workers.values()]
+        for worker in workers:
             assert worker.stdin is not None
             with suppress(OSError):
                 worker.stdin.close()
-        for worker in self.workers.values():
+        for worker in workers:
             try:
                 worker.wait(_GRACE_S)
             except subprocess.TimeoutExpired:
                 worker.kill()
                 worker.wait()
         if self._lock is not None:
-            self._requeue(is_first=True)
+            self._requeue((), is_first=True)
             self._lock.close()
 
-    def _start(self, device: str) -> Process:
-        service = self.service
+    def _start(self, device: str) -> tuple[str, Process]:
+        service, name = self.service, secrets.token_hex(8)
         settings = {
+            "name": name,
             "data": str(service.store.folder),
             "device": device,
             "models": {  # absolute: a worker has another current folder
@@ -110,15 +115,17 @@ class Supervisor:
         with suppress(OSError):  # it ended already: the next look starts another
             worker.stdin.write(json.dumps(settings).encode() + b"\n")
             worker.stdin.flush()
-        return worker
+        return name, worker
 
-    def _requeue(self, is_first: bool) -> None:
-        """Queue again what dead workers were making; what kills every worker fails.
+    def _requeue(self, alive: Collection[str], is_first: bool) -> None:
+        """Queue again what others than these were making; what kills every worker fails.
 
-        At the first look workers died with their server: that is no fault of the job.
+        At the first look workers died with their server: that is no fault of the job. One that is
+        still amid a step ends when it next looks at its input; its reports are refused, and its
+        files are whole ones of the same video.
         """
         for job in self.service.jobs.in_progress():
-            if is_running(job.owner):
+            if job.owner in alive:
                 continue
             deaths = job.deaths + (not is_first)
             values = {"status": "queued", "owner": None, "stage": None, "deaths": deaths}

@@ -7,7 +7,8 @@ from fastapi.responses import FileResponse
 from sse_starlette import EventSourceResponse
 
 from hummingbird_edge.serve.answers import EventsOf, ServiceOf, refusals
-from hummingbird_edge.serve.job import OPEN, Job
+from hummingbird_edge.serve.content import Content
+from hummingbird_edge.serve.job import Job
 from hummingbird_edge.serve.problem import Problem
 from hummingbird_edge.serve.schema import (
     CreateBody,
@@ -55,6 +56,9 @@ async def read_body(request: Request) -> CreateBody:
         return CreateBody.model_validate_json(await request.body())
     async with request.form(max_files=1, max_fields=_MAX_FIELDS) as form:
         entries = {name: value for name, value in form.items() if value != ""}
+    if any(name.lstrip().startswith("{") for name in form):  # as curl sends it, if not told
+        message = "the body is JSON that is called a form: send content-type: application/json"
+        raise Problem(400, "invalid_value", message)
     # A form has nothing but text.
     return CreateBody.model_validate(entries, strict=False)
 
@@ -71,20 +75,15 @@ async def create_video(body: BodyOf, service: ServiceOf) -> Job:
 @routes.post(
     "/videos/sync",
     response_class=FileResponse,
-    responses={**refusals(404, 409, 422, 429), **_MP4},
+    responses={**refusals(404, 409, 422, 429, 503), **_MP4},
     openapi_extra=CREATE_BODY,
 )
 async def create_video_sync(request: Request, body: BodyOf, events: EventsOf) -> FileResponse:
     """Make a video and answer with it; who goes away cancels it."""
     service = events.service
-    job = service.create(body)
-    while job.status in OPEN:
-        await events.wait()
+    async for job in events.follow(service.create(body).id):
         if await request.is_disconnected():
             service.jobs.cancel(job.id)
-        job = service.find(job.id)
-    if job.error is not None:
-        raise Problem(422, job.error.code, job.error.message)
     return _file(service, job, "video", "mp4")
 
 
@@ -172,15 +171,13 @@ async def pin_video(video_id: str, body: PinBody, service: ServiceOf) -> Job:
     return service.pin(video_id, body.pinned)
 
 
-def _file(service: Service, job: Job, variant: str, kind: str) -> FileResponse:
-    """Return a file of a job; raises Problem where it is not there yet, or no longer."""
+def _file(service: Service, job: Job, variant: str, kind: str) -> Content:
+    """Return a file of a job; raises Problem where it is not there yet."""
     if job.status != "completed":
         raise Problem(409, "not_completed", f"the video is {job.status}: it has no content")
     name, media_type = CONTENT[variant, kind if variant == "video" else "mp4"]
     path = service.store.of(job.id) / name
-    if not path.is_file():
-        raise Problem(404, "not_found", "the video's file is gone: make it again")
-    return FileResponse(
+    return Content(
         path,
         media_type=media_type,
         filename=f"{job.id}{path.suffix}",

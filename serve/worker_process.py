@@ -2,7 +2,7 @@
 
     python -m hummingbird_edge.serve.worker_process
 
-The first line of its input is JSON: `data`, `device`, `models` (name to folder), `max_memory`. It
+The first line of its input is JSON: `data`, and the fields of `Worker` that its server knows. It
 ends when its input does, which is when its server ends, however that happens; what it has not kept
 by then, the next worker does again.
 """
@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Any
 
 from hummingbird_edge.runtime.errors import HummingbirdError, OutputError, RequestError
-from hummingbird_edge.runtime.files import process_mark
 from hummingbird_edge.runtime.pipeline import TextToVideo
 from hummingbird_edge.serve.job import Job
 from hummingbird_edge.serve.jobs import Jobs
@@ -41,8 +40,11 @@ class Worker:
 
     store: Store
     jobs: Jobs
+    name: str
+    """By which it has jobs; no other worker is or was called so."""
     device: str
     models: dict[str, str]
+    """Name to folder."""
     max_memory: int | None
     notes: list[str] = field(default_factory=list)
     loaded: tuple[str, TextToVideo] | None = None
@@ -53,7 +55,7 @@ class Worker:
         while True:
             job = None
             with suppress(sqlite3.OperationalError):  # the disk is full
-                job = self.jobs.claim(process_mark(), self.device)
+                job = self.jobs.claim(self.name, self.device, self.models)
             if job is None:
                 time.sleep(_IDLE_S)
             else:
@@ -93,7 +95,7 @@ class Worker:
         is_made = done.get("status") == "completed"
         size = self.store.size(job.id, is_made)
         values = {**done, "completed_at": int(time.time()), "bytes": size}
-        if done and self.jobs.report(job, process_mark(), **values):
+        if done and self.jobs.report(job, self.name, **values):
             if is_made:  # before, a killed worker could not go on
                 self.store.remove_state(job.id)
         # A cancelled video keeps its state, of a deleted one nothing stays.
@@ -103,13 +105,11 @@ class Worker:
     def _report(self, job: Job, **values: Any) -> bool:
         """Write down how a video stands; tell whether it is still to be made."""
         try:
-            return self.jobs.report(job, process_mark(), **values)
+            return self.jobs.report(job, self.name, **values)
         except sqlite3.OperationalError:  # the disk is full: the work goes on
             return True
 
     def _pipeline(self, name: str) -> TextToVideo:
-        if name not in self.models:
-            raise HummingbirdError(f"the server no longer has the model {name}: give --bundle")
         if self.loaded is None or self.loaded[0] != name:
             self.loaded = None
             pipeline = TextToVideo.from_bundle(

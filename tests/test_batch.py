@@ -151,8 +151,8 @@ def test_a_body_is_that_of_the_videos_api() -> None:
     found = request_of(body, options, manifest)
     assert (found.width, found.height, found.seed, found.steps) == (128, 64, 5, 1)
     assert (found.frames, found.guidance) == (round(0.5 * found.fps), 3.0)
-    found = request_of({**body, "num_frames": 3, "width": 192, "fps": 4}, options, manifest)
-    assert (found.width, found.height, found.frames, found.fps) == (192, 64, 3, 4)
+    found = request_of({**body, "num_frames": 2, "width": 128, "fps": 4}, options, manifest)
+    assert (found.width, found.height, found.frames, found.fps) == (128, 64, 2, 4)
     assert request_of({"prompt": "x", "model": manifest.name}, options, manifest).seed == 7
 
 
@@ -170,6 +170,8 @@ def test_a_body_is_that_of_the_videos_api() -> None:
         ({"prompt": "x", "size": "64x64\n"}, "64x64"),
         ({"prompt": "x", "seconds": "0"}, "frames is 0"),
         ({"prompt": "x", "width": 65}, "does not divide"),
+        ({"prompt": "x", "size": "64x64", "width": 32}, "leave one of them out"),
+        ({"prompt": "x", "seconds": "1", "num_frames": 99}, "leave one of them out"),
         ({"prompt": "x", "model": "sora-2"}, "the model is 'sora-2'"),
         ({"prompt": "x", "decoder": "tiny"}, "has no tiny decoder"),
     ],

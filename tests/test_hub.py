@@ -180,6 +180,7 @@ def test_what_the_hub_refuses_is_one_sentence(
     done = hb(command, *arguments, cwd=tmp_path)
     assert done.returncode == 1
     assert done.stderr.startswith(f"{command}: owner/other cannot be fetched")
+    assert "there is no such file or folder here" in done.stderr
     assert len(done.stderr.splitlines()) == 1
 
 

@@ -128,8 +128,8 @@ def _refusal(repository: str, error: Exception) -> HubError:
     reason = next((line for line in lines if line), "no reason given").rstrip(".")
     return HubError(
         f"{repository} cannot be fetched from the Hugging Face hub ({type(error).__name__}: "
-        f"{reason}): check the name, the connection and whether its licence must be accepted, or "
-        f"name a local file or folder"
+        f"{reason}), and there is no such file or folder here: check the path, the name, the "
+        f"connection and whether its licence must be accepted"
     )
 
 

@@ -255,7 +255,10 @@ class Manifest(Struct, frozen=True):
         """Read `folder/hummingbird.json`; raises BundleError where it is missing, newer or bad."""
         path = folder / MANIFEST
         if not folder.exists():
-            raise BundleError(f"there is no bundle at {folder}: check the path")
+            raise BundleError(
+                f"there is no bundle at {folder}: check the path, or build one there first with "
+                f"hb-export build CHECKPOINT {folder}"
+            )
         if not path.is_file():
             raise BundleError(
                 f"{folder} is no bundle, it has no {MANIFEST}: build one with hb-export build"

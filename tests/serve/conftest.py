@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,10 @@ from typing import Any
 import httpx
 import psutil
 import pytest
+
+from hummingbird_edge.serve.models import open_models
+from hummingbird_edge.serve.service import Service
+from hummingbird_edge.serve.store import Store
 
 PROGRAM = "from hummingbird_edge.serve.cli import main; main()"
 DEVICE = ("--device", "cpu")
@@ -116,3 +120,11 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Server]]:
     for each in running:
         if each.process.poll() is None:
             each.stop()
+
+
+@pytest.fixture
+def service(tmp_path: Path) -> Iterator[Service]:
+    """Return what users can do, with the built-in model."""
+    found = Service(Store.open(tmp_path, 1 << 30), open_models([]), ("cpu",), None, 100)
+    with closing(found.jobs):
+        yield found

@@ -57,7 +57,28 @@ def test_parts_of_a_file(server: Server) -> None:
     part = server.client.get(path, headers={"range": "bytes=10-19"})
     assert (part.status_code, part.content) == (206, whole[10:20])
     assert part.headers["content-range"] == f"bytes 10-19/{len(whole)}"
-    assert server.client.get(path, headers={"range": "bytes=9999999-"}).status_code == 416
+    for wrong, status in (("bytes=9999999-", 416), ("bytes=9-3", 400), ("lines=1-2", 400)):
+        answer = server.client.get(path, headers={"range": wrong})
+        error = answer.json()["error"]
+        assert (answer.status_code, error["code"]) == (status, "invalid_range")
+        if status == 416:
+            assert answer.headers["content-range"] == f"bytes */{len(whole)}"
+
+
+@pytest.mark.parametrize("path", ["/", "/v1/videos", "/v1/events", "/metrics", "/static/main.js"])
+def test_heads(server: Server, path: str) -> None:
+    answer = server.client.head(path)
+    assert (answer.status_code, answer.content) == (200, b"")
+
+
+def test_the_head_of_a_file(server: Server) -> None:
+    path = f"/v1/videos/{_done(server)}/content"
+    whole, head = server.client.get(path), server.client.head(path)
+    assert (head.status_code, head.content) == (200, b"")
+    assert head.headers["content-length"] == str(len(whole.content))
+    part = server.client.head(path, headers={"range": "bytes=10-19"})
+    assert (part.status_code, part.headers["content-length"]) == (206, "10")
+    assert server.client.head("/v1/videos/video_0/content").status_code == 404
 
 
 def test_events_tell_all_in_order(server: Server) -> None:
@@ -197,14 +218,22 @@ def test_metrics_count(server: Server) -> None:
 @pytest.mark.parametrize(
     ("body", "param", "words"),
     [
-        ({}, "prompt", "required"),
+        ({}, "prompt", "prompt is missing"),
         ({"prompt": "  "}, "prompt", "say what the video shows"),
         ({"prompt": "a", "model": "sora-2"}, "model", "choose moving-shapes"),
         ({"prompt": "a", "width": 100}, "width", "a multiple of 16 from 16 to 256"),
-        ({"prompt": "a", "size": "512x512"}, "width", "from 16 to 256"),
-        ({"prompt": "a", "size": "big"}, "size", "pattern"),
-        ({"prompt": "a", "seconds": "12"}, "num_frames", "is 48: give from 1 to 32"),
-        ({"prompt": "a", "num_frames": "8"}, "num_frames", "integer"),
+        ({"prompt": "a", "size": "512x512"}, "size", "from 16 to 256"),
+        ({"prompt": "a", "size": "big"}, "size", "size is 'big': write WIDTHxHEIGHT"),
+        (
+            {"prompt": "a", "seconds": "12"},
+            "seconds",
+            "48 frames at 4 a second: give from 0.25",
+        ),
+        ({"prompt": "a", "seconds": 2}, "seconds", "seconds is 2: write a number as text"),
+        ({"prompt": "a", "size": "32x32", "width": 64}, None, "width is 64, where 32 would fit"),
+        ({"prompt": "a", "seconds": "1", "num_frames": 8}, None, "where 4 would fit: leave one"),
+        ({"prompt": "a", "num_frames": 99}, "num_frames", "is 99: give from 1 to 32"),
+        ({"prompt": "a", "num_frames": "8"}, "num_frames", "is '8': it should be a valid integer"),
         ({"prompt": "a", "guidance_scale": float("inf")}, "guidance_scale", "finite"),
         ({"prompt": "a", "loras": []}, "loras", "there is no parameter loras"),
         ({"prompt": "a", "input_reference": "x"}, "input_reference", "text alone"),
@@ -225,6 +254,30 @@ def test_what_makes_no_sense_is_one_sentence(
     assert (error["param"], error["type"]) == (param, "invalid_request_error")
     assert words in error["message"]
     assert "\n" not in error["message"]
+
+
+def test_what_says_the_same_twice_is_taken(server: Server) -> None:
+    body = {"prompt": "a", "size": "32x32", "width": 32, "seconds": "1", "num_frames": 4}
+    assert server.client.post("/v1/promise", json=body).status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/v1/videos", "/v1/videos/video_0/pin"])
+@pytest.mark.parametrize("body", [b"", b"[1]", b"{", b'{"prompt": "a"}'])
+@pytest.mark.parametrize("kind", ["application/x-www-form-urlencoded", "text/plain", None])
+def test_a_body_of_another_kind_is_one_sentence(
+    server: Server, path: str, body: bytes, kind: str | None
+) -> None:
+    if path == "/v1/videos" and kind is None and body.endswith(b"}"):
+        return  # what it is can be seen
+    headers = {} if kind is None else {"content-type": kind}
+    answer = server.client.post(path, content=body, headers=headers)
+    error = answer.json()["error"]
+    assert answer.status_code == 400
+    is_form = path == "/v1/videos" and kind == "application/x-www-form-urlencoded"
+    if is_form and not body.startswith(b"{"):
+        assert error["param"] in ("prompt", "[1]")
+    else:
+        assert "application/json" in error["message"]
 
 
 def test_the_document_is_openapi_3_1(server: Server) -> None:

@@ -6,15 +6,18 @@ HUMMINGBIRD_SOAK=1 adds the long runs: thirty kills, three hundred jobs.
 import os
 import random
 import signal
+import sqlite3
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
+
+from hummingbird_edge.runtime.bundle.bundle import BUILTIN
 
 pytestmark = pytest.mark.slow
 Server = Any
@@ -52,6 +55,38 @@ def test_jobs_outlast_the_server(start: Callable[..., Server], how: int) -> None
         again.wait(key)
     assert _file(again, first) == before
     assert len(again.client.get("/v1/videos").json()["data"]) == 5
+
+
+def test_a_worker_of_before_is_not_waited_for(start: Callable[..., Server]) -> None:
+    """It is amid a step while another server has the video made, and ends later."""
+    server = start()
+    video = server.create(num_frames=4, num_inference_steps=20, seed=4)
+    while (server.video(video["id"])["step"] or 0) < 2:
+        time.sleep(0.01)
+    (before,) = server.workers()
+    before.suspend()
+    while _is_locked(server.folder / "jobs.sqlite"):
+        before.resume()
+        before.suspend()
+    server.stop(signal.SIGKILL)
+    try:
+        again = start()
+        done = again.wait(video["id"], seconds=60)
+        content = _file(again, done)
+    finally:
+        before.resume()
+    before.wait(20)
+    assert again.video(video["id"]) == done
+    assert _file(again, done) == content
+
+
+def _is_locked(path: Path) -> bool:
+    with closing(sqlite3.connect(path, timeout=0)) as file:
+        try:
+            file.execute("BEGIN IMMEDIATE")
+        except sqlite3.OperationalError:
+            return True
+    return False
 
 
 def test_what_kills_every_worker_fails(start: Callable[..., Server]) -> None:
@@ -106,6 +141,18 @@ def test_two_processes_share_a_folder(start: Callable[..., Server]) -> None:
     other.wait(other.create()["id"])
 
 
+def test_what_the_one_with_the_workers_lacks_fails(start: Callable[..., Server]) -> None:
+    one = start()
+    other = start("--bundle", f"two={BUILTIN}", folder=one.folder)
+    key = other.create()["id"]
+    end = time.monotonic() + 60
+    while (found := other.video(key))["status"] != "failed":
+        assert time.monotonic() < end, found
+        time.sleep(0.1)
+    assert found["error"]["code"] == "model_not_found"
+    assert "lacks the model" in found["error"]["message"]
+
+
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """Mount a disk of 30 MB, where the system lets us."""
@@ -147,8 +194,6 @@ def test_a_full_disk_is_a_sentence(start: Callable[..., Server], small_disk: Pat
 
 
 def test_a_file_of_a_newer_release_is_left_alone(tmp_path: Path, hb: Any) -> None:
-    import sqlite3
-
     with sqlite3.connect(tmp_path / "jobs.sqlite") as file:
         file.execute("PRAGMA user_version = 99")
     file.close()

@@ -47,13 +47,14 @@ def test_a_file_of_the_first_format_is_read(tmp_path: Path) -> None:
 def test_queued_videos_of_absent_devices_go_to_any(tmp_path: Path) -> None:
     with closing(Jobs(tmp_path / "jobs.sqlite")) as jobs:
         cpu, dml = (jobs.add(**{**VIDEO, "device": name}) for name in ("cpu", "dml"))
-        jobs.free(("cpu",))
+        jobs.free(("cpu",), ("m",))
         found = [job.device for key in (cpu, dml) if (job := jobs.find(key))]
         assert found == ["cpu", "auto"]
-        first = jobs.claim("me", "openvino")
+        assert jobs.claim("me", "openvino", ("other",)) is None
+        first = jobs.claim("me", "openvino", ("m",))
         assert first is not None
         assert first.id == dml
-        assert jobs.claim("me", "openvino") is None
+        assert jobs.claim("me", "openvino", ("m",)) is None
         assert jobs.report(first, "me", status="completed", timings={"total": 2.0})
         assert not jobs.report(first, "me", progress=3)
         done = jobs.find(dml)

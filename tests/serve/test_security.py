@@ -1,6 +1,9 @@
 """Who may ask what: names, origins, tokens, paths, sizes and patience."""
 
+import os
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from contextlib import closing
@@ -9,6 +12,8 @@ from typing import Any
 
 import httpx
 import pytest
+
+from tests.serve.conftest import DEVICE, PROGRAM, free_port
 
 pytestmark = pytest.mark.slow  # starts servers
 Server = Any
@@ -123,7 +128,7 @@ def test_slow_clients_are_left(server: Server) -> None:
     assert time.monotonic() - started < 40
 
 
-def test_other_machines_need_a_token(start: Callable[..., Server]) -> None:
+def test_other_machines_need_a_token(start: Callable[..., Server], tmp_path: Path) -> None:
     server = start("--host", "0.0.0.0", "--token", "s3cret")
     plain = server.client
     assert plain.get("/healthz").status_code == 200
@@ -139,6 +144,27 @@ def test_other_machines_need_a_token(start: Callable[..., Server]) -> None:
     assert "HttpOnly" in cookie
     assert "samesite=strict" in cookie.lower()
     assert plain.get("/v1/videos").status_code == 200  # by the cookie
+    server.stop()
+    log = (tmp_path / "data.log").read_text(encoding="utf-8")
+    assert "HUMMINGBIRD_TOKEN" in log  # where it is, not what
+    assert "s3cret" not in log
+    assert "goes on" not in log  # nothing was being made
+
+
+@pytest.mark.skipif(os.name != "posix", reason="Windows has no such terminals")
+def test_a_terminal_is_told_the_token(tmp_path: Path) -> None:
+    import pty
+
+    terminal, end = pty.openpty()
+    options = ["--token", "s3cret", "--port", str(free_port()), "--data", str(tmp_path)]
+    with subprocess.Popen([sys.executable, "-c", PROGRAM, *DEVICE, *options], stderr=end) as server:
+        told = ""
+        while "\n" not in told:
+            told += os.read(terminal, 1000).decode()
+        assert "/?token=s3cret" in told
+        server.terminate()
+    os.close(terminal)
+    os.close(end)
 
 
 def test_without_a_token_it_does_not_start(hb: Any, tmp_path: Path) -> None:

@@ -84,6 +84,14 @@ def test_decoder_and_enhancement_are_kept(
     assert (remix["decoder"], remix["size"], remix["seed"]) == ("tiny", done["size"], 3)
 
 
+@pytest.mark.parametrize("path", ["~/nowhere/bundle", "./nowhere", "/nowhere/a/bundle"])
+def test_a_bundle_that_is_not_there_is_a_path(tmp_path: Path, hb: Any, path: str) -> None:
+    done = hb("hb-serve", "--bundle", f"mine={path}", "--data", tmp_path)
+    assert done.returncode == 1
+    assert f"there is no bundle at {Path(path).expanduser()}" in done.stderr
+    assert "hb-export build" in done.stderr
+
+
 def test_of_another_model_it_is_refused(server: Server, bundle: Path) -> None:
     begin(bundle, "foreign", None)
     try:
