@@ -227,6 +227,63 @@ def test_the_queue_is_reordered(tab: Open) -> None:
     expect(page.locator("#queue")).to_be_hidden()
 
 
+def test_a_click_outlasts_an_event(tab: Open) -> None:
+    """A button that was pressed before the queue changed is still the one that is let go."""
+    page = tab()
+    names = ["made meanwhile", "cancelled slowly", "waiting below"]
+    for name in names:
+        make_slowly(page, name)
+        expect(page.get_by_role("button", name=f"Cancel: {name}")).to_be_visible()
+    state = page.locator("#queue .job").first.locator("small")
+    expect(state).to_contain_text("U-Net", timeout=READY_MS)
+    page.get_by_role("button", name="Cancel: cancelled slowly").hover()
+    before = state.inner_text()
+    page.mouse.down()
+    expect(state).not_to_have_text(before)
+    page.mouse.up()
+    expect(page.get_by_role("button", name="Cancel: cancelled slowly")).to_have_count(0)
+    for name in ("waiting below", "made meanwhile"):
+        page.get_by_role("button", name=f"Cancel: {name}").click()
+    expect(page.locator("#queue")).to_be_hidden()
+
+
+def test_the_queue_keeps_the_focus(tab: Open) -> None:
+    """A job that is moved by keys can be moved on, and cancelling goes on to the next."""
+    page = tab()
+    for name in ("focused first", "focused second", "focused third"):
+        make_slowly(page, name)
+        expect(page.get_by_role("button", name=f"Cancel: {name}")).to_be_visible()
+    up = page.get_by_role("button", name="Move up: focused third")
+    up.focus()
+    page.keyboard.press("Enter")
+    jobs = page.locator("#queue .link")
+    expect(jobs).to_have_text(["focused first", "focused third", "focused second"])
+    expect(up).to_be_focused()
+    page.get_by_role("button", name="Cancel: focused third").focus()
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("button", name="Cancel: focused second")).to_be_focused()
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("button", name="Cancel: focused first")).to_be_focused()
+    page.keyboard.press("Enter")
+    expect(page.locator("#queue")).to_be_hidden()
+
+
+def test_the_stage_keeps_the_focus(tab: Open) -> None:
+    """Buttons under the video are drawn anew as it is made and pinned; the focus stays."""
+    page = tab()
+    make(page, "a focused star", Steps=50)
+    remix = page.locator("#stage").get_by_role("button", name="Remix")
+    expect(page.locator("#stage-title")).to_have_text("a focused star")
+    remix.focus()
+    ready(page, "a focused star")
+    expect(remix).to_be_focused()
+    pin = page.locator("#stage").get_by_role("button", name="Pin")
+    pin.focus()
+    page.keyboard.press("Enter")
+    expect(pin).to_have_text("Pinned")
+    expect(pin).to_be_focused()
+
+
 def test_remix_keeps_settings_and_seed(tab: Open) -> None:
     """Another prompt with the same noise; the settings cannot be changed meanwhile."""
     page = tab()
