@@ -5,6 +5,7 @@ Every test ends with two checks: the page wrote no error to the console, and ask
 
 import json
 import re
+import time
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from importlib.resources import files
@@ -77,6 +78,27 @@ def made(studio: str) -> str:
     with urllib.request.urlopen(request, timeout=READY_MS / 1000) as answer:
         assert answer.read(12)[4:8] == b"ftyp"
     return LONG.strip()
+
+
+def make_by_api(studio: str, prompt: str) -> str:
+    """Have a small video made without the page; return its id."""
+    body = {"prompt": prompt, "seed": 1, "num_frames": 4, "num_inference_steps": 1}
+    video: dict[str, Any] = call(studio, "POST", "/v1/videos", body)
+    deadline = time.monotonic() + READY_MS / 1000
+    while video["status"] != "completed":
+        assert time.monotonic() < deadline, video
+        time.sleep(0.1)
+        video = call(studio, "GET", f"/v1/videos/{video['id']}")
+    return str(video["id"])
+
+
+def call(studio: str, method: str, path: str, body: Any = None) -> Any:
+    """Ask the server without the page."""
+    headers = {"Content-Type": "application/json"}
+    data = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(studio + path, data, headers, method=method)
+    with urllib.request.urlopen(request, timeout=PAGE_MS / 1000) as answer:
+        return json.load(answer)
 
 
 def answering(reply: Any) -> Callable[[Route], None]:
@@ -390,6 +412,37 @@ def test_without_a_mouse(tab: Open) -> None:
     press("Tab")  # from Keep to Delete
     press("Enter")
     expect(card(page, "a keyboard video")).to_have_count(0)
+
+
+def test_keys_act_on_the_card_that_has_the_focus(tab: Open, studio: str) -> None:
+    """Pin, compare, remix and delete mean the focused card, not the video on the stage."""
+    for name in ("the oldest square", "an older square", "a newer square"):
+        make_by_api(studio, name)
+    page = tab()
+    press = page.keyboard.press
+    ready(page, "a newer square")
+    older = page.get_by_role("button", name="Show: an older square")
+    older.focus()
+    press("p")
+    pin = page.get_by_role("button", name="Pin: an older square")
+    expect(pin).to_have_attribute("aria-pressed", "true")
+    press("c")
+    compare = page.get_by_role("button", name="Compare: an older square")
+    expect(compare).to_have_attribute("aria-pressed", "true")
+    press("r")
+    expect(page.get_by_label("Prompt", exact=True)).to_have_value("an older square")
+    older.focus()
+    press("Delete")
+    expect(page.get_by_role("dialog")).to_contain_text("an older square")
+    press("Tab")  # from Keep to Delete
+    press("Enter")
+    expect(card(page, "an older square")).to_have_count(0)
+    expect(card(page, "a newer square")).to_have_count(1)
+    expect(page.locator("#gallery :focus")).to_have_count(1)  # on what took its place
+    page.get_by_role("button", name="Show: a newer square").click()
+    press("j")
+    expect(page.get_by_role("button", name="Show: the oldest square")).to_be_focused()
+    expect(page.locator("#stage-title")).to_have_text("the oldest square")
 
 
 def test_every_control_is_reached_by_tab(tab: Open, made: str) -> None:
