@@ -306,6 +306,35 @@ def test_the_stage_keeps_the_focus(tab: Open) -> None:
     expect(pin).to_be_focused()
 
 
+HELD = """
+const [ask, sent] = [window.fetch, []];
+window.fetch = async (path, ...settings) => {
+  if (path === "/v1/videos") await new Promise((release) => sent.push(release));
+  return ask(path, ...settings);
+};
+window.sent = sent;
+"""
+
+
+@pytest.mark.parametrize("place", ["Prompt", "Steps"])
+@pytest.mark.parametrize("chord", ["Enter", "Control+Enter"])
+def test_a_held_key_makes_one_video(tab: Open, chord: str, place: str) -> None:
+    """Repeats of a held Enter are no requests, nor is what is pressed while one is sent."""
+    page = tab(script=HELD)
+    prompt = f"held {chord} in {place}"
+    page.get_by_label("Prompt", exact=True).fill(prompt)
+    page.get_by_label(place, exact=True).focus()
+    *held, key = chord.split("+")
+    for each in (*held, key, key, key):  # the second and third are repeats
+        page.keyboard.down(each)
+    for each in (*held, key):
+        page.keyboard.up(each)
+    page.keyboard.press("Enter")
+    assert page.evaluate("sent.length") == 1
+    page.evaluate("sent[0]()")
+    ready(page, prompt)
+
+
 def test_remix_keeps_settings_and_seed(tab: Open) -> None:
     """Another prompt with the same noise; the settings cannot be changed meanwhile."""
     page = tab()
