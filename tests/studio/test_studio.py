@@ -48,14 +48,16 @@ def tab(chromium: Browser, studio: str) -> Iterator[Open]:
         script: str = "",
         moves: bool = False,
         replies: Mapping[str, Any] | None = None,
+        refused: bool = False,
     ) -> Page:
         page = context.new_page()
         for path, reply in (replies or {}).items():
-            page.route(path, answering(reply))
+            page.route(path, reply if callable(reply) else answering(reply))
         # To draw what moves, a browser without a GPU takes as long as the model.
         page.emulate_media(reduced_motion="no-preference" if moves else "reduce")
         page.add_init_script(script)  # the page's policy forbids to add it later
-        page.on("console", hear)
+        if not refused:  # Chromium writes every refusal to the console
+            page.on("console", hear)
         page.on("pageerror", lambda error: wrong.append(str(error)))
         page.on("request", watch)
         if width is not None:
@@ -472,6 +474,33 @@ def test_keys_act_on_the_card_that_has_the_focus(tab: Open, studio: str) -> None
     press("j")
     expect(page.get_by_role("button", name="Show: the oldest square")).to_be_focused()
     expect(page.locator("#stage-title")).to_have_text("the oldest square")
+
+
+@pytest.mark.parametrize("is_told", [True, False], ids=["told", "before its event"])
+def test_more_is_shown_after_the_last_was_deleted(tab: Open, studio: str, is_told: bool) -> None:
+    """The list goes on where it ended, whether the page knows of the deletion yet or not."""
+    names = [f"listed {place} {is_told}" for place in ("third", "second", "first")]
+    keys = [make_by_api(studio, name) for name in names]
+
+    def two(route: Route) -> None:
+        route.continue_(url=route.request.url.replace("limit=60", "limit=2"))
+
+    def silence(route: Route) -> None:
+        body = "retry: 86400000\n\n"  # it asks once
+        route.fulfill(content_type="text/event-stream", body=body)
+
+    replies: dict[str, Any] = {"**/v1/videos?*": two}
+    if not is_told:
+        replies["**/v1/events"] = silence
+    page = tab(replies=replies, refused=not is_told)
+    expect(page.locator(".card")).to_have_count(2)
+    expect(card(page, names[1])).to_have_count(1)
+    call(studio, "DELETE", f"/v1/videos/{keys[1]}")
+    if is_told:
+        expect(card(page, names[1])).to_have_count(0)
+    page.get_by_role("button", name="Show more").click()
+    expect(card(page, names[0])).to_have_count(1)
+    expect(card(page, names[1])).to_have_count(0)
 
 
 def test_every_control_is_reached_by_tab(tab: Open, made: str) -> None:
