@@ -52,7 +52,7 @@ export class Shortcuts {
       h("dl", { class: "keys" }, rows.map(([key, words]) =>
         h("div", {}, h("dt", {}, h("kbd", {}, key === " " ? "Space" : key)), h("dd", {}, words)),
       )),
-      h("label", { class: "check" }, h("input", { type: "checkbox", checked: !off, onchange: keep }), "Single keys do something"),
+      h("label", { class: "check" }, h("input", { type: "checkbox", checked: !off, onchange: keep }), "Use single-key shortcuts"),
     );
   }
 

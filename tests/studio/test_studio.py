@@ -537,6 +537,16 @@ def test_fits_every_width(tab: Open, made: str, width: int) -> None:
         assert_fits(page)
 
 
+def test_a_phone_wastes_no_row(tab: Open, made: str) -> None:
+    """The theme's button stands beside the name, the gallery's search beside its heading."""
+    page = tab(width=360)
+    expect(card(page, made)).to_be_visible()
+    for one, other in ((".brand", "#tools"), ("#gallery-title", "#gallery header .plain")):
+        bottom = page.locator(one).evaluate("(e) => e.getBoundingClientRect().bottom")
+        assert page.locator(other).evaluate("(e) => e.getBoundingClientRect().top") < bottom
+    assert_fits(page)
+
+
 @pytest.mark.parametrize("theme", ["light", "dark"])
 @pytest.mark.parametrize("view", ["studio", "models", "devices"])
 def test_axe_finds_no_violation(tab: Open, made: str, view: str, theme: Any) -> None:
