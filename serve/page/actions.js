@@ -24,22 +24,19 @@ export class Actions {
 
   compare = (video) => this.comparison.toggle(video);
 
-  async pin(video) {
-    const answer = await attempt(() => api.pin(video.id, !video.pinned));
-    if (answer?.status) this.library.put(answer);
-  }
+  pin = (video) => this.#change(() => api.pin(video.id, !video.pinned));
 
-  async move(video, position) {
-    await attempt(() => api.move(video.id, Math.max(0, position)));
-  }
+  move = (video, position) => attempt(() => api.move(video.id, Math.max(0, position)));
 
-  async cancel(video) {
-    const answer = await attempt(() => api.cancel(video.id));
-    if (answer?.status) this.library.put(answer);
+  cancel = (video) => this.#change(() => api.cancel(video.id));
+
+  async #change(ask) {
+    const answer = await attempt(ask);
+    if (answer) this.library.put(answer);
   }
 
   async remove(video) {
-    if (!(await confirm("Delete this video? This cannot be undone.", "Delete"))) return;
+    if (!(await confirm("Delete this video? This cannot be undone.", video.prompt, "Delete"))) return;
     if (await attempt(() => api.remove(video.id))) {
       this.library.drop(video.id);
       notice("Deleted.");
@@ -52,6 +49,7 @@ export class Actions {
       notice("Command copied.");
     } catch {
       // Browsers keep the clipboard from pages that come over plain HTTP from another machine.
+      await this.show(video); // its command is on the stage then
       const code = document.getElementById("command");
       if (code) window.getSelection().selectAllChildren(code);
       notice("The command is selected: copy it with your keyboard.");

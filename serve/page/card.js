@@ -5,33 +5,36 @@ import { button, h } from "./element.js";
 import { ago } from "./format.js";
 import { player } from "./screen.js";
 
-/** Return a list item for a video that is finished, cancelled or failed. */
-export function card(video, actions, settings) {
-  const done = video.status === "completed";
-  const picture = h("span", { class: "picture" }, done ? thumbnail(video) : h("span", { class: "empty" }, video.status));
-  picture.style.aspectRatio = video.size.replace("x", " / ");
-  const open = h(
-    "button",
-    {
-      type: "button", class: "open", "aria-label": `Show: ${video.prompt}`,
-      "aria-current": settings.current ? "true" : null, onclick: () => actions.show(video),
-    },
-    picture,
-  );
-  open.dataset.id = video.id;
-  const item = h(
-    "li",
-    { class: "card" },
-    open,
-    h("p", { class: "prompt", title: video.prompt }, video.prompt),
-    h("p", { class: "dim" }, `${video.size.replace("x", "×")} · ${ago(video.completed_at ?? video.created_at)}`),
-    done ? h("div", { class: "corner" },
-      button("compare", `Compare: ${video.prompt}`, () => actions.compare(video), { quiet: true, "aria-pressed": String(settings.compared) }),
-      button("pin", `Pin: ${video.prompt}`, () => actions.pin(video), { quiet: true, "aria-pressed": String(video.pinned) }),
-    ) : null,
-  );
-  if (done) playWhilePointedAt(item, picture, video);
-  return item;
+/** The list item of a video that is finished, cancelled or failed. */
+export class Card {
+  constructor(video, actions) {
+    const done = video.status === "completed";
+    const picture = h("span", { class: "picture" }, done ? thumbnail(video) : h("span", { class: "empty" }, video.status));
+    picture.style.aspectRatio = video.size.replace("x", " / ");
+    const show = () => actions.show(video);
+    this.open = h("button", { type: "button", class: "open", "aria-label": `Show: ${video.prompt}`, onclick: show }, picture);
+    this.compare = button("compare", `Compare: ${video.prompt}`, () => actions.compare(this.video), { quiet: true });
+    this.pin = button("pin", `Pin: ${video.prompt}`, () => actions.pin(this.video), { quiet: true });
+    this.about = h("p", { class: "dim" });
+    this.element = h(
+      "li",
+      { class: "card", "data-id": video.id },
+      this.open,
+      h("p", { class: "prompt", title: video.prompt }, video.prompt),
+      this.about,
+      done ? h("div", { class: "corner" }, this.compare, this.pin) : null,
+    );
+    if (done) playWhilePointedAt(this.element, picture, video);
+  }
+
+  /** Show how a video stands. */
+  update(video, current, compared) {
+    this.video = video;
+    this.open.ariaCurrent = String(current);
+    this.compare.ariaPressed = String(compared);
+    this.pin.ariaPressed = String(video.pinned);
+    this.about.textContent = `${video.size.replace("x", "×")} · ${ago(video.completed_at ?? video.created_at)}`;
+  }
 }
 
 function thumbnail(video) {

@@ -17,7 +17,6 @@ export class Composer {
     this.prompt = h("textarea", {
       id: "prompt", name: "prompt", rows: 2, maxLength: 2000, required: true,
       placeholder: "What should the video show?", "aria-describedby": "prompt-hint",
-      onkeydown: (event) => this.#enter(event),
     });
     this.model = h("select", { id: "model", onchange: () => this.#pickModel() });
     this.chip = h("p", { class: "chip", hidden: true });
@@ -31,6 +30,7 @@ export class Composer {
       h("div", { class: "field" }, h("label", { for: "model" }, "Model"), this.model),
       this.settings.element, this.estimate.element, this.submit,
     );
+    form.addEventListener("keydown", (event) => this.#press(event));
     form.addEventListener("submit", (event) => this.#make(event));
   }
 
@@ -92,24 +92,27 @@ export class Composer {
     return { prompt: this.prompt.value.trim(), model: this.model.value, ...this.settings.values() };
   }
 
-  #enter(event) {
-    if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
-    event.preventDefault();
-    this.form.requestSubmit();
+  /** Enter makes one video, however long it is held; in the prompt, Shift and Enter writes a new line. */
+  #press(event) {
+    const isWriting = event.target === this.prompt;
+    if (event.key !== "Enter" || event.isComposing || (isWriting && event.shiftKey)) return;
+    if (event.repeat || isWriting) event.preventDefault();
+    if (isWriting && !event.repeat) this.form.requestSubmit();
   }
 
   async #make(event) {
     event.preventDefault();
+    if (this.submit.ariaDisabled) return; // one is being sent
     const request = this.#request();
     if (!request.prompt) {
       this.prompt.focus();
       return;
     }
-    this.submit.disabled = true;
+    this.submit.ariaDisabled = "true"; // not `disabled`, which would lose the focus
     const video = await attempt(() =>
       this.#remixed ? api.remix(this.#remixed.id, request.prompt) : api.create(request),
     );
-    this.submit.disabled = false;
+    this.submit.ariaDisabled = null;
     if (!video) return;
     this.#endRemix();
     // An event may have come first, and then knows more than the answer.

@@ -22,23 +22,20 @@ export function open(title, settings, ...children) {
   return dialog;
 }
 
-/** Ask before something that cannot be undone; resolves to true or false. */
-export function confirm(question, yes) {
+/** Ask before something that cannot be undone; `about` says of what. Resolves to true or false. */
+export function confirm(question, about, yes) {
+  const dialog = open(
+    question,
+    { class: "small" },
+    h("p", { class: "prompt" }, about),
+    h(
+      "form",
+      { method: "dialog" },
+      h("button", { class: "plain", autofocus: true }, "Keep"),
+      h("button", { class: "danger", value: "yes" }, yes),
+    ),
+  );
   return new Promise((resolve) => {
-    const answer = (value) => () => {
-      dialog.returnValue = value;
-      dialog.close();
-    };
-    const dialog = open(
-      question,
-      { class: "small" },
-      h(
-        "footer",
-        {},
-        h("button", { type: "button", class: "plain", autofocus: true, onclick: answer("") }, "Keep"),
-        h("button", { type: "button", class: "danger", onclick: answer("yes") }, yes),
-      ),
-    );
     dialog.addEventListener("close", () => resolve(dialog.returnValue === "yes"));
   });
 }

@@ -13,6 +13,26 @@ export function h(tag, settings = {}, ...children) {
   return element;
 }
 
+/** Make `items` the children of a list. Those in place are not touched, and the focus stays at its place. */
+export function arrange(list, items) {
+  const focused = document.activeElement;
+  const place = [...list.children].findIndex((item) => item.contains(focused));
+  const kept = new Set(items);
+  for (const item of [...list.children]) if (!kept.has(item)) item.remove();
+  items.forEach((item, index) => {
+    if (list.children[index] !== item) list.insertBefore(item, list.children[index] ?? null);
+  });
+  if (place < 0 || items.length === 0) return;
+  if (!list.contains(focused) || !focused.checkVisibility()) refocus(items[Math.min(place, items.length - 1)], focused);
+  else if (document.activeElement !== focused) focused.focus(); // its item was moved
+}
+
+/** Focus the control of `root` that has the name of one that is gone, else the first. */
+export function refocus(root, gone) {
+  const controls = [...root.querySelectorAll("button, a, [tabindex]")].filter((each) => each.checkVisibility());
+  (controls.find((each) => each.dataset.name === gone.dataset.name) ?? controls[0])?.focus();
+}
+
 const SHAPES = {
   play: "M4 5l8 7-8 7zM16 5v14M20 5v14",
   loop: "M4 11a7 7 0 0 1 12.5-4L19 9.500M19 4v5.500h-5.500M20 13a7 7 0 0 1-12.500 4L5 14.500M5 20v-5.500h5.500",
@@ -49,7 +69,7 @@ export function button(name, words, onclick, settings = {}) {
   const label = quiet ? { "aria-label": words } : {};
   return h(
     "button",
-    { type: "button", class: quiet ? "quiet" : "plain", title, onclick, ...label, ...rest },
+    { type: "button", class: quiet ? "quiet" : "plain", "data-name": name, title, onclick, ...label, ...rest },
     icon(name),
     quiet ? null : h("span", {}, words),
   );

@@ -5,16 +5,14 @@ import { h } from "./element.js";
 
 const STILL = window.matchMedia("(prefers-reduced-motion: reduce)");
 const LATENT = 8; // pixels of the video along a side
-const films = new Set();
-let ticking = false;
+const films = new Set(); // while there are any, a tick is due
 
 function tick(now) {
   for (const film of films) {
     if (film.canvas.isConnected) film.draw(now);
     else films.delete(film);
   }
-  ticking = films.size > 0;
-  if (ticking) requestAnimationFrame(tick);
+  if (films.size > 0) requestAnimationFrame(tick);
 }
 
 /** A canvas that plays a strip of frames. */
@@ -54,10 +52,7 @@ export class Film {
     this.canvas.height = Math.min(this.#height, naturalHeight);
     this.canvas.width = Math.round((naturalWidth / this.#frames) * (this.canvas.height / naturalHeight));
     this.#drawn = -1;
+    if (films.size === 0) requestAnimationFrame(tick);
     films.add(this);
-    if (!ticking) {
-      ticking = true;
-      requestAnimationFrame(tick);
-    }
   }
 }

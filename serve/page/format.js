@@ -1,6 +1,7 @@
 /** Numbers in words. */
 
 const STAGES = { text_encoder: "Text", unet: "U-Net", vae_decoder: "Decoder", load: "Loading" };
+const DATE = new Intl.DateTimeFormat();
 
 /** Return seconds as a person says them. */
 export function seconds(value) {
@@ -22,7 +23,7 @@ export function ago(time) {
   if (passed < 60) return "just now";
   if (passed < 3600) return `${Math.floor(passed / 60)} min ago`;
   if (passed < 86400) return `${Math.floor(passed / 3600)} h ago`;
-  return new Date(time * 1000).toLocaleDateString();
+  return DATE.format(time * 1000);
 }
 
 /** Return a stage's name. */

@@ -1,12 +1,12 @@
 /** All videos that are not waiting, the newest first. */
 
-import { h } from "./element.js";
-import { card } from "./card.js";
+import { arrange, h } from "./element.js";
+import { Card } from "./card.js";
 import { attempt } from "./notice.js";
 
 /** A grid of cards; arrow keys go from one to the next. */
 export class Gallery {
-  #cards = new Map(); // id -> [what it was drawn for, its element]
+  #cards = new Map(); // id -> its card
 
   constructor(element, library, actions) {
     Object.assign(this, { element, library, actions });
@@ -23,41 +23,31 @@ export class Gallery {
     actions.comparison.addEventListener("change", () => this.render());
   }
 
-  /** Draw what changed. */
+  /** Bring the cards up to date; a video keeps its card. */
   render() {
     const words = this.filter.value.toLowerCase();
     const onlyPinned = this.pinned.getAttribute("aria-pressed") === "true";
     const all = this.library.finished();
     const shown = all.filter((video) => (!onlyPinned || video.pinned) && video.prompt.toLowerCase().includes(words));
+    this.#cards = new Map(all.map((video) => [video.id, this.#cards.get(video.id) ?? new Card(video, this.actions)]));
+    const { comparison } = this.actions;
     const current = this.library.current();
-    const items = shown.map((video) => this.#card(video, video === current));
-    const known = new Set(all.map((video) => video.id));
-    for (const id of this.#cards.keys()) if (!known.has(id)) this.#cards.delete(id);
-    arrange(this.grid, items);
+    for (const video of all) this.#cards.get(video.id).update(video, video === current, comparison.has(video.id));
+    arrange(this.grid, shown.map((video) => this.#cards.get(video.id).element));
     this.element.hidden = all.length === 0;
     this.empty.textContent = shown.length === 0 ? "No video fits." : "";
     this.more.hidden = !this.library.more;
   }
 
-  /** Show the next video, or with -1 the one before. */
+  /** Show the next of these videos, or with -1 the one before. */
   step(by) {
-    const all = this.library.finished();
-    const place = all.indexOf(this.library.current());
-    const next = all[Math.min(Math.max(place + by, 0), all.length - 1)];
-    if (next) this.actions.show(next);
-  }
-
-  #card(video, current) {
-    const compared = this.actions.comparison.has(video.id);
-    const drawn = JSON.stringify([video.status, video.pinned, current, compared]);
-    const old = this.#cards.get(video.id);
-    if (old?.[0] === drawn) return old[1];
-    const focused = old?.[1].contains(document.activeElement);
-    const place = focused ? [...old[1].querySelectorAll("button")].indexOf(document.activeElement) : 0;
-    const item = card(video, this.actions, { current, compared });
-    this.#cards.set(video.id, [drawn, item]);
-    if (focused) queueMicrotask(() => item.querySelectorAll("button")[place]?.focus());
-    return item;
+    const cards = [...this.grid.children].map((item) => this.#cards.get(item.dataset.id));
+    const place = cards.findIndex((each) => each.video.id === this.library.current()?.id);
+    const next = cards[Math.min(Math.max(place + by, 0), cards.length - 1)];
+    if (!next) return;
+    this.actions.show(next.video);
+    // Keys act on what has the focus: it does not stay behind on another video.
+    if (document.activeElement.closest("[data-id]")) next.open.focus({ preventScroll: true });
   }
 
   #togglePinned() {
@@ -77,12 +67,4 @@ export class Gallery {
     event.stopPropagation();
     next.focus();
   }
-}
-
-/** Make `items` the children of a list, without touching those that are in place. */
-function arrange(list, items) {
-  items.forEach((item, place) => {
-    if (list.children[place] !== item) list.insertBefore(item, list.children[place] ?? null);
-  });
-  while (list.children.length > items.length) list.lastElementChild.remove();
 }

@@ -11,9 +11,9 @@ export class Library extends EventTarget {
   chosen = null; // an id, or null: whatever is being made, else the newest
   connected = null; // null until the first answer
   more = false;
-  #seen = new Set(); // ids that events spoke of while a list was on its way
+  #seen = new Set(); // ids that events spoke of since the last refresh
   #told = false;
-  #oldest = null; // the last id of the last page
+  #listed = []; // the ids of all pages, as the server orders them
 
   /** Listen to the server for as long as the page is open. */
   connect() {
@@ -67,11 +67,16 @@ export class Library extends EventTarget {
     return [...this.videos.values()].filter((video) => !isWaiting(video)).sort((a, b) => end(b) - end(a));
   }
 
-  /** Fetch the page of videos after the oldest known one. */
+  /** Fetch the page of videos after the last listed one that is still there. */
   async loadMore() {
-    const page = await api.list(this.#oldest);
-    for (const video of page.data) this.videos.set(video.id, video);
-    this.#took(page);
+    const after = this.#listed.findLast((id) => this.videos.has(id));
+    try {
+      this.#take(await api.list(after));
+    } catch (error) {
+      if (!after || error.status !== 404) throw error;
+      this.drop(after); // it was deleted, and the event is on its way
+      await this.loadMore();
+    }
   }
 
   async #refresh() {
@@ -82,18 +87,19 @@ export class Library extends EventTarget {
       for (const id of this.videos.keys()) {
         if (!listed.has(id) && !this.#seen.has(id)) this.videos.delete(id);
       }
-      // An event that came meanwhile is newer than the list.
-      for (const video of page.data) if (!this.#seen.has(video.id)) this.videos.set(video.id, video);
-      this.#took(page);
+      this.#listed = [];
+      this.#take(page);
       this.#setConnected(true);
     } catch (error) {
       this.#setConnected(false, error.message);
     }
   }
 
-  #took(page) {
+  #take(page) {
+    // An event that came meanwhile is newer than the list.
+    for (const video of page.data) if (!this.#seen.has(video.id)) this.videos.set(video.id, video);
+    this.#listed.push(...page.data.map((video) => video.id));
     this.more = page.has_more;
-    this.#oldest = page.last_id;
     this.#tell();
   }
 

@@ -25,7 +25,7 @@ function block(lines, state) {
   if (line.startsWith("```")) return fence(lines);
   const heading = /^(#{1,6})\s+(.*)$/.exec(line);
   if (heading) return lines.shift() && title(heading, state);
-  if (ROW.test(line)) return table(take(lines, ROW));
+  if (ROW.test(line)) return table(lines);
   if (ITEM.test(line)) return list(lines);
   const words = [lines.shift()];
   while (lines.length > 0 && /\S/.test(lines[0]) && !/^(#{1,6}\s|```)/.test(lines[0]) && !ROW.test(lines[0])) {
@@ -60,7 +60,8 @@ function list(lines) {
 }
 
 function table(lines) {
-  const rows = lines.map((line) => ROW.exec(line)[1].split("|").map((cell) => cell.trim()));
+  const rows = [];
+  while (lines.length > 0 && ROW.test(lines[0])) rows.push(ROW.exec(lines.shift())[1].split("|").map((cell) => cell.trim()));
   const ruled = rows[1]?.every((cell) => /^:?-+:?$/.test(cell));
   const head = ruled ? rows.shift() : [];
   if (ruled) rows.shift();
@@ -70,12 +71,6 @@ function table(lines) {
       h("tbody", {}, rows.map((row) => h("tr", {}, row.map((cell) => h("td", {}, inline(cell)))))),
     ),
   );
-}
-
-function take(lines, pattern) {
-  const taken = [];
-  while (lines.length > 0 && pattern.test(lines[0])) taken.push(lines.shift());
-  return taken;
 }
 
 /** Return text with code, emphasis and links; a picture becomes its description. */

@@ -1,11 +1,12 @@
 /** What is being made and what waits; the order can be changed by buttons or by dragging. */
 
-import { button, h } from "./element.js";
+import { arrange, button, h } from "./element.js";
 import { doing } from "./format.js";
 
 /** The list of waiting videos. */
 export class Queue {
-  #dragged = null;
+  dragged = null; // the video
+  #rows = new Map(); // id -> its row
 
   constructor(element, library, actions) {
     Object.assign(this, { element, library, actions });
@@ -15,54 +16,56 @@ export class Queue {
     library.addEventListener("change", () => this.render());
   }
 
-  /** Draw the list again, and leave the focus where it was. */
+  /** Bring the rows up to date. A video keeps its row: a click may have begun on it. */
   render() {
     const videos = this.library.queue();
     const waiting = videos.filter((video) => video.status === "queued");
-    const focused = document.activeElement?.dataset?.focus;
     this.element.hidden = videos.length === 0;
     this.count.textContent = String(videos.length);
-    this.list.replaceChildren(...videos.map((video) => this.#job(video, waiting)));
-    if (focused) this.list.querySelector(`[data-focus="${CSS.escape(focused)}"]`)?.focus();
-  }
-
-  #job(video, waiting) {
-    const place = waiting.indexOf(video);
-    const show = h("button", { type: "button", class: "link", onclick: () => this.actions.show(video) }, video.prompt);
-    const item = h(
-      "li",
-      { class: "job", draggable: place >= 0 },
-      h("div", { class: "words" }, show, h("small", {}, doing(video))),
-      place >= 0 && waiting.length > 1 ? [
-        this.#mover(video, "up", "Move up", place - 1, place === 0),
-        this.#mover(video, "down", "Move down", place + 1, place === waiting.length - 1),
-      ] : null,
-      mark(button("close", `Cancel: ${video.prompt}`, () => this.actions.cancel(video), { quiet: true }), video, "cancel"),
-      place < 0 ? h("progress", { max: 100, value: video.progress, "aria-label": `Progress: ${video.prompt}` }) : null,
-    );
-    mark(show, video, "show");
-    if (place >= 0) this.#drag(item, video, place);
-    return item;
-  }
-
-  #mover(video, name, words, position, disabled) {
-    const move = () => this.actions.move(video, position);
-    return mark(button(name, `${words}: ${video.prompt}`, move, { quiet: true, disabled }), video, name);
-  }
-
-  #drag(item, video, place) {
-    item.addEventListener("dragstart", () => { this.#dragged = video; });
-    item.addEventListener("dragover", (event) => this.#dragged && event.preventDefault());
-    item.addEventListener("drop", (event) => {
-      event.preventDefault();
-      if (this.#dragged && this.#dragged !== video) this.actions.move(this.#dragged, place);
-      this.#dragged = null;
-    });
+    this.#rows = new Map(videos.map((video) => [video.id, this.#rows.get(video.id) ?? new Row(video, this)]));
+    for (const video of videos) this.#rows.get(video.id).update(video, waiting.indexOf(video), waiting.length);
+    arrange(this.list, [...this.#rows.values()].map((row) => row.element));
   }
 }
 
-/** Name a control, so that it is found again when the list was drawn anew. */
-function mark(element, video, name) {
-  element.dataset.focus = `${name} ${video.id}`;
-  return element;
+class Row {
+  constructor(video, queue) {
+    const { actions } = queue;
+    const mover = (name, words, by) =>
+      button(name, `${words}: ${video.prompt}`, () => actions.move(video, this.place + by), { quiet: true });
+    const drop = (event) => {
+      event.preventDefault();
+      actions.move(queue.dragged, this.place);
+    };
+    this.doing = h("small");
+    this.up = mover("up", "Move up", -1);
+    this.down = mover("down", "Move down", 1);
+    this.progress = h("progress", { max: 100, "aria-label": `Progress: ${video.prompt}` });
+    this.element = h(
+      "li",
+      {
+        class: "job", "data-id": video.id, ondrop: drop,
+        ondragstart: () => { queue.dragged = video; },
+        ondragover: (event) => queue.dragged && event.preventDefault(),
+        ondragend: () => { queue.dragged = null; },
+      },
+      h("div", { class: "words" },
+        h("button", { type: "button", class: "link", onclick: () => actions.show(video) }, video.prompt), this.doing),
+      this.up, this.down,
+      button("close", `Cancel: ${video.prompt}`, () => actions.cancel(video), { quiet: true }),
+      this.progress,
+    );
+  }
+
+  /** Show how a video stands; `place` is among the `count` that wait, -1 for the one that is being made. */
+  update(video, place, count) {
+    this.place = place;
+    this.doing.textContent = doing(video);
+    this.element.draggable = place >= 0;
+    this.up.hidden = this.down.hidden = place < 0 || count < 2;
+    this.up.ariaDisabled = String(place === 0); // not `disabled`, which would lose the focus
+    this.down.ariaDisabled = String(place === count - 1);
+    this.progress.hidden = place >= 0;
+    this.progress.value = video.progress;
+  }
 }

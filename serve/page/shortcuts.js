@@ -12,26 +12,28 @@ const PRESSED = "button, a, summary, video";
 /** Listen to the keyboard; `page` has the composer, stage, gallery, library and actions. */
 export class Shortcuts {
   constructor(page) {
-    const on = (work, fits = () => true) => () => {
-      const video = page.library.current();
+    const { actions, composer, gallery, library, stage } = page;
+    const shown = () => library.current();
+    const focused = () => library.videos.get(document.activeElement.closest("[data-id]")?.dataset.id) ?? shown();
+    const on = (find, work, fits = () => true) => () => {
+      const video = find();
       if (video && fits(video)) work(video);
     };
     const done = (video) => video.status === "completed";
-    const { actions, stage, gallery } = page;
     this.keys = [
-      ["N", "Write a prompt", () => page.composer.prompt.focus()],
+      ["N", "Write a prompt", () => composer.prompt.focus()],
       ["/", "Search prompts", () => gallery.filter.focus()],
-      [" ", "Play or pause", on(() => stage.screen.toggle(), done)],
-      ["L", "Loop", on(() => stage.loop(), done)],
+      [" ", "Play or pause", on(shown, () => stage.screen.toggle(), done)],
+      ["L", "Loop", on(shown, () => stage.loop(), done)],
       ["J", "Next video", () => gallery.step(1)],
       ["K", "Previous video", () => gallery.step(-1)],
-      ["R", "Remix", on((video) => actions.remix(video))],
-      ["U", "Use its settings", on((video) => actions.reuse(video))],
-      ["C", "Compare", on((video) => actions.compare(video), done)],
-      ["P", "Pin", on((video) => actions.pin(video), done)],
-      ["Y", "Copy its command", on((video) => actions.copy(video))],
-      ["X", "Cancel", on((video) => actions.cancel(video), isWaiting)],
-      ["Delete", "Delete", on((video) => actions.remove(video), (video) => !isWaiting(video))],
+      ["R", "Remix", on(focused, (video) => actions.remix(video))],
+      ["U", "Use its settings", on(focused, (video) => actions.reuse(video))],
+      ["C", "Compare", on(focused, (video) => actions.compare(video), done)],
+      ["P", "Pin", on(focused, (video) => actions.pin(video), done)],
+      ["Y", "Copy its command", on(focused, (video) => actions.copy(video))],
+      ["X", "Cancel", on(focused, (video) => actions.cancel(video), isWaiting)],
+      ["Delete", "Delete", on(focused, (video) => actions.remove(video), (video) => !isWaiting(video))],
       ["T", "Light or dark", toggleTheme],
       ["?", "This list", () => this.help()],
     ];
@@ -45,12 +47,12 @@ export class Shortcuts {
   help() {
     const off = localStorage.getItem(OFF) !== null;
     const keep = (event) => (event.target.checked ? localStorage.removeItem(OFF) : localStorage.setItem(OFF, "1"));
-    const rows = [["Enter", "In the prompt: make the video"], ["Arrows", "In the gallery: go from video to video"], ...this.keys];
+    const rows = [["Enter", "In the prompt: make the video"], ["Arrows", "In the gallery: go from video to video; keys act on it"], ...this.keys];
     open("Keyboard shortcuts", { class: "small" },
       h("dl", { class: "keys" }, rows.map(([key, words]) =>
         h("div", {}, h("dt", {}, h("kbd", {}, key === " " ? "Space" : key)), h("dd", {}, words)),
       )),
-      h("label", { class: "check" }, h("input", { type: "checkbox", checked: !off, onchange: keep }), "Single keys do something"),
+      h("label", { class: "check" }, h("input", { type: "checkbox", checked: !off, onchange: keep }), "Use single-key shortcuts"),
     );
   }
 

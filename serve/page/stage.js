@@ -1,7 +1,7 @@
 /** The part of the page that shows one video, large. */
 
 import * as api from "./api.js";
-import { button, h } from "./element.js";
+import { button, h, refocus } from "./element.js";
 import { Film } from "./film.js";
 import { doing, seconds, settings, total } from "./format.js";
 import { isWaiting } from "./library.js";
@@ -99,6 +99,7 @@ export class Stage {
   }
 
   #showDetails(video) {
+    const focused = this.details.contains(document.activeElement) ? document.activeElement : null;
     this.title.textContent = video.prompt;
     this.details.replaceChildren(
       ...[
@@ -110,11 +111,12 @@ export class Stage {
         )),
         video.timings && total(video.timings) ? timeline(Object.entries(video.timings), (name) => video.backends?.[name]) : null,
         video.command ? h("div", { class: "command" },
-          h("code", { id: "command", tabIndex: 0 }, video.command),
+          h("code", { id: "command", "data-name": "command", tabIndex: 0 }, video.command),
           button("copy", "Copy command", () => this.actions.copy(video), { quiet: true, key: "Y" }),
         ) : null,
       ].filter((part) => part !== null),
     );
+    if (focused) refocus(this.details, focused);
   }
 
   #actions(video) {
@@ -131,7 +133,7 @@ export class Stage {
         button("pin", video.pinned ? "Pinned" : "Pin", () => actions.pin(video), { key: "P", "aria-pressed": String(video.pinned) }),
         h("span", { class: "downloads", role: "group", "aria-label": "Download" }, FORMATS.map((format) =>
           h("a", {
-            class: "plain", href: api.content(video.id, { format }), download: "",
+            class: "plain", "data-name": format, href: api.content(video.id, { format }), download: "",
             title: `Download as ${format}`, "aria-label": `Download as ${format}`,
           }, format),
         )),

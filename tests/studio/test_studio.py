@@ -5,6 +5,7 @@ Every test ends with two checks: the page wrote no error to the console, and ask
 
 import json
 import re
+import time
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from importlib.resources import files
@@ -47,14 +48,16 @@ def tab(chromium: Browser, studio: str) -> Iterator[Open]:
         script: str = "",
         moves: bool = False,
         replies: Mapping[str, Any] | None = None,
+        refused: bool = False,
     ) -> Page:
         page = context.new_page()
         for path, reply in (replies or {}).items():
-            page.route(path, answering(reply))
+            page.route(path, reply if callable(reply) else answering(reply))
         # To draw what moves, a browser without a GPU takes as long as the model.
         page.emulate_media(reduced_motion="no-preference" if moves else "reduce")
         page.add_init_script(script)  # the page's policy forbids to add it later
-        page.on("console", hear)
+        if not refused:  # Chromium writes every refusal to the console
+            page.on("console", hear)
         page.on("pageerror", lambda error: wrong.append(str(error)))
         page.on("request", watch)
         if width is not None:
@@ -77,6 +80,27 @@ def made(studio: str) -> str:
     with urllib.request.urlopen(request, timeout=READY_MS / 1000) as answer:
         assert answer.read(12)[4:8] == b"ftyp"
     return LONG.strip()
+
+
+def make_by_api(studio: str, prompt: str) -> str:
+    """Have a small video made without the page; return its id."""
+    body = {"prompt": prompt, "seed": 1, "num_frames": 4, "num_inference_steps": 1}
+    video: dict[str, Any] = call(studio, "POST", "/v1/videos", body)
+    deadline = time.monotonic() + READY_MS / 1000
+    while video["status"] != "completed":
+        assert time.monotonic() < deadline, video
+        time.sleep(0.1)
+        video = call(studio, "GET", f"/v1/videos/{video['id']}")
+    return str(video["id"])
+
+
+def call(studio: str, method: str, path: str, body: Any = None) -> Any:
+    """Ask the server without the page."""
+    headers = {"Content-Type": "application/json"}
+    data = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(studio + path, data, headers, method=method)
+    with urllib.request.urlopen(request, timeout=PAGE_MS / 1000) as answer:
+        return json.load(answer)
 
 
 def answering(reply: Any) -> Callable[[Route], None]:
@@ -227,6 +251,92 @@ def test_the_queue_is_reordered(tab: Open) -> None:
     expect(page.locator("#queue")).to_be_hidden()
 
 
+def test_a_click_outlasts_an_event(tab: Open) -> None:
+    """A button that was pressed before the queue changed is still the one that is let go."""
+    page = tab()
+    names = ["made meanwhile", "cancelled slowly", "waiting below"]
+    for name in names:
+        make_slowly(page, name)
+        expect(page.get_by_role("button", name=f"Cancel: {name}")).to_be_visible()
+    state = page.locator("#queue .job").first.locator("small")
+    expect(state).to_contain_text("U-Net", timeout=READY_MS)
+    page.get_by_role("button", name="Cancel: cancelled slowly").hover()
+    before = state.inner_text()
+    page.mouse.down()
+    expect(state).not_to_have_text(before)
+    page.mouse.up()
+    expect(page.get_by_role("button", name="Cancel: cancelled slowly")).to_have_count(0)
+    for name in ("waiting below", "made meanwhile"):
+        page.get_by_role("button", name=f"Cancel: {name}").click()
+    expect(page.locator("#queue")).to_be_hidden()
+
+
+def test_the_queue_keeps_the_focus(tab: Open) -> None:
+    """A job that is moved by keys can be moved on, and cancelling goes on to the next."""
+    page = tab()
+    for name in ("focused first", "focused second", "focused third"):
+        make_slowly(page, name)
+        expect(page.get_by_role("button", name=f"Cancel: {name}")).to_be_visible()
+    up = page.get_by_role("button", name="Move up: focused third")
+    up.focus()
+    page.keyboard.press("Enter")
+    jobs = page.locator("#queue .link")
+    expect(jobs).to_have_text(["focused first", "focused third", "focused second"])
+    expect(up).to_be_focused()
+    page.get_by_role("button", name="Cancel: focused third").focus()
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("button", name="Cancel: focused second")).to_be_focused()
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("button", name="Cancel: focused first")).to_be_focused()
+    page.keyboard.press("Enter")
+    expect(page.locator("#queue")).to_be_hidden()
+
+
+def test_the_stage_keeps_the_focus(tab: Open) -> None:
+    """Buttons under the video are drawn anew as it is made and pinned; the focus stays."""
+    page = tab()
+    make(page, "a focused star", Steps=50)
+    remix = page.locator("#stage").get_by_role("button", name="Remix")
+    expect(page.locator("#stage-title")).to_have_text("a focused star")
+    remix.focus()
+    ready(page, "a focused star")
+    expect(remix).to_be_focused()
+    pin = page.locator("#stage").get_by_role("button", name="Pin")
+    pin.focus()
+    page.keyboard.press("Enter")
+    expect(pin).to_have_text("Pinned")
+    expect(pin).to_be_focused()
+
+
+HELD = """
+const [ask, sent] = [window.fetch, []];
+window.fetch = async (path, ...settings) => {
+  if (path === "/v1/videos") await new Promise((release) => sent.push(release));
+  return ask(path, ...settings);
+};
+window.sent = sent;
+"""
+
+
+@pytest.mark.parametrize("place", ["Prompt", "Steps"])
+@pytest.mark.parametrize("chord", ["Enter", "Control+Enter"])
+def test_a_held_key_makes_one_video(tab: Open, chord: str, place: str) -> None:
+    """Repeats of a held Enter are no requests, nor is what is pressed while one is sent."""
+    page = tab(script=HELD)
+    prompt = f"held {chord} in {place}"
+    page.get_by_label("Prompt", exact=True).fill(prompt)
+    page.get_by_label(place, exact=True).focus()
+    *held, key = chord.split("+")
+    for each in (*held, key, key, key):  # the second and third are repeats
+        page.keyboard.down(each)
+    for each in (*held, key):
+        page.keyboard.up(each)
+    page.keyboard.press("Enter")
+    assert page.evaluate("sent.length") == 1
+    page.evaluate("sent[0]()")
+    ready(page, prompt)
+
+
 def test_remix_keeps_settings_and_seed(tab: Open) -> None:
     """Another prompt with the same noise; the settings cannot be changed meanwhile."""
     page = tab()
@@ -335,6 +445,64 @@ def test_without_a_mouse(tab: Open) -> None:
     expect(card(page, "a keyboard video")).to_have_count(0)
 
 
+def test_keys_act_on_the_card_that_has_the_focus(tab: Open, studio: str) -> None:
+    """Pin, compare, remix and delete mean the focused card, not the video on the stage."""
+    for name in ("the oldest square", "an older square", "a newer square"):
+        make_by_api(studio, name)
+    page = tab()
+    press = page.keyboard.press
+    ready(page, "a newer square")
+    older = page.get_by_role("button", name="Show: an older square")
+    older.focus()
+    press("p")
+    pin = page.get_by_role("button", name="Pin: an older square")
+    expect(pin).to_have_attribute("aria-pressed", "true")
+    press("c")
+    compare = page.get_by_role("button", name="Compare: an older square")
+    expect(compare).to_have_attribute("aria-pressed", "true")
+    press("r")
+    expect(page.get_by_label("Prompt", exact=True)).to_have_value("an older square")
+    older.focus()
+    press("Delete")
+    expect(page.get_by_role("dialog")).to_contain_text("an older square")
+    press("Tab")  # from Keep to Delete
+    press("Enter")
+    expect(card(page, "an older square")).to_have_count(0)
+    expect(card(page, "a newer square")).to_have_count(1)
+    expect(page.locator("#gallery :focus")).to_have_count(1)  # on what took its place
+    page.get_by_role("button", name="Show: a newer square").click()
+    press("j")
+    expect(page.get_by_role("button", name="Show: the oldest square")).to_be_focused()
+    expect(page.locator("#stage-title")).to_have_text("the oldest square")
+
+
+@pytest.mark.parametrize("is_told", [True, False], ids=["told", "before its event"])
+def test_more_is_shown_after_the_last_was_deleted(tab: Open, studio: str, is_told: bool) -> None:
+    """The list goes on where it ended, whether the page knows of the deletion yet or not."""
+    names = [f"listed {place} {is_told}" for place in ("third", "second", "first")]
+    keys = [make_by_api(studio, name) for name in names]
+
+    def two(route: Route) -> None:
+        route.continue_(url=route.request.url.replace("limit=60", "limit=2"))
+
+    def silence(route: Route) -> None:
+        body = "retry: 86400000\n\n"  # it asks once
+        route.fulfill(content_type="text/event-stream", body=body)
+
+    replies: dict[str, Any] = {"**/v1/videos?*": two}
+    if not is_told:
+        replies["**/v1/events"] = silence
+    page = tab(replies=replies, refused=not is_told)
+    expect(page.locator(".card")).to_have_count(2)
+    expect(card(page, names[1])).to_have_count(1)
+    call(studio, "DELETE", f"/v1/videos/{keys[1]}")
+    if is_told:
+        expect(card(page, names[1])).to_have_count(0)
+    page.get_by_role("button", name="Show more").click()
+    expect(card(page, names[0])).to_have_count(1)
+    expect(card(page, names[1])).to_have_count(0)
+
+
 def test_every_control_is_reached_by_tab(tab: Open, made: str) -> None:
     """Tab comes by all controls that can be seen, and each shows its focus."""
     page = tab()
@@ -367,6 +535,16 @@ def test_fits_every_width(tab: Open, made: str, width: int) -> None:
         page.get_by_role("link", name=view, exact=True).click()
         expect(page.get_by_role("heading", level=1, name=view)).to_be_focused()
         assert_fits(page)
+
+
+def test_a_phone_wastes_no_row(tab: Open, made: str) -> None:
+    """The theme's button stands beside the name, the gallery's search beside its heading."""
+    page = tab(width=360)
+    expect(card(page, made)).to_be_visible()
+    for one, other in ((".brand", "#tools"), ("#gallery-title", "#gallery header .plain")):
+        bottom = page.locator(one).evaluate("(e) => e.getBoundingClientRect().bottom")
+        assert page.locator(other).evaluate("(e) => e.getBoundingClientRect().top") < bottom
+    assert_fits(page)
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
