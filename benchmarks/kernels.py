@@ -66,11 +66,13 @@ def time_in_turns(
 
 
 def measure(
-    variants: "KernelVariants", level: "Level", backends: list[Backend | None], runs: int
+    kernel: str, level: "Level", frames: int, backends: list[Backend | None], runs: int
 ) -> Iterator[Row]:
     """Yield a row a backend, None for PyTorch; a device that fails is a row with its reason."""
     from hummingbird_edge.benchmarks.lib.eager import eager_run
+    from hummingbird_edge.benchmarks.lib.variants import kernel_variants
 
+    variants = kernel_variants(kernel, level, frames)
     reference = eager_run(variants.baseline, variants.inputs)()
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         for backend in backends:
@@ -78,8 +80,8 @@ def measure(
             if is_int8 and not variants.has_products:
                 continue
             engine = PYTORCH if backend is None else str(backend)
-            name = f"{variants.kernel}, {level.channels} channels, {engine}"
-            metadata = {"kernel": variants.kernel, "engine": engine}
+            name = f"{kernel}, {level.channels} channels, {engine}"
+            metadata = {"kernel": kernel, "engine": engine}
             try:
                 measures = measure_on(variants, backend, reference, runs, Path(folder))
             except DeviceError as error:
@@ -150,18 +152,19 @@ def main(
 ) -> None:
     """Measure the speedup of each kernel in each engine."""
     require_modules("benchmark", "matplotlib", "torch", "onnx_ir")
-    from hummingbird_edge.benchmarks.lib.variants import LEVELS, kernel_variants
+    from hummingbird_edge.benchmarks.lib.variants import LEVELS, kernels_of
 
     require_output(output)
-    names = [variants.kernel for variants in kernel_variants(LEVELS[-1], frames=1)]
+    names = kernels_of(LEVELS[-1])
     if kernel not in (None, *names):
         raise RequestError(f"there is no kernel {kernel!r}: choose from {', '.join(names)}")
     backends = [None, *working_backends("unet", ["float32", "int8"])]
     writer = ResultsWriter("kernels", None, output)
+    frames = frames or (_QUICK_FRAMES if quick else _FRAMES)
     for level in LEVELS[-1:] if quick else LEVELS:
-        for variants in kernel_variants(level, frames or (_QUICK_FRAMES if quick else _FRAMES)):
-            if kernel in (None, variants.kernel):
-                for row in measure(variants, level, backends, runs):
+        for name in kernels_of(level):
+            if kernel in (None, name):
+                for row in measure(name, level, frames, backends, runs):
                     writer.add(row)
     rows = writer.rows
     writer.publish(rows, table(rows), lambda axes: draw_gains(axes, rows))

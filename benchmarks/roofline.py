@@ -5,15 +5,15 @@
     python benchmarks/roofline.py BUNDLE --device openvino --precision int8
 
 The peak FLOP/s is that of a chain of large products in the same engine and precision, the memory
-bandwidth that of a large copy by all cores; both are measured in this run, the best of several. A
-stage cannot be faster than its FLOP count at the peak, nor than its memory traffic at that
-bandwidth (`lib/flops.py` counts both from the graph, elements as wide as the precision); the longer
-of the two is its floor, and its share of the roof is floor over measured time. In int8, attention
-and the text encoder stay unquantized and are held to the peak of that precision. The FLOP count is
-of what the graph computes; "published" is that of the network as it is published, which upsamples
-before it convolves, and "fewest" a bound, that of minimal filtering. The shares with either hold
-the measured time to that count. A whole video's row adds up its stages, each as often as a video
-runs it.
+bandwidth that of a large copy by all cores; both are measured once in this run, the best of
+several. A stage cannot be faster than its FLOP count at the peak, nor than its memory traffic at
+that bandwidth (`lib/flops.py` counts both from the graph, elements as wide as the precision); the
+longer of the two is its floor, and its share of the roof is floor over measured time. In int8,
+attention and the text encoder stay unquantized and are held to the peak of that precision. The FLOP
+count is of what the graph computes; "published" is that of the network as it is published, which
+upsamples before it convolves, and "fewest" a bound, that of minimal filtering. The shares with
+either hold the measured time to that count. A whole video's row adds up its stages, each as often
+as a video runs it.
 
 A small model's weights stay in the cache between runs, and memory traffic is no floor then: a share
 above 100 % says so. Devices with memory of their own have a peak FLOP/s alone.
@@ -23,6 +23,7 @@ Source: Williams, Waterman, Patterson 2009, "Roofline".
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -77,26 +78,25 @@ class Task:
         return f"{self.stage}, {self.backend}, {self.shape}"
 
     @property
-    def unquantized(self) -> Backend:
-        """The backend without int8: how products of activations are computed."""
-        is_int8_text = self.is_int8 and self.stage == "text_encoder"
+    def products(self) -> tuple[Backend, Backend]:
+        """What computes products with weights, and those of attention: int8 is for the former."""
+        is_text = self.stage == "text_encoder"  # its weights alone are quantized
+        is_int8_text = is_text and self.backend.precision is Precision.INT8
         precision = Precision.FP32 if is_int8_text else self.backend.arithmetic
-        return replace(self.backend, precision=precision)
-
-    @property
-    def is_int8(self) -> bool:
-        """Whether the stage is quantized."""
-        return self.backend.precision is Precision.INT8
+        unquantized = replace(self.backend, precision=precision)
+        return (unquantized if is_text else self.backend), unquantized
 
 
-def measure(task: Task) -> Row:
-    """Time a stage and the product that sets its peak, in a process that does nothing else."""
+def measure_peak(backend: Backend) -> Row:
+    """Measure the products that set a backend's peak, in a process that does nothing else."""
+    return Row(f"products, {backend}", {"product_gops": (peak_flops(backend) / 1e9,)})
+
+
+def measure(task: Task, peak: float, attention_peak: float) -> Row:
+    """Time a stage in a process that does nothing else; peaks are in FLOP/s."""
     from hummingbird_edge.benchmarks.lib.flops import graph_cost
 
     bundle = Bundle.open(task.bundle)
-    peak = attention_peak = peak_flops(task.unquantized)
-    if task.is_int8 and task.stage != "text_encoder":
-        peak = peak_flops(task.backend)
     trial = run_trial(bundle, task.stage, task.backend, task.sizes, None, task.runs, enough_s=1e9)
     # The graph without a device's own operators, which have other shapes.
     graph = bundle.graph(task.stage, None, bundle.manifest.stage(task.stage).precisions[0])
@@ -173,19 +173,32 @@ def measure_stages(
 ) -> None:
     """Measure every stage on the working backends, then add whole videos."""
     bandwidth, by_backend = memory_bandwidth(), dict[str, list[tuple[Task, Row]]]()
+    peaks = dict[Backend, Row]()
     planned = list(tasks(bundle, request, runs, only))
     if not planned:
         raise RequestError(f"nothing here runs on {' '.join(only)}: leave the options out")
     for task in planned:
         # The copy was in this machine's memory, not in the device's own.
         is_shared = not task.backend.device.needs_proof
-        row = run_in_subprocess(measure, task, task.name)
+        row = _measured(task, peaks)
         row = writer.add(with_floor(row, bandwidth if is_shared else None))
         by_backend.setdefault(str(task.backend), []).append((task, row))
     needed = len({task.stage for task in planned})
     for stages in by_backend.values():
         if len(stages) == needed:
             writer.add(whole_video(stages))
+
+
+def _measured(task: Task, peaks: dict[Backend, Row]) -> Row:
+    """Measure a stage, and first those of its peaks that are not in `peaks` yet."""
+    for backend in task.products:
+        if backend not in peaks:
+            peaks[backend] = run_in_subprocess(measure_peak, backend, f"products, {backend}")
+        if peaks[backend].failure:
+            return Row(task.name, failure=peaks[backend].failure)
+    peak, attention_peak = (1e9 * peaks[each].median("product_gops") for each in task.products)
+    stage = partial(measure, peak=peak, attention_peak=attention_peak)
+    return run_in_subprocess(stage, task, task.name)
 
 
 def table(rows: list[Row]) -> str:

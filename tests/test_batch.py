@@ -223,6 +223,17 @@ def test_another_request_of_the_same_name_is_refused(tmp_path: Path) -> None:
     assert [each["custom_id"] for each in read_results(tmp_path)] == ["a", "b"]
 
 
+def test_of_several_other_requests_the_first_job_is_named(tmp_path: Path) -> None:
+    with open_results(tmp_path, dict.fromkeys("ab", "d")) as results:
+        for name in "ba":  # jobs end in any order
+            results.add(a_result(tmp_path, name, "d"))
+    with (
+        pytest.raises(RequestError, match="'a' with other settings"),
+        open_results(tmp_path, dict.fromkeys("ab", "e")),
+    ):
+        pass
+
+
 def test_a_folder_is_worked_on_by_one_command(tmp_path: Path) -> None:
     with open_results(tmp_path, {}) as results:
         again = open_results(tmp_path, {})

@@ -45,6 +45,8 @@ PROMPTS = [
     "a white ring moving left",
     "a purple cross shrinking",
 ]
+SMALL = {"frames": 2, "width": 32, "height": 32}
+"""Of videos whose size decides nothing."""
 
 
 def _model(tmp_path: Path, seed: int = 0) -> tuple[Path, dict[str, Array]]:
@@ -249,7 +251,7 @@ def test_the_text_encoder_keeps_its_numbers(tmp_path: Path) -> None:
 def test_a_stopped_calibration_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     bundle, folder = Bundle.open(BUILTIN), tmp_path / "copy"
     shutil.copytree(BUILTIN, folder)
-    plan = trajectories(bundle, PROMPTS[:3], 0, {})
+    plan = trajectories(bundle, PROMPTS[:3], 0, SMALL)
     contexts = encode(bundle, PROMPTS)
 
     def run(home: str, report: Callable[[str], None] = lambda _: None) -> Any:
@@ -281,7 +283,7 @@ def test_a_calibration_needs_no_home(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("HUMMINGBIRD_CACHE", str(tmp_path / "home"))
     bundle, folder = Bundle.open(BUILTIN), tmp_path / "copy"
     shutil.copytree(BUILTIN, folder)
-    plan = trajectories(bundle, PROMPTS[:1], 0, {})
+    plan = trajectories(bundle, PROMPTS[:1], 0, SMALL)
     found = calibrate(bundle, folder, plan, encode(bundle, PROMPTS), ["vae_decoder"], print)
     assert (found.done, list(found.noise)) == (1, ["vae_decoder"])
 

@@ -124,6 +124,7 @@ def test_a_bundle_of_int8_alone_is_smaller_and_runs(
 ) -> None:
     out = tmp_path / "int8"
     asked = ["--prompts", prompts, "--calibration", 2, "--held-out", 0]
+    asked += ["--size", "32x32", "--frames", 2]
     done = hb("hb-export", "quantize", BUILTIN, out, *asked)
     assert (done.returncode, done.stderr) == (0, "")
     assert not list(out.rglob("model.onnx_data")) or {

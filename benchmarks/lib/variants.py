@@ -4,7 +4,7 @@ In int8 both are quantized as `hb-export quantize` does, with the ranges of the 
 timed.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,7 +32,15 @@ from hummingbird_edge.runtime.devices.device import Device
 from hummingbird_edge.runtime.devices.precision import Precision
 from hummingbird_edge.runtime.engines.loading import open_session
 
-__all__ = ["LEVELS", "KernelVariants", "Level", "fusions_for", "graph_run", "kernel_variants"]
+__all__ = [
+    "LEVELS",
+    "KernelVariants",
+    "Level",
+    "fusions_for",
+    "graph_run",
+    "kernel_variants",
+    "kernels_of",
+]
 
 TOKENS, CONTEXT_WIDTH, HEAD_WIDTH = 77, 1024, 64
 _OPSET = 18
@@ -48,6 +56,11 @@ class Level:
     height: int
     width: int
 
+    @property
+    def pixels(self) -> int:
+        """Of a frame."""
+        return self.height * self.width
+
 
 LEVELS = (Level(320, 40, 64), Level(640, 20, 32), Level(1280, 10, 16))
 
@@ -56,7 +69,6 @@ LEVELS = (Level(320, 40, 64), Level(640, 20, 32), Level(1280, 10, 16))
 class KernelVariants:
     """One layer at one level, written in two variants that compute the same."""
 
-    kernel: str
     baseline: nn.Module
     """The layer as it is usually written."""
     fused: nn.Module
@@ -75,7 +87,6 @@ class KernelVariants:
     @classmethod
     def of(
         cls,
-        kernel: str,
         baseline: nn.Module,
         fused: nn.Module,
         *inputs: torch.Tensor,
@@ -83,7 +94,7 @@ class KernelVariants:
     ) -> "KernelVariants":
         """Name the inputs of two modules that take them by position."""
         arrays = {name: x.numpy() for name, x in zip(_NAMES, inputs, strict=False)}
-        return cls(kernel, _Named(baseline), _Named(fused), arrays, fusion)
+        return cls(_Named(baseline), _Named(fused), arrays, fusion)
 
 
 class SDPA(nn.Module):
@@ -109,47 +120,81 @@ class SharedContext(nn.Module):
         return out
 
 
-def kernel_variants(level: Level, frames: int) -> Iterator[KernelVariants]:
-    """Yield the variants of every kernel at a level, for a clip of this many frames."""
-    channels, pixels = level.channels, level.height * level.width
+def _spatial_attention(level: Level, frames: int) -> KernelVariants:
+    return _attention(level, frames, level.pixels)
+
+
+def _temporal_attention(level: Level, frames: int) -> KernelVariants:
+    return _attention(level, level.pixels, frames)
+
+
+def _attention(level: Level, batch: int, tokens: int) -> KernelVariants:
+    heads = level.channels // HEAD_WIDTH
+    qkv = [torch.randn(batch, tokens, level.channels) for _ in range(3)]
+    unfused = baselines.UnfusedAttention(heads)
+    return KernelVariants.of(unfused, SDPA(heads), *qkv, fusion="attentions")
+
+
+def _cross_attention(level: Level, frames: int) -> KernelVariants:
+    cross = CrossAttention(level.channels, CONTEXT_WIDTH, level.channels // HEAD_WIDTH)
+    x = torch.randn(frames, level.pixels, level.channels)
+    text = torch.randn(1, TOKENS, CONTEXT_WIDTH)
+    return KernelVariants.of(baselines.RepeatedContext(cross), SharedContext(cross), x, text)
+
+
+def _gated_feed_forward(level: Level, frames: int) -> KernelVariants:
+    gated = GEGLU(level.channels, 4 * level.channels)
+    x = torch.randn(frames, level.pixels, level.channels)
+    return KernelVariants.of(baselines.ChunkedGEGLU(gated), gated, x)
+
+
+def _gelu(level: Level, frames: int) -> KernelVariants:
+    x = torch.randn(frames, level.pixels, 4 * level.channels)
+    return KernelVariants.of(baselines.ErfGelu(), nn.GELU(), x, fusion="gelus")
+
+
+def _group_norm(level: Level, frames: int) -> KernelVariants:
+    norm, x = GroupNormSiLU(32, level.channels), _pictures(level, frames)
+    return KernelVariants.of(baselines.GroupNormSiLU(norm), norm, x, fusion="group norms")
+
+
+def _temporal_convolution(level: Level, frames: int) -> KernelVariants:
+    convolution = TemporalConv(level.channels, level.channels)
+    clip = torch.randn(1, level.channels, frames, level.height, level.width)
+    return KernelVariants.of(baselines.Conv3d(convolution), convolution, clip)
+
+
+def _upsampling_convolution(level: Level, frames: int) -> KernelVariants:
+    doubling = UpsampleConv(level.channels, level.channels)
+    return KernelVariants.of(baselines.ResizedConv(doubling), doubling, _pictures(level, frames))
+
+
+def _pictures(level: Level, frames: int) -> torch.Tensor:
+    return torch.randn(frames, level.channels, level.height, level.width)
+
+
+_UPSAMPLING = "upsampling convolution"
+_BUILDERS: Mapping[str, Callable[[Level, int], KernelVariants]] = {
+    "spatial attention": _spatial_attention,
+    "temporal attention": _temporal_attention,
+    "cross-attention": _cross_attention,
+    "gated feed-forward": _gated_feed_forward,
+    "Gelu": _gelu,
+    "GroupNorm, SiLU": _group_norm,
+    "temporal convolution": _temporal_convolution,
+    _UPSAMPLING: _upsampling_convolution,
+}
+
+
+def kernels_of(level: Level) -> list[str]:
+    """Return the names of the kernels at a level; the finest is not upsampled."""
+    return [name for name in _BUILDERS if name != _UPSAMPLING or level is not LEVELS[0]]
+
+
+def kernel_variants(kernel: str, level: Level, frames: int) -> KernelVariants:
+    """Return the variants of a kernel at a level, for a clip of this many frames."""
     torch.manual_seed(0)
-    yield from _attention_variants(channels, pixels, frames)
-    x = torch.randn(frames, pixels, channels)
-    gated = GEGLU(channels, 4 * channels)
-    yield KernelVariants.of("gated feed-forward", baselines.ChunkedGEGLU(gated), gated, x)
-    wide = torch.randn(frames, pixels, 4 * channels)
-    yield KernelVariants.of("Gelu", baselines.ErfGelu(), nn.GELU(), wide, fusion="gelus")
-    norm = GroupNormSiLU(32, channels)
-    pictures = torch.randn(frames, channels, level.height, level.width)
-    yield KernelVariants.of(
-        "GroupNorm, SiLU", baselines.GroupNormSiLU(norm), norm, pictures, fusion="group norms"
-    )
-    clip = torch.randn(1, channels, frames, level.height, level.width)
-    convolution = TemporalConv(channels, channels)
-    yield KernelVariants.of(
-        "temporal convolution", baselines.Conv3d(convolution), convolution, clip
-    )
-    if level is not LEVELS[0]:  # the finest is not upsampled
-        doubling = UpsampleConv(channels, channels)
-        yield KernelVariants.of(
-            "upsampling convolution", baselines.ResizedConv(doubling), doubling, pictures
-        )
-
-
-def _attention_variants(channels: int, pixels: int, frames: int) -> Iterator[KernelVariants]:
-    heads = channels // HEAD_WIDTH
-    unfused, fused = baselines.UnfusedAttention(heads), SDPA(heads)
-    for name, shape in (
-        ("spatial attention", (frames, pixels, channels)),
-        ("temporal attention", (pixels, frames, channels)),
-    ):
-        qkv = [torch.randn(shape) for _ in range(3)]
-        yield KernelVariants.of(name, unfused, fused, *qkv, fusion="attentions")
-    x, text = torch.randn(frames, pixels, channels), torch.randn(1, TOKENS, CONTEXT_WIDTH)
-    cross = CrossAttention(channels, CONTEXT_WIDTH, heads)
-    yield KernelVariants.of(
-        "cross-attention", baselines.RepeatedContext(cross), SharedContext(cross), x, text
-    )
+    return _BUILDERS[kernel](level, frames)
 
 
 def graph_run(variants: KernelVariants, is_fused: bool, backend: Backend, folder: Path) -> Run:

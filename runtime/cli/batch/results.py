@@ -158,8 +158,8 @@ def finished_videos(folder: Path, wanted: Mapping[str, str]) -> dict[str, Path]:
 
 
 def _kept(folder: Path, wanted: Mapping[str, str | None]) -> dict[str, Result]:
-    """Return the lines that stay, by custom_id."""
-    kept = dict[str, Result]()
+    """Return the lines that stay, by custom_id; raises RequestError for another request's."""
+    kept, other = dict[str, Result](), set[str]()
     for result in _read(folder / _RESULTS):
         name, digest = result.custom_id, wanted.get(result.custom_id)
         if name in wanted:
@@ -167,11 +167,15 @@ def _kept(folder: Path, wanted: Mapping[str, str | None]) -> dict[str, Result]:
             if result.status == "failed" or not _is_file(video, result.sha256):
                 continue
             if result.request_sha256 != digest:
-                raise RequestError(
-                    f"{folder} has a video {name[:80]!r} with other settings or of another model: "
-                    f"give the job another custom_id, or choose another --output-dir"
-                )
+                other.add(name)
         kept[name] = result
+    # In the order of the jobs: that of the lines is by chance.
+    first = next((name for name in wanted if name in other), None)
+    if first is not None:
+        raise RequestError(
+            f"{folder} has a video {first[:80]!r} with other settings or of another model: "
+            f"give the job another custom_id, or choose another --output-dir"
+        )
     return kept
 
 
