@@ -2,6 +2,7 @@
 
     python benchmarks/peers.py                              the built-in model's layout
     python benchmarks/peers.py --full-size FOLDER           hummingbird-0.7b, 16 frames of 512x320
+    python benchmarks/peers.py --only "torch.compile bf16,openvino int8"
 
 Each row runs one stage in a process of its own on the same inputs, those of a real video: its last
 step, its first frames (the first row runs all steps in float32). The rows are PyTorch eager and
@@ -80,6 +81,8 @@ class Plan:
     """Timed runs a row."""
     processes: int
     """Processes a row."""
+    only: Sequence[str]
+    """Texts of which one is in a row's name."""
 
 
 def measure(task: PeerStage) -> Row:
@@ -150,6 +153,8 @@ def measure_stages(
         raise HummingbirdError(f"there are no inputs to measure with: {failure}")
     for eager in eager_tasks:
         for task in tasks(eager, quantized):
+            if not any(text in task.name for text in plan.only):
+                continue
             if task.tool in PREPARATIONS:
                 preparation = replace(task, title=PREPARATIONS[task.tool][0])
                 writer.measure(prepare, preparation, preparation.name)
@@ -203,6 +208,9 @@ def main(
     size: Size = None,
     runs: Annotated[int, typer.Option(min=1, help="Timed runs a row, after a warm-up.")] = 3,
     processes: Processes = 1,
+    only: Annotated[
+        str, typer.Option(help="Rows whose names have one of these texts, separated by commas.")
+    ] = "",
     quick: Annotated[
         bool, typer.Option("--quick", help="The built-in model's decoder, in two minutes.")
     ] = False,
@@ -213,7 +221,8 @@ def main(
     if quick and full_size:
         raise RequestError("--quick measures the built-in model's layout: leave --full-size out")
     require_output(output)
-    plan = Plan(stages_to_measure(stages, quick), frames, size, runs, processes)
+    measured = stages_to_measure(stages, quick)
+    plan = Plan(measured, frames, size, runs, processes, only.split(","))
     int8 = None if quantized is None else Bundle.open(quantized)
     path = None if full_size is None else random_full_size(full_size)
     with tempfile.TemporaryDirectory(dir=full_size, ignore_cleanup_errors=True) as folder:
