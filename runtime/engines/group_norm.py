@@ -1,20 +1,22 @@
 """GroupNorm in an OpenVINO graph without a change of layout.
 
-    y = a x + b        a = g / sqrt(var + eps)        b = beta - mean a
+    y = a (x - m) + b        a = g / sqrt(var + eps)        b = beta - a (mean - m)
 
 An exporter writes GroupNorm as InstanceNormalization of a reshaped tensor, which wants the values
 of a group side by side in memory. OpenVINO's convolutions keep the channels of a pixel side by
 side, so such a layer copies its input into one layout and its output into the other: a tenth of a
-decoder's time in int8. As sums over the pixels of a channel and one product a value it runs in the
-convolutions' layout.
+decoder's time in int8. As sums over the pixels of a channel and a few operations a value it runs in
+the convolutions' layout.
 
 Mean and variance are computed in float32 whatever the precision of the graph is, the variance as
-E[x^2] - mean^2; `a` and `b` have the precision of x.
+E[x^2] - mean^2. m is the mean's upper 8 bits, which bfloat16 holds exactly; b has the rest of it.
 
-Source: Wu and He 2018 (arXiv:1803.08494), equations 1 and 3.
+Sources: Wu and He 2018 (arXiv:1803.08494), equations 1 and 3; for m: Dekker 1971, "A floating-point
+technique for extending the available precision", section 5.
 """
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,6 +34,10 @@ _IN_FLOAT32 = """<net name="mark" version="11"><layers>
 </layers><edges><edge from-layer="0" from-port="0" to-layer="1" to-port="0"/></edges></net>"""
 """OpenVINO's mark of a node that lower precisions leave alone: Python has no other call for it."""
 _NORMALIZED_RANK, _PICTURE_RANK, _CLIP_RANK = 3, 4, 5
+_MIN_VALUES = 1 << 21
+"""With fewer the copies stay in a core's cache, and cost no more than the sums."""
+_SPLIT = (1 << 16) + 1
+"""Multiplied by which a float32 number gives its upper 8 bits, see `_statistics`."""
 _KEEP_NUMBERS = ("Reshape", "Broadcast", "Unsqueeze", "Convert")
 """Operators that give a constant another shape or type."""
 
@@ -55,19 +61,36 @@ class _GroupNorm:
     them to x's shape again."""
 
 
-def keep_layout(core: Any, model: Any) -> frozenset[str]:
+@dataclass(frozen=True, slots=True)
+class _Statistics:
+    """The nodes that compute a layer's a and b."""
+
+    sums: Sequence[Any]
+    """Over the pixels of a channel: these give float32 by themselves."""
+    others: Sequence[Any]
+    center: Any
+    """-m, (N, C, 1, 1)."""
+    scale: Any
+    """a, (N, C, 1, 1)."""
+    shift: Any
+    """b, (N, C, 1, 1)."""
+
+
+def keep_layout(core: Any, model: Any, least: int = _MIN_VALUES) -> frozenset[str]:
     """Rewrite every GroupNorm over the last two axes of four in an `openvino.Model`, in place.
+
+    Those of fewer values than `least`, or of sizes that are not fixed, stay.
 
     Returns the names of the nodes of its statistics, whose numbers have to stay float32.
     """
     mark, names = _mark(core), set[str]()
-    for layer in list(_layers(model)):
-        sums, rest, scale, shift = _statistics(layer)
-        for node in rest:
+    for layer in list(_layers(model, least)):
+        found = _statistics(layer)
+        for node in found.others:
             for key, value in mark.items():
                 node.set_rt_info(value, key)
-        names.update(node.get_name() for node in (*sums, *rest))
-        _replace(layer, scale, shift)
+        names.update(node.get_name() for node in (*found.sums, *found.others))
+        _replace(layer, found)
     if names:
         model.validate_nodes_and_infer_types()
     return frozenset(names)
@@ -80,13 +103,13 @@ def _mark(core: Any) -> Any:
     return network.get_parameters()[0].get_rt_info()
 
 
-def _layers(model: Any) -> Iterator[_GroupNorm]:
+def _layers(model: Any, least: int) -> Iterator[_GroupNorm]:
     for node in model.get_ordered_ops():
-        if node.get_type_name() == "MVN" and (layer := _layer(node)) is not None:
+        if node.get_type_name() == "MVN" and (layer := _layer(node, least)) is not None:
             yield layer
 
 
-def _layer(mvn: Any) -> _GroupNorm | None:
+def _layer(mvn: Any, least: int) -> _GroupNorm | None:
     """Return the layer whose values this node normalizes; None for one of another form."""
     reshape = mvn.input_value(0).get_node()
     if reshape.get_type_name() != "Reshape" or not _has_rank(mvn.output(0), _NORMALIZED_RANK):
@@ -113,6 +136,9 @@ def _layer(mvn: Any) -> _GroupNorm | None:
         if x is None or clip is None:
             return None
     elif not _has_rank(x, _PICTURE_RANK) or not _has_rank(value, _PICTURE_RANK):
+        return None
+    shape = x.get_partial_shape()
+    if shape.is_dynamic or math.prod(shape.to_shape()) < least:
         return None
     return _GroupNorm(x, value, gain, bias, groups, eps, clip)
 
@@ -176,43 +202,65 @@ def _has_rank(value: Any, rank: int) -> bool:
     return bool(known.is_static and known.get_length() == rank)
 
 
-def _statistics(layer: _GroupNorm) -> tuple[list[Any], list[Any], Any, Any]:
-    """Return the sums over pixels, what is computed of them, and of that a and b, (N, C, 1, 1)."""
+def _statistics(layer: _GroupNorm) -> _Statistics:
+    """Return the nodes of mean, variance, -m, a and b.
+
+    Opposite numbers are computed apart: OpenVINO replaces Subtract, Divide, Sqrt, and sums with
+    something times -1, by other nodes, which have no mark.
+    """
     from openvino import opset13 as ops
 
     def integers(*numbers: int) -> Any:
         return ops.constant(np.array(numbers, np.int64))
 
-    channels, groups = layer.gain.size, layer.groups
-    parted, joined = integers(0, groups, channels // groups, 1), integers(0, channels, 1, 1)
-    pixels, members = integers(2, 3), integers(2)
-    mean, norm = ops.reduce_mean(layer.x, pixels, True), ops.reduce_l2(layer.x, pixels, True)
     nodes = list[Any]()
 
-    def kept(node: Any) -> Any:
-        nodes.append(node)
-        return node
+    def add(one: Any, other: Any) -> Any:
+        nodes.append(ops.add(one, other))
+        return nodes[-1]
 
-    sides = ops.gather(ops.shape_of(layer.x), pixels, integers(0))
-    count = kept(ops.convert(ops.reduce_prod(sides, integers(0), True), "f32"))
-    mean_of_group = kept(ops.reduce_mean(kept(ops.reshape(mean, parted, True)), members, True))
-    norms = kept(ops.reshape(norm, parted, True))
-    squares = kept(ops.reduce_mean(kept(ops.multiply(norms, norms)), members, True))
-    square_of_mean = kept(ops.multiply(mean_of_group, mean_of_group))
-    variance = kept(ops.subtract(kept(ops.divide(squares, count)), square_of_mean))
-    variance = kept(ops.maximum(variance, np.float32(0)))  # rounding may leave less
-    deviation = kept(ops.sqrt(kept(ops.add(variance, np.float32(layer.eps)))))
-    gain, bias = (n.reshape(1, groups, -1, 1) for n in (layer.gain, layer.bias))
-    scale = kept(ops.divide(ops.constant(gain), deviation))
-    shift = kept(ops.subtract(ops.constant(bias), kept(ops.multiply(mean_of_group, scale))))
-    scale, shift = (kept(ops.reshape(each, joined, True)) for each in (scale, shift))
-    return [mean, norm], nodes, scale, shift
+    def times(one: Any, other: Any) -> Any:
+        nodes.append(ops.multiply(one, other))
+        return nodes[-1]
+
+    def reshaped(value: Any, *shape: int) -> Any:
+        nodes.append(ops.reshape(value, integers(*shape), True))
+        return nodes[-1]
+
+    def averaged(value: Any) -> Any:
+        nodes.append(ops.reduce_mean(value, integers(2), True))
+        return nodes[-1]
+
+    channels, groups = layer.gain.size, layer.groups
+    parted, joined = (0, groups, channels // groups, 1), (0, channels, 1, 1)
+    mean_of_channel = ops.reduce_mean(layer.x, integers(2, 3), True)
+    norm_of_channel = ops.reduce_l2(layer.x, integers(2, 3), True)
+    means, norms = reshaped(mean_of_channel, *parted), reshaped(norm_of_channel, *parted)
+    mean, opposite = averaged(means), averaged(times(means, np.float32(-1)))
+    pixels = math.prod(layer.x.get_shape()[2:])
+    square = times(averaged(times(norms, norms)), np.float32(1 / pixels))
+    variance = add(square, times(mean, opposite))
+    variance = ops.maximum(variance, np.float32(0))  # rounding may leave less
+    deviation = ops.power(add(variance, np.float32(layer.eps)), np.float32(-0.5))
+    nodes += [variance, deviation]
+
+    wide, opposite_wide = times(mean, np.float32(_SPLIT)), times(opposite, np.float32(_SPLIT))
+    upper = add(wide, add(opposite_wide, mean))
+    opposite_upper = add(opposite_wide, add(wide, opposite))
+    gain, bias = (ops.constant(n.reshape(1, groups, -1, 1)) for n in (layer.gain, layer.bias))
+    scale = times(deviation, gain)
+    shift = add(times(add(opposite, upper), scale), bias)
+    center = add(opposite_upper, np.zeros((1, groups, channels // groups, 1), np.float32))
+    sums = (mean_of_channel, norm_of_channel)
+    small = (reshaped(each, *joined) for each in (center, scale, shift))
+    return _Statistics(sums, nodes, *small)
 
 
-def _replace(layer: _GroupNorm, scale: Any, shift: Any) -> None:
+def _replace(layer: _GroupNorm, found: _Statistics) -> None:
     from openvino import opset13 as ops
 
-    y, old = ops.add(ops.multiply(layer.x, scale), shift), layer.y
+    centered = ops.add(layer.x, found.center)
+    y, old = ops.add(ops.multiply(centered, found.scale), found.shift), layer.y
     if layer.clip is not None:
         y, old = ops.multiply(y, ops.sigmoid(y)), layer.clip.output(0)
         # Has no effect where sizes are known, and the engine then removes it.
