@@ -389,7 +389,8 @@ def test_backends_agree_with_pytorch_over_all_steps(
     assert {row.name for row in found.rows} >= {"cpu fp32", "openvino fp32"}
     for row in found.rows:
         assert len(row.measures["agreement_db"]) == len(agreement.PROMPTS)
-        assert row["agreement_db"].min > (80 if "fp32" in row.name else 30)
+        # This random model has 30 dB in bfloat16, in whatever form its norms are.
+        assert row["agreement_db"].min > (80 if "fp32" in row.name else 25)
 
 
 def test_stages_on_a_gpu_are_compared_with_pytorch(tiny_bundle: Path, tmp_path: Path) -> None:
