@@ -197,6 +197,11 @@ def stages_to_measure(stages: str | None, quick: bool) -> Sequence[str]:
     return names
 
 
+def _texts(only: str) -> list[str]:
+    """Return the texts of `--only`; one that is in every name where there are none."""
+    return [text.strip() for text in only.split(",") if text.strip()] or [""]
+
+
 @app.command()
 def main(
     full_size: FullSize = None,
@@ -222,7 +227,7 @@ def main(
         raise RequestError("--quick measures the built-in model's layout: leave --full-size out")
     require_output(output)
     measured = stages_to_measure(stages, quick)
-    plan = Plan(measured, frames, size, runs, processes, only.split(","))
+    plan = Plan(measured, frames, size, runs, processes, _texts(only))
     int8 = None if quantized is None else Bundle.open(quantized)
     path = None if full_size is None else random_full_size(full_size)
     with tempfile.TemporaryDirectory(dir=full_size, ignore_cleanup_errors=True) as folder:

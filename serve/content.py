@@ -15,9 +15,12 @@ class Content(FileResponse):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer; raises Problem before anything is sent."""
         head: list[Message] = []  # held back until the file is open
+        is_sent = False
 
         async def sent(message: Message) -> None:
+            nonlocal is_sent
             if message["type"] != "http.response.start":
+                is_sent = True
                 while head:
                     await send(head.pop())
                 await send(message)
@@ -32,4 +35,6 @@ class Content(FileResponse):
         try:
             await super().__call__(scope, receive, sent)
         except (FileNotFoundError, RuntimeError) as error:
+            if is_sent:
+                raise
             raise Problem(404, "not_found", "the video's file is gone: make it again") from error

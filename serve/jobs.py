@@ -152,14 +152,10 @@ class Jobs:
         """Remove a video; tell whether it was there."""
         return self._sql.execute("DELETE FROM videos WHERE id = ?", (key,)).rowcount > 0
 
-    def free(self, devices: Iterable[str], models: Iterable[str]) -> None:
-        """Give queued videos of other devices than these to any; end those of other models."""
-        others = "status = 'queued' AND {} NOT IN (SELECT value FROM json_each(:known))"
-        self._set(others.format("device"), {"device": "auto"}, known=["auto", *devices])
-        text = "the server with the workers of this folder lacks the model: give it --bundle"
-        values = {"status": "failed", "error_code": "model_not_found", "error_message": text}
-        ended = {**values, "completed_at": int(time.time())}
-        self._set(others.format("model"), ended, known=[*models])
+    def free(self, devices: Iterable[str]) -> None:
+        """Let any worker make queued videos that are for other devices than these."""
+        others = "status = 'queued' AND device NOT IN (SELECT value FROM json_each(:known))"
+        self._set(others, {"device": "auto"}, known=["auto", *devices])
 
     # What workers do
 

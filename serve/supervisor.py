@@ -51,6 +51,8 @@ class Supervisor:
     workers: dict[str, tuple[str, Process]] = field(default_factory=dict)
     """By device: the name by which it has jobs, drawn at its start, and the process."""
     _lock: sqlite3.Connection | None = None
+    _is_first: bool = True
+    """No look was made to its end with the lock yet."""
 
     async def run(self) -> None:
         """Look after everything until cancelled."""
@@ -61,16 +63,17 @@ class Supervisor:
 
     def look(self) -> None:
         """Take the lock if it is free; start what has ended, requeue what nobody makes."""
-        store, jobs, is_first = self.service.store, self.service.jobs, self._lock is None
+        store, jobs = self.service.store, self.service.jobs
         self._lock = self._lock or store.lock()
-        if self._lock is None:
+        # A stop may have reached the workers first: that is no reason to start others.
+        if self._lock is None or self.service.is_stopping():
             return
-        if is_first:
+        if self._is_first:
             store.remove_orphans(jobs)
-        # Another process on this folder may have other devices and models.
-        jobs.free(self.service.devices, self.service.models)
+        jobs.free(self.service.devices)  # another process on this folder may have others
         alive = {d: name for d, (name, each) in self.workers.items() if each.poll() is None}
-        self._requeue(alive.values(), is_first)
+        self._requeue(alive.values(), self._is_first)
+        self._is_first = False
         for device in self.service.devices:
             if device not in alive:
                 self.workers[device] = self._start(device)

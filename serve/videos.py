@@ -82,7 +82,7 @@ async def create_video_sync(request: Request, body: BodyOf, events: EventsOf) ->
     """Make a video and answer with it; who goes away cancels it."""
     service = events.service
     async for job in events.follow(service.create(body).id):
-        if await request.is_disconnected():
+        if await request.is_disconnected() and not service.is_stopping():
             service.jobs.cancel(job.id)
     return _file(service, job, "video", "mp4")
 

@@ -9,6 +9,7 @@ by then, the next worker does again.
 
 import json
 import os
+import signal
 import sqlite3
 import sys
 import threading
@@ -148,7 +149,9 @@ def _end_with_input() -> None:
 
 
 def main() -> None:
-    """Read the settings and work."""
+    """Read the settings and work, until the input ends."""
+    for stop in (signal.SIGINT, signal.SIGTERM):  # a terminal and systemd send them to all
+        signal.signal(stop, signal.SIG_IGN)
     settings = json.loads(sys.stdin.buffer.readline())
     threading.Thread(target=_end_with_input, daemon=True).start()
     store = Store(Path(settings.pop("data")), 0)

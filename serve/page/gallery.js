@@ -29,7 +29,9 @@ export class Gallery {
     const onlyPinned = this.pinned.getAttribute("aria-pressed") === "true";
     const all = this.library.finished();
     const shown = all.filter((video) => (!onlyPinned || video.pinned) && video.prompt.toLowerCase().includes(words));
-    this.#cards = new Map(all.map((video) => [video.id, this.#cards.get(video.id) ?? new Card(video, this.actions)]));
+    const card = (video) => this.#cards.get(video.id);
+    const same = (video) => card(video)?.video.status === video.status;
+    this.#cards = new Map(all.map((video) => [video.id, same(video) ? card(video) : new Card(video, this.actions)]));
     const { comparison } = this.actions;
     const current = this.library.current();
     for (const video of all) this.#cards.get(video.id).update(video, video === current, comparison.has(video.id));

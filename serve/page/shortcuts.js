@@ -64,7 +64,7 @@ export class Shortcuts {
     if (event.key === " " && target.closest(PRESSED)) return; // it presses that
     if (localStorage.getItem(OFF) !== null && event.key !== "?") return;
     const found = this.keys.find(([key]) => key.toLowerCase() === event.key.toLowerCase());
-    if (!found) return;
+    if (!found || (event.repeat && !/^[jk]$/i.test(event.key))) return;
     event.preventDefault();
     found[2]();
   }

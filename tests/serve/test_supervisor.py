@@ -77,12 +77,20 @@ def test_what_only_another_process_has(service: Service, supervisor: Supervisor)
     assert service.jobs.claim("me", "cpu", (MODEL,)) is None
     supervisor.look()
     assert service.find(device).device == "auto"
-    failed = service.find(model)
-    assert failed.status == "failed"
-    assert failed.completed_at
-    assert failed.error is not None
-    assert failed.error.code == "model_not_found"
-    assert "--bundle" in failed.error.message
+    assert service.find(model).status == "queued"  # until a server that has it takes over
+
+
+def test_a_stop_is_no_reason_to_start_workers(service: Service, supervisor: Supervisor) -> None:
+    """Workers that a signal reached before their server."""
+    supervisor.look()
+    name, process = supervisor.workers["cpu"]
+    job = claimed(service, name)
+    process.kill()
+    process.communicate()
+    service.is_stopping = lambda: True
+    supervisor.look()
+    assert supervisor.workers["cpu"] == (name, process)
+    assert service.find(job.id).deaths == 0
 
 
 def test_a_folder_that_is_made_meanwhile_stays(
