@@ -355,12 +355,10 @@ class _Quantization:
         for stage, noise in calibration.noise.items():
             snr, outputs = noise.snr_db(), noise.outputs()
             for layer in find_layers(ir.load(self.folder / stage / GRAPH)):
-                weight = layer.weight()
-                work = outputs[layer.name] * weight.size / weight.shape[layer.out_axis]
+                shape = layer.weight_shape
+                work = outputs[layer.name] * math.prod(shape) / shape[layer.out_axis]
                 rows.append(
-                    LayerRow(
-                        stage, layer.name, layer.kind, weight.shape, work, snr[layer.name], False
-                    )
+                    LayerRow(stage, layer.name, layer.kind, shape, work, snr[layer.name], False)
                 )
         return rows
 

@@ -1,6 +1,7 @@
 """A bundle's folder: written under a temporary name, listed with digests, then renamed."""
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -40,11 +41,11 @@ def require_free(out: Path, force: bool) -> None:
 
 def files_of(folder: Path) -> dict[str, dict[str, Any]]:
     """Return size and digest of every file in `folder` except the manifest, in its format."""
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+    files = [path for path in files if path != folder / MANIFEST]
+    with ThreadPoolExecutor() as pool:  # hashing leaves Python to other threads
+        digests = list(pool.map(sha256_of, files))
     return {
-        path.relative_to(folder).as_posix(): {
-            "bytes": path.stat().st_size,
-            "sha256": sha256_of(path),
-        }
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and path != folder / MANIFEST
+        path.relative_to(folder).as_posix(): {"bytes": path.stat().st_size, "sha256": digest}
+        for path, digest in zip(files, digests, strict=True)
     }

@@ -51,14 +51,20 @@ class Evaluation:
         return compare(self.videos(unet, vae), self.references)
 
     def measure_stages(self, unet: Path | None, vae: Path | None) -> dict[str, Quality]:
-        """Compare the videos by both graphs (`video`), and by each of them alone, by stage."""
-        latents, references = self._latents(unet), self.references
-        found = {"video": compare(self._decoded(latents, vae), references)}
+        """Compare the videos by both graphs (`video`), and by each of them alone, by stage.
+
+        A decoder is opened once for all that it decodes.
+        """
+        exact, latents = self._exact, [] if unet is None else self._sampled(unet)
+        count, found = len(exact), dict[str, Quality]()
+        videos = self._decoded([*exact, *latents], None)
+        references = videos[:count]
         if unet is not None:
-            found["unet"] = compare(self._decoded(latents, None), references)
+            found["unet"] = compare(videos[count:], references)
         if vae is not None:
-            found["vae_decoder"] = compare(self._decoded(self._exact, vae), references)
-        return found
+            videos = self._decoded([*exact, *latents], vae)
+            found["vae_decoder"] = compare(videos[:count], references)
+        return {"video": compare(videos[-count:], references), **found}
 
     def videos(self, unet: Path | None, vae: Path | None) -> list[Frames]:
         """Make the videos with these graphs, or the float32 graph for None."""

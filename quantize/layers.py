@@ -46,14 +46,13 @@ class Layer:
     @property
     def in_width(self) -> int | None:
         """Channels of its input rows (..., C); None for a convolution (axis 1)."""
-        shape = self.weight().shape
-        return None if self.kind == "Conv" else shape[self.in_axis]
+        return None if self.kind == "Conv" else self.weight_shape[self.in_axis]
 
     @property
     def out_axis(self) -> int:
         """The axis of its weight that becomes channels of the output."""
         transposed = "transB" in self.node.attributes and self.node.attributes["transB"].as_int()
-        return 0 if self.kind == "Conv" or transposed else self.weight().ndim - 1
+        return 0 if self.kind == "Conv" or transposed else len(self.weight_shape) - 1
 
     @property
     def in_axis(self) -> int:
@@ -68,11 +67,20 @@ class Layer:
             return (self.activation,)
         return tuple(value for value in concat.inputs if value is not None)
 
+    @property
+    def weight_shape(self) -> tuple[int, ...]:
+        """The shape of W, as the graph holds it."""
+        return tuple(int(size) for size in self._stored.shape)
+
     def weight(self) -> NDArray[np.float32]:
-        """Return W in float32, as the graph holds it."""
+        """Return W in float32, as the graph holds it: a copy."""
+        return self._stored.numpy().astype(np.float32)
+
+    @property
+    def _stored(self) -> ir.TensorProtocol:
         stored = stored_weight(self.node.inputs[1])
         assert stored is not None
-        return stored.numpy().astype(np.float32)
+        return stored
 
 
 def find_layers(model: ir.Model) -> list[Layer]:

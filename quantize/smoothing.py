@@ -37,10 +37,10 @@ def smoothing(largest: Channels, weights: Iterable[NDArray[np.float32]]) -> Chan
     """
     x = np.maximum(largest, max(_FLOOR * float(largest.max()), 1e-8)).astype(np.float64)
     stacked = [np.abs(weight) for weight in weights]
-    w = np.max([weight.max(axis=(0, 2)) for weight in stacked], axis=0).astype(np.float64)
-    w = np.maximum(w, max(_FLOOR * float(w.max()), 1e-8))
-    energies = [np.square(weight, dtype=np.float64).sum(axis=(0, 2)) for weight in stacked]
     rows = [weight.max(axis=2) for weight in stacked]
+    w = np.max([row.max(axis=0) for row in rows], axis=0).astype(np.float64)
+    w = np.maximum(w, max(_FLOOR * float(w.max()), 1e-8))
+    energies = [np.einsum("ock,ock->oc", a, a).sum(axis=0, dtype=np.float64) for a in stacked]
 
     def noise(t: NDArray[np.float64]) -> float:
         scale = (x / t).max() / 127
