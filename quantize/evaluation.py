@@ -11,7 +11,7 @@ from hummingbird_edge.quantize.quality import Quality, compare
 from hummingbird_edge.quantize.trajectory import decode_frames, sample_latents
 from hummingbird_edge.runtime.bundle.bundle import Bundle
 from hummingbird_edge.runtime.devices.backend import Backend
-from hummingbird_edge.runtime.engines.loading import open_session
+from hummingbird_edge.runtime.engines.loading import open_session, open_stage
 from hummingbird_edge.runtime.engines.session import Session
 from hummingbird_edge.runtime.request import Request
 from hummingbird_edge.runtime.result import to_pixels
@@ -23,7 +23,7 @@ Frames = NDArray[np.uint8]
 
 
 class Evaluation:
-    """Makes the videos of `plan` on a CPU; the references on ONNX Runtime's."""
+    """Makes the videos of `plan` on a CPU."""
 
     def __init__(
         self,
@@ -35,8 +35,8 @@ class Evaluation:
     ) -> None:
         """`contexts` holds the encoded prompts; a float32 `bundle` gives the references.
 
-        `backend` runs the graphs that are compared with them. Of a video `every` so many frames are
-        decoded.
+        `backend` runs the graphs that are compared with them, its device the references in float32
+        too. Of a video `every` so many frames are decoded.
         """
         self._bundle, self._plan, self._contexts = bundle, plan, contexts
         self._backend, self._every = backend, every
@@ -94,5 +94,5 @@ class Evaluation:
         frames, height, width = self._plan[0].latent_shape(self._bundle.manifest)[2:]
         sizes = {"frames": frames if stage == "unet" else 1, "height": height, "width": width}
         if graph is None:
-            return open_session(self._bundle.graph(stage, "cpu"), _CPU, sizes)
+            return open_stage(self._bundle, stage, Backend(self._backend.device), sizes)
         return open_session(graph, self._backend, sizes)
