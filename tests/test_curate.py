@@ -7,6 +7,7 @@ import tarfile
 import threading
 import tracemalloc
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -360,6 +361,16 @@ def test_shards_are_made_once_and_go_with_their_clips(
     assert after["00000.tar"] != first["00000.tar"]
 
 
+def test_a_file_appears_whole_or_not_at_all(tmp_path: Path) -> None:
+    for folder in (Folder.at(tmp_path / "out"), Folder.at("memory://whole")):
+        with suppress(KeyboardInterrupt), folder.writing("a/b.tar") as file:
+            file.write(b"half")
+            raise KeyboardInterrupt
+        assert not folder.exists("a/b.tar")
+        folder.write("a/b.tar", b"whole")
+        assert (list(folder.find()), folder.read("a/b.tar")) == (["a/b.tar"], b"whole")
+
+
 def test_a_long_video_is_read_in_little_memory(tmp_path: Path) -> None:
     """Few frames of it are kept, evenly spaced ones."""
     numbered(tmp_path / "long.mp4", 1500)
@@ -533,6 +544,7 @@ def test_files_that_are_traps_are_dropped_as_unreadable(folder: Path, tmp_path: 
     traps = {
         "huge.gif": gif_header(60_000, 60_000),
         "large.gif": gif_header(MAX_PIXELS // 8192, 8193),
+        "thin.gif": gif_header(1, 60_000),
         "list.mp4": b"ffconcat version 1.0\nfile 'a.mp4'\n",
         "script.gif": b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\nshowpage\n",
     }

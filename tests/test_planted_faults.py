@@ -1,11 +1,13 @@
 """Curation finds planted faults, and the same by one process, by several and by a cluster."""
 
+import os
 import re
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from hummingbird_edge.benchmarks.curation import compare
@@ -65,6 +67,23 @@ def test_several_processes_keep_the_same(
     folder: Path, alone: tuple[Path, Report], tmp_path: Path
 ) -> None:
     curate_folder(folder, tmp_path, TemplateEnricher(), Thresholds(), runner=Here(2))
+    assert_same(tmp_path, alone[0])
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs SIGKILL")
+def test_a_killed_command_leaves_no_process_and_goes_on(
+    folder: Path, alone: tuple[Path, Report], tmp_path: Path
+) -> None:
+    command = command_line("hb-distill", "curate", folder, tmp_path, "--workers", 2)
+    with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE) as started:
+        assert started.stderr is not None
+        started.stderr.readline()  # some videos are done
+        workers = psutil.Process(started.pid).children(recursive=True)
+        assert len(workers) >= 2
+        started.kill()
+    _, alive = psutil.wait_procs(workers, timeout=20)
+    assert alive == []
+    curate_folder(folder, tmp_path, TemplateEnricher(), Thresholds())
     assert_same(tmp_path, alone[0])
 
 

@@ -4,18 +4,21 @@ A stage is a function from clips to clips. It sees a batch at a time, and knows 
 batches or of where it runs.
 """
 
+import os
+import signal
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from typing import Protocol
 
 from hummingbird_edge.distill.curation.candidate import Candidate
 from hummingbird_edge.runtime.errors import DeviceError
 
-__all__ = ["Batch", "Each", "Here", "Runner", "Stage"]
+__all__ = ["Batch", "Each", "Here", "Runner", "Stage", "keep_to_one_core"]
 
 Batch = Sequence[Candidate]
 Stage = Callable[[Iterable[Candidate]], Iterable[Candidate]]
@@ -56,7 +59,7 @@ class Here:
             for batch in batches:
                 yield _through(stages, batch)
             return
-        pool = ProcessPoolExecutor(self.workers, get_context("spawn"), _keep_to_one_core)
+        pool = ProcessPoolExecutor(self.workers, get_context("spawn"), _prepare_worker)
         try:
             for done in as_completed([pool.submit(_through, stages, batch) for batch in batches]):
                 yield done.result()
@@ -76,7 +79,22 @@ def _through(stages: Sequence[Stage], batch: Batch) -> Batch:
     return list(clips)
 
 
-def _keep_to_one_core() -> None:
+def _prepare_worker() -> None:
+    """Keep to one core, leave Ctrl-C to the parent, and end when that does."""
+    keep_to_one_core()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def keep_to_one_core() -> None:
+    """Let OpenCV start no threads: others have the other cores."""
     import cv2
 
     cv2.setNumThreads(1)
+
+
+def _end_with_parent() -> None:
+    parent = parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)

@@ -26,6 +26,8 @@ Frame = NDArray[np.uint8]
 
 MIN_FRAMES = 16
 """Of a scene that can be measured; as many of each are kept or more, less than twice as many."""
+MAX_ASPECT = 16
+"""Of a frame's sides; small frames are as large as that at most."""
 CHANGE = 8.0
 """Mean change of hue, saturation and brightness (0 to 255) at a cut."""
 CONTRAST = 3.0
@@ -110,10 +112,14 @@ def _small(header: Header, pictures: "Iterator[VideoFrame]") -> Iterator[Frame]:
     """Yield frames (SIDE, SIDE, 3), scaled to fill and cut to the middle."""
     from av.video.reformatter import VideoReformatter
 
-    scale = SIDE / max(1, min(header.width, header.height))
-    width, height = (max(SIDE, round(scale * each)) for each in (header.width, header.height))
+    short, long = sorted((header.width, header.height))
+    if long > MAX_ASPECT * short:
+        raise ValueError(
+            f"its frames have {header.width}x{header.height} pixels, no picture's form"
+        )
+    width, height = (round(SIDE / short * each) for each in (header.width, header.height))
     left, top = (width - SIDE) // 2, (height - SIDE) // 2
     reformatter = VideoReformatter()
     for picture in pictures:
         small = reformatter.reformat(picture, width, height, "rgb24", interpolation="AREA")
-        yield small.to_ndarray()[top : top + SIDE, left : left + SIDE]
+        yield small.to_ndarray()[top : top + SIDE, left : left + SIDE].copy()

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import PurePath
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 from hummingbird_edge.distill.curation.candidate import Candidate
 from hummingbird_edge.distill.data.frames import opened_video
@@ -41,11 +41,12 @@ class Pack:
         """Write the shard of these clips, unless it is there; yield them. Raises OSError."""
         batch = list(clips)
         name = f"shards/{batch[0].number // CLIPS_PER_SHARD:05d}"
-        entries = [_described(clip) for clip in batch]
-        digest = hashlib.sha256(json.dumps([entries, [c.version for c in batch]]).encode())
-        if not self._is_there(name, digest.hexdigest()):
-            self.folder.write(f"{name}.tar", _tar(batch, entries))
-            note = {"clips": len(batch), "sha256_of_clips": digest.hexdigest()}
+        made_of = [(clip.version, clip.enriched, _described(clip)) for clip in batch]
+        digest = hashlib.sha256(json.dumps(made_of).encode()).hexdigest()
+        if not self._is_there(name, digest):
+            with self.folder.writing(f"{name}.tar") as file:
+                _write_tar(file, batch)
+            note = {"clips": len(batch), "sha256_of_clips": digest}
             self.folder.write(f"{name}.json", json.dumps(note).encode())
         yield from batch
 
@@ -79,28 +80,28 @@ def _described(clip: Candidate) -> dict[str, object]:
     }
 
 
-def _tar(clips: Sequence[Candidate], entries: Sequence[dict[str, object]]) -> bytes:
-    file = io.BytesIO()
-    with tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT) as tar:
-        for clip, entry in zip(clips, entries, strict=True):
-            members = {
-                PurePath(clip.name).suffix.lower() if clip.is_whole else ".mp4": _content(clip),
-                ".txt": "".join(f"{text}\n" for text in clip.enriched).encode(),
-                ".json": json.dumps(entry).encode(),
-            }
-            for suffix, content in members.items():
-                member = tarfile.TarInfo(f"{clip.number:08d}{suffix}")  # no time, no owner
-                member.size = len(content)
-                tar.addfile(member, io.BytesIO(content))
-    return file.getvalue()
+def _write_tar(file: IO[bytes], clips: Sequence[Candidate]) -> None:
+    with tarfile.open(fileobj=file, mode="w|") as tar:
+        for clip in clips:
+            suffix = PurePath(clip.name).suffix.lower() if clip.is_whole else ".mp4"
+            texts = "".join(f"{text}\n" for text in clip.enriched)
+            with _opened(clip) as video:
+                _add(tar, f"{clip.number:08d}{suffix}", video)
+            _add(tar, f"{clip.number:08d}.txt", io.BytesIO(texts.encode()))
+            described = json.dumps(_described(clip)).encode()
+            _add(tar, f"{clip.number:08d}.json", io.BytesIO(described))
 
 
-def _content(clip: Candidate) -> bytes:
+def _add(tar: tarfile.TarFile, name: str, file: IO[bytes]) -> None:
+    member = tarfile.TarInfo(name)  # of no time and no owner
+    member.size = file.seek(0, io.SEEK_END)
+    file.seek(0)
+    tar.addfile(member, file)
+
+
+def _opened(clip: Candidate) -> IO[bytes]:
     try:
-        if not clip.is_whole:
-            return _cut_out(clip)
-        with open_file(clip.file) as file:
-            return file.read()
+        return open_file(clip.file) if clip.is_whole else io.BytesIO(_cut_out(clip))
     except (OSError, ValueError) as error:
         raise RequestError(f"{clip.file} cannot be read any more: {error}; curate again") from error
 

@@ -1,6 +1,7 @@
 """Folders here or in an object store: what fsspec opens, with files that appear whole."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
@@ -65,14 +66,21 @@ class Folder:
 
     def write(self, name: str, content: bytes) -> None:
         """Write a file that appears whole or not at all; raises OSError."""
+        with self.writing(name) as file:
+            file.write(content)
+
+    @contextmanager
+    def writing(self, name: str) -> Iterator[IO[bytes]]:
+        """Open a file that appears when all is written, or not at all; raises OSError."""
         system, root = self._opened()
         if _is_local(system):
             target = Path(root, name)
             target.parent.mkdir(parents=True, exist_ok=True)
-            with atomic_path(target) as partial:
-                partial.write_bytes(content)
-        else:
-            system.pipe_file(f"{root}/{name}", content)  # stores show no half of an object
+            with atomic_path(target) as partial, partial.open("wb") as local:
+                yield local
+            return
+        with system.transaction, system.open(f"{root}/{name}", "wb") as file:
+            yield file
 
     def remove(self, name: str) -> None:
         """Remove a file."""
