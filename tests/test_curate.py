@@ -25,7 +25,7 @@ from hummingbird_edge.distill.curation.curate import (
     read_kept,
     score_folder,
 )
-from hummingbird_edge.distill.curation.duplicates import BYTES, find_copies
+from hummingbird_edge.distill.curation.duplicates import BITS, find_copies
 from hummingbird_edge.distill.curation.enrich import (
     ATTEMPTS,
     KEY,
@@ -400,27 +400,27 @@ def test_a_video_that_ends_in_noise_keeps_what_came_before(tmp_path: Path) -> No
 
 def fingerprints(count: int, rng: np.random.Generator) -> list[bytes]:
     """Return chains of near copies: each is another one with some bits turned."""
-    found = [rng.bytes(BYTES)]
+    found = [rng.integers(0, 2, BITS)]
     for _ in range(count - 1):
-        bits = np.unpackbits(np.frombuffer(found[rng.integers(len(found))], np.uint8))
-        bits[rng.integers(0, bits.size, rng.integers(0, 12))] ^= 1
-        found.append(rng.bytes(BYTES) if rng.random() < 0.2 else np.packbits(bits).tobytes())
-    return found
+        bits = found[rng.integers(len(found))].copy()
+        bits[rng.integers(0, BITS, rng.integers(0, 18))] ^= 1
+        found.append(rng.integers(0, 2, BITS) if rng.random() < 0.2 else bits)
+    return [np.packbits(bits).tobytes() for bits in found]
 
 
 def test_copies_are_those_that_a_look_at_every_pair_finds() -> None:
     for seed in range(5):
         prints = fingerprints(150, np.random.default_rng(seed))
+        numbers = [int.from_bytes(mark, "big") for mark in prints]
         expected: dict[int, int] = {}
-        for index, mark in enumerate(prints):
+        for index, number in enumerate(numbers):
             for kept in range(index):
-                differing = (int.from_bytes(mark) ^ int.from_bytes(prints[kept])).bit_count()
-                if kept not in expected and differing < 8:
+                if kept not in expected and (number ^ numbers[kept]).bit_count() < 12:
                     expected[index] = kept
                     break
         assert 10 < len(expected) < 140
-        assert find_copies(prints, 8) == expected
-    assert find_copies([], 8) == {}
+        assert find_copies(prints, 12) == expected
+    assert find_copies([], 12) == {}
 
 
 def test_verdicts_depend_on_no_order() -> None:

@@ -1,7 +1,8 @@
 """Find clips that are near copies of others, whoever made them: by their fingerprints alone.
 
-A fingerprint is a difference hash (Krawetz 2013, "Kind of like that"): a bit for each place of a
-small picture, whether the brightness there rises to the right; here of each colour of three frames.
+A fingerprint is a perceptual hash (Zauner 2010, "Implementation and benchmarking of perceptual
+image hash functions", section on DCT): a bit for each low frequency of a small picture, whether
+there is much of it; here of brightness and colour, and of three frames.
 """
 
 from collections.abc import Iterator, Sequence
@@ -11,30 +12,40 @@ from numpy.typing import NDArray
 
 from hummingbird_edge.distill.curation.candidate import Candidate
 
-__all__ = ["find_copies", "take_fingerprint"]
+__all__ = ["BITS", "find_copies", "take_fingerprint"]
 
-GRID = 16
-"""Rows and columns of the differences."""
-RISE = 2
-"""Least difference that counts, of 255: flat grounds have none."""
-BYTES = 3 * GRID * GRID * 3 // 8
-_MIXING = 0x5EED
-"""Fixes which bytes stand together in a band: of neighbours many would be alike."""
+PICTURE = 32
+"""Pixels of the square of which frequencies are taken."""
+CHANNELS = ((8, 5.0), (4, 15.0), (4, 15.0))
+"""Of Y, Cr and Cb: how many frequencies each way, and what is much, where 255 is full brightness.
+
+Less than that is the noise of encoders; the first frequency is the mean, and left out."""
+BITS = 3 * sum(count**2 - 1 for count, _ in CHANNELS)
+BYTES = (BITS + 7) // 8
 
 
 def take_fingerprint(clip: Candidate) -> Iterator[Candidate]:
     """Yield the clip with its fingerprint in place of its frames."""
-    import cv2
-
     if clip.fault:
         yield clip
         return
-    frames, bits = clip.pixels, []
-    for index in (0, len(frames) // 2, len(frames) - 1):
-        size = (GRID + 1, GRID)
-        small = cv2.resize(frames[index], size, interpolation=cv2.INTER_AREA).astype(np.int16)
-        bits.append(small[:, 1:] - small[:, :-1] > RISE)
+    frames = clip.pixels
+    chosen = (0, len(frames) // 2, len(frames) - 1)
+    bits = np.concatenate([_frequencies(frames[index]) for index in chosen])
     yield clip.but(fingerprint=np.packbits(bits).tobytes(), frames=b"")
+
+
+def _frequencies(picture: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    import cv2
+
+    small = cv2.resize(picture, (PICTURE, PICTURE), interpolation=cv2.INTER_AREA)
+    channels = cv2.split(cv2.cvtColor(small.astype(np.float32), cv2.COLOR_RGB2YCrCb))
+    return np.concatenate(
+        [
+            cv2.dct(channel)[:count, :count].ravel()[1:] > much
+            for channel, (count, much) in zip(channels, CHANNELS, strict=True)
+        ]
+    )
 
 
 def find_copies(fingerprints: Sequence[bytes], distance: int) -> dict[int, int]:
@@ -64,15 +75,15 @@ def find_copies(fingerprints: Sequence[bytes], distance: int) -> dict[int, int]:
 
 def _pairs(prints: NDArray[np.uint8], distance: int) -> set[tuple[int, int]]:
     """Return the pairs that differ by less than `distance` bits."""
-    order = np.random.Generator(np.random.PCG64(_MIXING)).permutation(BYTES)
+    bits = np.unpackbits(prints, axis=1)[:, :BITS]
     found: set[tuple[int, int]] = set()
-    for band in np.array_split(order, distance):
-        keys = prints[:, band]
+    for band in range(distance):
+        keys = np.packbits(bits[:, band::distance], axis=1)  # each of all frequencies
         ranked = np.lexsort(keys.T)
         starts = np.flatnonzero((keys[ranked][1:] != keys[ranked][:-1]).any(1)) + 1
         for group in np.split(ranked, starts):
             for place, one in enumerate(group[:-1]):
                 others = group[place + 1 :]
-                differing = np.unpackbits(prints[others] ^ prints[one], axis=1).sum(1)
+                differing = (bits[others] != bits[one]).sum(1)
                 found |= {(int(one), int(other)) for other in others[differing < distance]}
     return found

@@ -42,7 +42,7 @@ FLOW_SIDE = 96
 SLOW = 0.02
 """Of the frame's side; changes of motion are divided by this or more."""
 MOVING = 98
-"""The percentile of the flow that says how much moves: small things do, too."""
+"""The percentile of the picture's places whose motion counts: small things move, too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,10 +56,10 @@ class Thresholds:
     quality: float = 0.2
     smoothness: float = 0.5
     motion: float = 0.002
-    """Lowest motion of what moves most, in frame sides a frame."""
+    """Lowest motion where most moves, in frame sides a frame."""
     dolly: float = 0.15
     """Highest growth of the border beyond the middle over a clip."""
-    copy: int = 6
+    copy: int = 12
     """Bits of the fingerprint by which two clips must differ."""
 
     def fault(self, clip: Candidate) -> str:
@@ -97,7 +97,8 @@ def _quality(picture: Frames) -> float:
 def measure_motion(clip: Candidate) -> Iterator[Candidate]:
     """Yield the clip with what its optical flow says.
 
-    motion        how far what moves most goes in a frame, in frame sides
+    motion        how far pictures move in a frame, on the average of the clip, where most moves;
+                  in frame sides. Noise has no direction, and averages out
     smoothness    1 less how much the flow changes from frame to frame, in [0, 1]
     zoom          growth of the border of the picture over the clip; a still camera has 0
     dolly         how much less the middle grows than the border: a dolly zoom keeps its
@@ -109,7 +110,7 @@ def measure_motion(clip: Candidate) -> Iterator[Candidate]:
     flows = _flows(clip.pixels)
     border, middle = (abs(_growth(flows, mask)) for mask in _masks())
     yield clip.but(
-        motion=float(np.median(np.percentile(np.hypot(*flows.T), MOVING, axis=(0, 1)))),
+        motion=float(np.percentile(np.hypot(*flows.mean(0).T), MOVING)),
         smoothness=_smoothness(flows),
         zoom=border,
         dolly=border - middle,
