@@ -1,5 +1,6 @@
 """From a folder of videos to clips: what is kept, what is dropped, and why."""
 
+import inspect
 import json
 import struct
 import subprocess
@@ -17,6 +18,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from hummingbird_edge.distill.commands import videos
 from hummingbird_edge.distill.curation import curate
 from hummingbird_edge.distill.curation.candidate import SIDE, Candidate
 from hummingbird_edge.distill.curation.curate import (
@@ -294,12 +296,12 @@ def test_a_damaged_table_is_named(folder: Path, tmp_path: Path) -> None:
 
 def test_folders_may_be_anywhere_that_fsspec_reaches(folder: Path, tmp_path: Path) -> None:
     """Here in memory; clips come back from there for training too."""
-    videos, out = Folder.at("memory://bucket/videos"), "memory://bucket/out"
+    source, out = Folder.at("memory://bucket/videos"), "memory://bucket/out"
     for path in folder.iterdir():
-        videos.write(path.name, path.read_bytes())
-    curate_folder(str(videos), out, TemplateEnricher(), Thresholds(), pack=True)
+        source.write(path.name, path.read_bytes())
+    curate_folder(str(source), out, TemplateEnricher(), Thresholds(), pack=True)
     kept = read_kept(out)
-    assert [clip.file for clip in kept] == [videos.location("a.mp4"), videos.location("b.gif")]
+    assert [clip.file for clip in kept] == [source.location("a.mp4"), source.location("b.gif")]
     for clip in kept:
         assert clip.file.startswith("memory://")
         assert read_frames(clip.file, 4, 64, 64, clip.part).shape == (4, 64, 64, 3)
@@ -440,9 +442,9 @@ def test_verdicts_depend_on_no_order() -> None:
 def test_captions_come_from_metadata_too(folder: Path) -> None:
     entry = {"file_name": "silent.mp4", "text": "a red star moving left"}
     (folder / "metadata.jsonl").write_text(json.dumps(entry) + "\n")
-    videos = {video.name: video for video in find_videos(Folder.at(folder))}
-    assert videos["silent.mp4"].captions == ("a red star moving left",)
-    assert next(read_scenes(videos["b.gif"])).captions == ("a blue star rises",)
+    found = {video.name: video for video in find_videos(Folder.at(folder))}
+    assert found["silent.mp4"].captions == ("a red star moving left",)
+    assert next(read_scenes(found["b.gif"])).captions == ("a blue star rises",)
     (folder / "metadata.jsonl").write_text("{}\n", encoding="utf-8")
     with pytest.raises(RequestError, match=r"metadata.jsonl line 1 is not"):
         find_videos(Folder.at(folder))
@@ -587,6 +589,22 @@ def test_the_command_says_it_in_one_sentence(
         assert (done.returncode, done.stderr.count("\n")) == (2, 1)
         assert done.stderr.startswith("hb-distill: ")
         assert not (tmp_path / "other").exists()
+
+
+def test_the_command_measures_alone_and_packs(
+    hb_forked: Command, folder: Path, tmp_path: Path
+) -> None:
+    done = hb_forked("hb-distill", "curate", folder, tmp_path / "out", "--score-only")
+    assert done.returncode == 0, done.stderr
+    assert "| smoothness |" in done.stdout
+    assert not (tmp_path / "out" / "kept.jsonl").exists()
+    done = hb_forked("hb-distill", "curate", folder, tmp_path / "out", "--pack")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "out" / "shards" / "00000.tar").exists()
+    defaults = inspect.signature(videos.curate).parameters
+    limits = Thresholds()
+    assert defaults["min_quality"].default == limits.quality
+    assert defaults["min_smoothness"].default == limits.smoothness
 
 
 class Endpoint(BaseHTTPRequestHandler):

@@ -69,6 +69,7 @@ def curate(
     ] = None,
 ) -> None:
     """Filter captioned videos and enrich the captions; lists what was dropped."""
+    require_modules("distill", "cv2", "scenedetect", "pyarrow", "fsspec")
     from hummingbird_edge.distill.curation.curate import curate_folder, score_folder
     from hummingbird_edge.distill.curation.enrich import ChatEnricher, TemplateEnricher
     from hummingbird_edge.distill.curation.filters import Thresholds
