@@ -98,7 +98,7 @@ def draw_video(video: Planted, seed: int) -> Frames:
     """Return the frames (T, H, W, 3) of a video."""
     rng = np.random.default_rng([seed, video.number])
     count = int(rng.integers(20, 33))
-    wide = bool(rng.random() < 0.3)
+    wide = bool(rng.random() < 0.3) and video.fault != "cut"  # a world's clip is not
     if video.fault == "dolly zoom":
         return _dolly_zoom(rng, count, wide)
     frames = _good(rng, count, wide)

@@ -53,8 +53,8 @@ def curate(
         str | None, typer.Option(help="An OpenAI-compatible URL that rewrites captions.")
     ] = None,
     endpoint_model: Annotated[str, typer.Option(help="The endpoint's model.")] = "default",
-    min_quality: Annotated[float, typer.Option(help="Lowest quality kept, 0 to 1.")] = 0.2,
-    min_smoothness: Annotated[float, typer.Option(help="Lowest smoothness kept, 0 to 1.")] = 0.5,
+    min_quality: Annotated[float, typer.Option(help="Lowest quality kept, 0 to 1.")] = 0.35,
+    min_smoothness: Annotated[float, typer.Option(help="Lowest smoothness kept, 0 to 1.")] = 0.6,
     score_only: Annotated[
         bool, typer.Option("--score-only", help="Measure all clips, drop none.")
     ] = False,

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from hummingbird_edge.distill.curation.candidate import from_table, to_table
-from hummingbird_edge.distill.curation.pipeline import Batch, Stage, keep_to_one_core
+from hummingbird_edge.distill.curation.pipeline import Batch, Stage
 from hummingbird_edge.runtime.errors import DeviceError
 
 if TYPE_CHECKING:
@@ -84,6 +84,5 @@ class _Operator:
 
     def __call__(self, table: "Table") -> "Iterator[Table]":
         """Yield a clip at a time: all frames of a film do not fit into memory."""
-        keep_to_one_core()
         for clip in self.stage(from_table(table)):
             yield to_table([clip])

@@ -3,10 +3,11 @@
 Hummingbird (arXiv:2503.18559, section on data) keeps clips by a learnt video quality score and by
 motion. Here both are measured without a network: quality by how much a picture changes when it is
 blurred (Crete et al. 2007, as scikit-image implements it) and by its contrast, motion by dense
-optical flow (Farneback 2003, as OpenCV implements it).
+optical flow (Kroeger et al. 2016, DIS, as OpenCV implements it).
 """
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -53,11 +54,11 @@ class Thresholds:
     (benchmarks/curation.py).
     """
 
-    quality: float = 0.2
-    smoothness: float = 0.5
-    motion: float = 0.002
+    quality: float = 0.35
+    smoothness: float = 0.6
+    motion: float = 0.003
     """Lowest motion where most moves, in frame sides a frame."""
-    dolly: float = 0.15
+    dolly: float = 0.11
     """Highest growth of the border beyond the middle over a clip."""
     copy: int = 12
     """Bits of the fingerprint by which two clips must differ."""
@@ -126,11 +127,23 @@ def _flows(frames: Frames) -> Floats:
         cv2.resize(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY), size, interpolation=cv2.INTER_AREA)
         for frame in frames
     ]
-    flows = [
-        cv2.calcOpticalFlowFarneback(a, b, None, 0.5, 3, 15, 3, 5, 1.2, 0)  # type: ignore[call-overload]
-        for a, b in pairwise(gray)
-    ]
+    search = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
+    with _one_thread():
+        flows = [search.calc(before, after, None) for before, after in pairwise(gray)]
     return np.stack(flows) / np.float32(FLOW_SIDE)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Let OpenCV use one thread: the flow depends on how many there are."""
+    import cv2
+
+    threads = cv2.getNumThreads()
+    cv2.setNumThreads(1)
+    try:
+        yield
+    finally:
+        cv2.setNumThreads(threads)
 
 
 def _smoothness(flows: Floats) -> float:

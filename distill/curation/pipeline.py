@@ -18,7 +18,7 @@ from typing import Protocol
 from hummingbird_edge.distill.curation.candidate import Candidate
 from hummingbird_edge.runtime.errors import DeviceError
 
-__all__ = ["Batch", "Each", "Here", "Runner", "Stage", "keep_to_one_core"]
+__all__ = ["Batch", "Each", "Here", "Runner", "Stage"]
 
 Batch = Sequence[Candidate]
 Stage = Callable[[Iterable[Candidate]], Iterable[Candidate]]
@@ -80,17 +80,9 @@ def _through(stages: Sequence[Stage], batch: Batch) -> Batch:
 
 
 def _prepare_worker() -> None:
-    """Keep to one core, leave Ctrl-C to the parent, and end when that does."""
-    keep_to_one_core()
+    """Leave Ctrl-C to the parent, and end when that does."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def keep_to_one_core() -> None:
-    """Let OpenCV start no threads: others have the other cores."""
-    import cv2
-
-    cv2.setNumThreads(1)
 
 
 def _end_with_parent() -> None:
