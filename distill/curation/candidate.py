@@ -49,7 +49,7 @@ class Candidate:
     """What was found at fault."""
     quality: float = 0.0
     smoothness: float = 0.0
-    motion: float = 0.0
+    change: float = 0.0
     zoom: float = 0.0
     dolly: float = 0.0
     fingerprint: bytes = b""

@@ -42,8 +42,10 @@ FLOW_SIDE = 96
 """Pixels of the square that motion is measured on."""
 SLOW = 0.02
 """Of the frame's side; changes of motion are divided by this or more."""
-MOVING = 98
-"""The percentile of the picture's places whose motion counts: small things move, too."""
+CHANGE_SIDE = 24
+"""Pixels of the picture whose change is measured: noise averages out."""
+CHANGING = 98
+"""The percentile of its pixels that counts: small things move, too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,10 +57,10 @@ class Thresholds:
     """
 
     quality: float = 0.35
-    smoothness: float = 0.6
-    motion: float = 0.003
-    """Lowest motion where most moves, in frame sides a frame."""
-    dolly: float = 0.11
+    smoothness: float = 0.55
+    change: float = 0.08
+    """Lowest change of the picture over a clip."""
+    dolly: float = 0.12
     """Highest growth of the border beyond the middle over a clip."""
     copy: int = 12
     """Bits of the fingerprint by which two clips must differ."""
@@ -70,7 +72,7 @@ class Thresholds:
             clip.fault == "unreadable",
             clip.fault == "too short",
             clip.quality < self.quality,
-            clip.motion < self.motion,
+            clip.change < self.change,
             clip.smoothness < self.smoothness,
             clip.dolly > self.dolly,
         )
@@ -96,10 +98,9 @@ def _quality(picture: Frames) -> float:
 
 
 def measure_motion(clip: Candidate) -> Iterator[Candidate]:
-    """Yield the clip with what its optical flow says.
+    """Yield the clip with what moves in it and how.
 
-    motion        how far pictures move in a frame, on the average of the clip, where most moves;
-                  in frame sides. Noise has no direction, and averages out
+    change        how much the picture changes where it changes most, in units of full brightness
     smoothness    1 less how much the flow changes from frame to frame, in [0, 1]
     zoom          growth of the border of the picture over the clip; a still camera has 0
     dolly         how much less the middle grows than the border: a dolly zoom keeps its
@@ -111,7 +112,7 @@ def measure_motion(clip: Candidate) -> Iterator[Candidate]:
     flows = _flows(clip.pixels)
     border, middle = (abs(_growth(flows, mask)) for mask in _masks())
     yield clip.but(
-        motion=float(np.percentile(np.hypot(*flows.mean(0).T), MOVING)),
+        change=_change(clip.pixels),
         smoothness=_smoothness(flows),
         zoom=border,
         dolly=border - middle,
@@ -127,7 +128,7 @@ def _flows(frames: Frames) -> Floats:
         cv2.resize(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY), size, interpolation=cv2.INTER_AREA)
         for frame in frames
     ]
-    search = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
+    search = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
     with _one_thread():
         flows = [search.calc(before, after, None) for before, after in pairwise(gray)]
     return np.stack(flows) / np.float32(FLOW_SIDE)
@@ -144,6 +145,17 @@ def _one_thread() -> Iterator[None]:
         yield
     finally:
         cv2.setNumThreads(threads)
+
+
+def _change(frames: Frames) -> float:
+    """Return the range of small pictures over time; a lamp that flickers changes nothing."""
+    import cv2
+
+    size = (CHANGE_SIDE, CHANGE_SIDE)
+    small = np.stack([cv2.resize(f, size, interpolation=cv2.INTER_AREA) for f in frames]) / 255.0
+    levels = np.maximum(small.mean((1, 2, 3), keepdims=True), 1e-3)
+    change = np.ptp(small / levels, axis=0).max(-1) * levels.mean()
+    return float(np.percentile(change, CHANGING))
 
 
 def _smoothness(flows: Floats) -> float:

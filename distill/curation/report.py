@@ -14,7 +14,7 @@ __all__ = ["MEASURES", "SCORING", "Report"]
 
 SCORING = ("read", "quality", "motion", "fingerprint")
 """The stages that `Candidate.seconds` are of."""
-MEASURES = ("quality", "smoothness", "motion", "zoom", "dolly")
+MEASURES = ("quality", "change", "smoothness", "zoom", "dolly")
 _PERCENTILES = (1, 5, 25, 50, 75, 95, 99)
 
 

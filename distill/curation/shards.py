@@ -76,7 +76,7 @@ def _described(clip: Candidate) -> dict[str, object]:
         "height": clip.height,
         "quality": clip.quality,
         "smoothness": clip.smoothness,
-        "motion": clip.motion,
+        "change": clip.change,
     }
 
 
