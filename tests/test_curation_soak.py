@@ -16,8 +16,7 @@ from hummingbird_edge.benchmarks.lib.planted import plan, plant
 from hummingbird_edge.distill.curation.curate import curate_folder
 from hummingbird_edge.distill.curation.enrich import TemplateEnricher
 from hummingbird_edge.distill.curation.filters import Thresholds
-from tests.test_cluster import cluster
-from tests.test_planted_faults import assert_same, curate_on_cluster
+from tests.test_planted_faults import assert_same, cluster, curate_on_cluster
 
 __all__ = ["cluster"]
 

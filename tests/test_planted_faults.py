@@ -3,7 +3,7 @@
 import os
 import re
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +18,7 @@ from hummingbird_edge.distill.curation.filters import Thresholds
 from hummingbird_edge.distill.curation.pipeline import Here
 from hummingbird_edge.distill.curation.report import Report
 from tests.conftest import command_line
-from tests.test_cluster import cluster, needs_ray
-
-__all__ = ["cluster"]
+from tests.test_cluster import needs_ray
 
 pytestmark = pytest.mark.slow  # makes and measures videos
 
@@ -85,6 +83,21 @@ def test_a_killed_command_leaves_no_process_and_goes_on(
     assert alive == []
     curate_folder(folder, tmp_path, TemplateEnricher(), Thresholds())
     assert_same(tmp_path, alone[0])
+
+
+@pytest.fixture
+def cluster() -> Iterator[Any]:
+    """Start a head without processors and two nodes with one each, which are soon missed."""
+    utils = pytest.importorskip("ray.cluster_utils", reason="needs ray: pip install '.[cluster]'")
+    soon = {"health_check_initial_delay_ms": 1000, "health_check_period_ms": 1000}
+    found = utils.Cluster(
+        initialize_head=True, head_node_args={"num_cpus": 0, "_system_config": soon}
+    )
+    try:
+        found.nodes = [found.add_node(num_cpus=1) for _ in range(2)]
+        yield found
+    finally:
+        found.shutdown()
 
 
 def curate_on_cluster(cluster: Any, folder: Path, out: Path, lose_at: int) -> str:
