@@ -427,9 +427,9 @@ def test_copies_are_those_that_a_look_at_every_pair_finds() -> None:
 
 def test_verdicts_depend_on_no_order() -> None:
     rng = np.random.default_rng(0)
-    good = {"quality": 1.0, "smoothness": 1.0, "change": 1.0, "captions": ("a",)}
+    good = dict.fromkeys(("quality", "smoothness", "change"), 1.0)
     clips = [
-        Candidate(f"{n:03d}.mp4", "", "1", fingerprint=mark, **good)
+        Candidate(f"{n:03d}.mp4", "", "1", ("a",), fingerprint=mark).but(**good)
         for n, mark in enumerate(fingerprints(200, rng))
     ]
     decided = decide(clips, Thresholds())

@@ -54,7 +54,7 @@ def curate(
     ] = None,
     endpoint_model: Annotated[str, typer.Option(help="The endpoint's model.")] = "default",
     min_quality: Annotated[float, typer.Option(help="Lowest quality kept, 0 to 1.")] = 0.35,
-    min_smoothness: Annotated[float, typer.Option(help="Lowest smoothness kept, 0 to 1.")] = 0.55,
+    min_smoothness: Annotated[float, typer.Option(help="Lowest smoothness kept, 0 to 1.")] = 0.5,
     score_only: Annotated[
         bool, typer.Option("--score-only", help="Measure all clips, drop none.")
     ] = False,

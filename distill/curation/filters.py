@@ -57,7 +57,7 @@ class Thresholds:
     """
 
     quality: float = 0.35
-    smoothness: float = 0.55
+    smoothness: float = 0.5
     change: float = 0.08
     """Lowest change of the picture over a clip."""
     dolly: float = 0.12
@@ -128,10 +128,10 @@ def _flows(frames: Frames) -> Floats:
         cv2.resize(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY), size, interpolation=cv2.INTER_AREA)
         for frame in frames
     ]
-    search = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+    search = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
     with _one_thread():
-        flows = [search.calc(before, after, None) for before, after in pairwise(gray)]
-    return np.stack(flows) / np.float32(FLOW_SIDE)
+        flows = [search.calc(a, b, None) for a, b in pairwise(gray)]  # type: ignore[call-overload]
+    return np.asarray(np.stack(flows) / FLOW_SIDE, np.float32)
 
 
 @contextmanager

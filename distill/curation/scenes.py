@@ -122,4 +122,4 @@ def _small(header: Header, pictures: "Iterator[VideoFrame]") -> Iterator[Frame]:
     reformatter = VideoReformatter()
     for picture in pictures:
         small = reformatter.reformat(picture, width, height, "rgb24", interpolation="AREA")
-        yield small.to_ndarray()[top : top + SIDE, left : left + SIDE].copy()
+        yield np.array(small.to_ndarray()[top : top + SIDE, left : left + SIDE], np.uint8)

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import PurePath
-from typing import IO, TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 from hummingbird_edge.distill.curation.candidate import Candidate
 from hummingbird_edge.distill.data.frames import opened_video
@@ -80,7 +80,7 @@ def _described(clip: Candidate) -> dict[str, object]:
     }
 
 
-def _write_tar(file: IO[bytes], clips: Sequence[Candidate]) -> None:
+def _write_tar(file: BinaryIO, clips: Sequence[Candidate]) -> None:
     with tarfile.open(fileobj=file, mode="w|") as tar:
         for clip in clips:
             suffix = PurePath(clip.name).suffix.lower() if clip.is_whole else ".mp4"
@@ -92,14 +92,14 @@ def _write_tar(file: IO[bytes], clips: Sequence[Candidate]) -> None:
             _add(tar, f"{clip.number:08d}.json", io.BytesIO(described))
 
 
-def _add(tar: tarfile.TarFile, name: str, file: IO[bytes]) -> None:
+def _add(tar: tarfile.TarFile, name: str, file: BinaryIO) -> None:
     member = tarfile.TarInfo(name)  # of no time and no owner
     member.size = file.seek(0, io.SEEK_END)
     file.seek(0)
     tar.addfile(member, file)
 
 
-def _opened(clip: Candidate) -> IO[bytes]:
+def _opened(clip: Candidate) -> BinaryIO:
     try:
         return open_file(clip.file) if clip.is_whole else io.BytesIO(_cut_out(clip))
     except (OSError, ValueError) as error:

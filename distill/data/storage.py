@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 from hummingbird_edge.runtime.errors import RequestError
 from hummingbird_edge.runtime.files import atomic_path
@@ -70,7 +70,7 @@ class Folder:
             file.write(content)
 
     @contextmanager
-    def writing(self, name: str) -> Iterator[IO[bytes]]:
+    def writing(self, name: str) -> Iterator[BinaryIO]:
         """Open a file that appears when all is written, or not at all; raises OSError."""
         system, root = self._opened()
         if _is_local(system):
@@ -96,13 +96,13 @@ class Folder:
         return system, root.rstrip("/")
 
 
-def open_file(location: str | Path) -> IO[bytes]:
+def open_file(location: str | Path) -> BinaryIO:
     """Open a file by its path or URL to read and seek in it; raises OSError."""
     if "://" not in str(location):
         return Path(location).open("rb")
     import fsspec
 
-    file: IO[bytes] = fsspec.open(str(location), "rb").open()
+    file: BinaryIO = fsspec.open(str(location), "rb").open()
     return file
 
 
