@@ -14,7 +14,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from hummingbird_edge.distill.curation.candidate import Candidate
+from hummingbird_edge.distill.curation.candidate import SIDE, Candidate
 
 __all__ = ["COPY", "FAULTS", "Thresholds", "measure_motion", "measure_quality"]
 
@@ -84,15 +84,19 @@ def measure_quality(clip: Candidate) -> Iterator[Candidate]:
     if clip.fault:
         yield clip
         return
-    pixels = clip.pixels
-    chosen = np.linspace(0, len(pixels) - 1, LOOKED_AT).round().astype(int)
-    yield clip.but(quality=float(np.median([_quality(pixels[index]) for index in chosen])))
+    frames = clip.pixels
+    side = min(each for each in (SIDE, clip.width, clip.height) if each)
+    chosen = np.linspace(0, len(frames) - 1, LOOKED_AT).round().astype(int)
+    qualities = [_quality(frames[index], side) for index in chosen]
+    yield clip.but(quality=float(np.median(qualities)))
 
 
-def _quality(picture: Frames) -> float:
+def _quality(picture: Frames, side: int) -> float:
+    """Measure a picture at `side` pixels: enlarged to more it would look blurred."""
+    import cv2
     from skimage.measure import blur_effect
 
-    gray = picture.mean(-1) / 255
+    gray = cv2.resize(picture, (side, side), interpolation=cv2.INTER_AREA).mean(-1) / 255
     contrast = min(float(gray.std()) / CONTRAST, 1.0)
     return contrast * (1 - float(blur_effect(gray))) if contrast else 0.0
 
