@@ -1,13 +1,16 @@
 """From a folder of videos to clips: what is kept, what is dropped, and why."""
 
+import inspect
 import json
 import struct
 import subprocess
+import tarfile
 import threading
 import tracemalloc
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
@@ -15,11 +18,34 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from hummingbird_edge.distill.data.curate import Report, Thresholds, curate_folder
-from hummingbird_edge.distill.data.enrich import KEY, ChatEnricher, TemplateEnricher
-from hummingbird_edge.distill.data.filters import measure_video
-from hummingbird_edge.distill.data.frames import MAX_PIXELS, read_frames
-from hummingbird_edge.distill.data.videos import find_videos
+from hummingbird_edge.distill.commands import videos
+from hummingbird_edge.distill.curation import curate
+from hummingbird_edge.distill.curation.candidate import SIDE, Candidate
+from hummingbird_edge.distill.curation.curate import (
+    curate_folder,
+    decide,
+    read_kept,
+    score_folder,
+)
+from hummingbird_edge.distill.curation.duplicates import BITS, find_copies
+from hummingbird_edge.distill.curation.enrich import (
+    ATTEMPTS,
+    KEY,
+    ChatEnricher,
+    Enrich,
+    TemplateEnricher,
+)
+from hummingbird_edge.distill.curation.filters import (
+    FAULTS,
+    Thresholds,
+    measure_motion,
+    measure_quality,
+)
+from hummingbird_edge.distill.curation.report import Report
+from hummingbird_edge.distill.curation.scenes import MIN_FRAMES, find_scenes, read_scenes
+from hummingbird_edge.distill.curation.videos import find_videos
+from hummingbird_edge.distill.data.frames import MAX_PIXELS, opened_video, read_frames
+from hummingbird_edge.distill.data.storage import Folder
 from hummingbird_edge.distill.world.shapes.render import render
 from hummingbird_edge.distill.world.shapes.scene import FULL, Scene
 from hummingbird_edge.runtime.errors import DeviceError, OutputError, RequestError
@@ -67,22 +93,34 @@ def zoomed(holds_subject: bool) -> Frames:
 
 
 def write(path: Path, frames: Frames, caption: str | None = None) -> None:
+    path.parent.mkdir(exist_ok=True)
     write_video(path, frames, 8, {})
     if caption is not None:
         path.with_suffix(".txt").write_text(caption, encoding="utf-8")
 
 
-def test_smooth_clips_pass_and_dolly_zooms_and_shakes_do_not() -> None:
-    limits = Thresholds()
+def verdict(frames: Frames) -> str:
+    """Return why a clip of these square frames would be dropped."""
+    import cv2
+
+    small = np.stack([cv2.resize(f, (SIDE, SIDE), interpolation=cv2.INTER_AREA) for f in frames])
+    clip = Candidate("a.mp4", "a.mp4", "1", ("a clip",), frames=small.tobytes())
+    for measure in (measure_quality, measure_motion):
+        (clip,) = measure(clip)
+    return Thresholds().fault(clip)
+
+
+def test_smooth_clips_pass_and_faults_are_named() -> None:
     for motion in ("right", "bouncing", "growing", "spinning"):
-        assert limits.reason(measure_video(clip_of(motion))) is None, motion
-    assert limits.reason(measure_video(zoomed(holds_subject=True))) == "dolly zoom"
-    assert limits.reason(measure_video(zoomed(holds_subject=False))) is None
+        assert verdict(clip_of(motion)) == "", motion
+    assert verdict(zoomed(holds_subject=True)) == "dolly zoom"
+    assert verdict(zoomed(holds_subject=False)) == ""
     rng = np.random.default_rng(0)
     shifts = rng.integers(-30, 30, (16, 2))
     shaken = np.stack([np.roll(texture()[:192, :192], tuple(s), (0, 1)) for s in shifts])
-    assert limits.reason(measure_video(shaken)) == "motion not smooth"
-    assert limits.reason(measure_video(np.full((16, 192, 192, 3), 90, np.uint8))) == "low quality"
+    assert verdict(shaken) == "motion not smooth"
+    assert verdict(np.full((16, 192, 192, 3), 90, np.uint8)) == "low quality"
+    assert verdict(np.stack([texture()[:192, :192]] * 16)) == "static"
 
 
 @pytest.fixture
@@ -109,16 +147,83 @@ def test_a_folder_is_filtered_and_enriched(folder: Path, tmp_path: Path) -> None
         "A red star moving right.",
         "a video of a red star moving right",
     ]
+    assert "start" not in kept["a.mp4"]
     dropped = json.loads((tmp_path / "out" / "dropped.json").read_text(encoding="utf-8"))
-    assert {entry["file"]: entry["reason"] for entry in dropped} == {
+    assert {entry["file"]: (entry["reason"]) for entry in dropped} == {
         "broken.mp4": "unreadable",
         "copy.mp4": "copy of another",
         "flat.mp4": "low quality",
         "silent.mp4": "no caption",
     }
+    assert {each["detail"] for each in dropped if each["file"] == "copy.mp4"} == {"of a.mp4"}
     assert isinstance(report, Report)
     assert "| kept | 2 |" in report.table()
     assert "| dropped: no caption | 1 |" in report.table()
+
+
+def test_statistics_say_what_each_stage_did(folder: Path, tmp_path: Path) -> None:
+    curate_folder(folder, tmp_path / "out", TemplateEnricher(), Thresholds())
+    found = json.loads((tmp_path / "out" / "statistics.json").read_text(encoding="utf-8"))
+    assert (found["videos"], found["clips"], found["kept"]) == (6, 6, 2)
+    assert [each["stage"] for each in found["scoring"]] == [
+        "read",
+        "quality",
+        "motion",
+        "fingerprint",
+    ]
+    assert all(each["seconds"] > 0 for each in found["scoring"])
+    passed = {each["fault"]: (each["clips"], each["passed"]) for each in found["filters"]}
+    assert list(passed) == list(FAULTS)
+    assert passed["no caption"] == (6, 5)
+    assert passed["copy of another"] == (3, 2)
+
+
+def forbid_reading(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let it fail that a video is read."""
+
+    def read(*_: object) -> None:
+        raise AssertionError("a video was read")
+
+    monkeypatch.setattr("hummingbird_edge.distill.curation.scenes.opened_video", read)
+
+
+def texts_of(folder: Path) -> dict[str, str]:
+    return {
+        name: (folder / name).read_text(encoding="utf-8") for name in ("kept.jsonl", "dropped.json")
+    }
+
+
+def test_a_run_that_was_stopped_goes_on(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With what it has not measured yet: nothing is read twice."""
+    curate_folder(folder, tmp_path / "whole", TemplateEnricher(), Thresholds())
+    monkeypatch.setattr(curate, "BATCH", 1)
+    out, seen, examined = tmp_path / "out", list[tuple[int, int]](), list[str]()
+
+    def stop(done: int, count: int) -> None:
+        if done == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        curate_folder(folder, out, TemplateEnricher(), Thresholds(), stop)
+    assert [path.name for path in out.iterdir()] == ["part-00000.parquet"]
+
+    def counted(video: str) -> object:
+        examined.append(Path(video).name)
+        return opened_video(video)
+
+    monkeypatch.setattr("hummingbird_edge.distill.curation.scenes.opened_video", counted)
+    curate_folder(folder, out, TemplateEnricher(), Thresholds(), lambda *done: seen.append(done))
+    assert examined == ["copy.mp4", "flat.mp4", "silent.mp4"]
+    assert seen == [(done, 6) for done in range(3, 7)]
+    assert texts_of(out) == texts_of(tmp_path / "whole")
+    assert {path.name for path in out.iterdir()} == {
+        "clips.parquet",
+        "kept.jsonl",
+        "dropped.json",
+        "statistics.json",
+    }
 
 
 @dataclass(frozen=True)
@@ -136,54 +241,213 @@ class Interrupted:
         return str(TemplateEnricher())
 
 
-def test_a_run_that_was_stopped_goes_on(
+def test_captions_are_not_asked_for_twice(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = curate_folder(folder, tmp_path / "whole", TemplateEnricher(), Thresholds())
-    out = tmp_path / "out"
-    with pytest.raises(KeyboardInterrupt):
-        curate_folder(folder, out, Interrupted("blue"), Thresholds())
-    assert not (out / "kept.jsonl").exists()
-    examined: list[str] = []
-    real = read_frames
-
-    def counted(path: Path, *rest: int) -> Frames:
-        examined.append(path.name)
-        return real(path, *rest)
-
-    monkeypatch.setattr("hummingbird_edge.distill.data.curate.read_frames", counted)
-    seen: list[tuple[int, int]] = []
-    report = curate_folder(
-        folder, out, TemplateEnricher(), Thresholds(), lambda *done: seen.append(done)
-    )
-    assert report == whole
-    assert "a.mp4" not in examined
-    assert "b.gif" in examined
-    assert seen == [(done, 6) for done in range(1, 7)]
-    for name in ("kept.jsonl", "dropped.json"):
-        assert (out / name).read_text(encoding="utf-8") == (tmp_path / "whole" / name).read_text(
-            encoding="utf-8"
-        )
-    assert {path.name for path in out.iterdir()} == {"kept.jsonl", "dropped.json"}
-
-
-def test_other_thresholds_start_anew(folder: Path, tmp_path: Path) -> None:
+    monkeypatch.setattr(curate, "CAPTIONED", 1)
     with pytest.raises(KeyboardInterrupt):
         curate_folder(folder, tmp_path / "out", Interrupted("blue"), Thresholds())
-    strict = Thresholds(smoothness=2.0)
+    assert not (tmp_path / "out" / "kept.jsonl").exists()
+    forbid_reading(monkeypatch)
+    found = curate_folder(folder, tmp_path / "out", Interrupted("Red"), Thresholds())
+    assert [len(clip.enriched) for clip in found.kept] == [4, 4]
+
+
+def test_other_thresholds_read_nothing_again(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    curate_folder(folder, out, TemplateEnricher(), Thresholds())
+    before = texts_of(out)
+    forbid_reading(monkeypatch)
     with pytest.raises(RequestError, match="3 motion not smooth"):
-        curate_folder(folder, tmp_path / "out", TemplateEnricher(), strict)
-    assert not (tmp_path / "out").exists()
+        curate_folder(folder, out, TemplateEnricher(), Thresholds(smoothness=2.0))
+    curate_folder(folder, out, TemplateEnricher(), Thresholds())
+    assert texts_of(out) == before
+
+
+def test_a_video_that_changed_is_measured_anew(folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    curate_folder(folder, out, TemplateEnricher(), Thresholds())
+    write(folder / "a.mp4", clip_of("down", "green"))
+    (folder / "silent.txt").write_text("a red star moving left", encoding="utf-8")
+    (folder / "b.gif").unlink()
+    curate_folder(folder, out, TemplateEnricher(), Thresholds())
+    assert [Path(clip.file).name for clip in read_kept(out)] == ["a.mp4", "copy.mp4", "silent.mp4"]
+
+
+def test_scores_alone_drop_nothing(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    scored = score_folder(folder, out)
+    assert len(scored.clips) == 6
+    assert "| smoothness |" in scored.measures()
+    assert {path.name for path in out.iterdir()} == {"clips.parquet", "statistics.json"}
+    forbid_reading(monkeypatch)
+    assert len(curate_folder(folder, out, TemplateEnricher(), Thresholds()).kept) == 2
+
+
+def test_a_damaged_table_is_named(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "clips.parquet").write_bytes(b"PAR1")
+    with pytest.raises(OutputError, match=r"clips.parquet is not a table of clips .*: delete it"):
+        curate_folder(folder, tmp_path, TemplateEnricher(), Thresholds())
+
+
+def test_folders_may_be_anywhere_that_fsspec_reaches(folder: Path, tmp_path: Path) -> None:
+    """Here in memory; clips come back from there for training too."""
+    source, out = Folder.at("memory://bucket/videos"), "memory://bucket/out"
+    for path in folder.iterdir():
+        source.write(path.name, path.read_bytes())
+    curate_folder(str(source), out, TemplateEnricher(), Thresholds(), pack=True)
+    kept = read_kept(out)
+    assert [clip.file for clip in kept] == [source.location("a.mp4"), source.location("b.gif")]
+    for clip in kept:
+        assert clip.file.startswith("memory://")
+        assert read_frames(clip.file, 4, 64, 64, clip.part).shape == (4, 64, 64, 3)
+    assert Folder.at(out).exists("shards/00000.tar")
+    for place in ("nosuch://bucket/videos", "memory://bucket/none"):
+        with pytest.raises(RequestError, match=r"cannot be opened|there is no folder"):
+            find_videos(Folder.at(place))
+
+
+def test_a_video_is_split_at_its_cuts(tmp_path: Path) -> None:
+    """And each scene is a clip of its own, for training and in shards."""
+    parts = [clip_of(m, c).repeat(2, 0) for m, c in (("right", "red"), ("up", "blue"))]
+    parts.insert(1, texture()[None, :192, :192].repeat(9, 0))  # too short to be kept
+    write(tmp_path / "videos" / "a.mp4", np.concatenate(parts), "two stars")
+    found = curate_folder(
+        tmp_path / "videos", tmp_path / "out", TemplateEnricher(), Thresholds(), pack=True
+    )
+    assert [(clip.label, clip.verdict) for clip in found.clips] == [
+        ("a.mp4#0-32", ""),
+        ("a.mp4#32-41", "too short"),
+        ("a.mp4#41-73", ""),
+    ]
+    _, second = read_kept(tmp_path / "out")
+    assert second.part == slice(41, 73)
+    every = all_frames(tmp_path / "videos" / "a.mp4")
+    chosen = 41 + np.linspace(0, 31, 5).round().astype(int)
+    assert np.array_equal(read_frames(second.file, 5, 192, 192, second.part), every[chosen])
+    with tarfile.open(tmp_path / "out" / "shards" / "00000.tar") as tar:
+        assert tar.getnames() == [f"0000000{n}{end}" for n in (0, 1) for end in SAMPLE]
+        tar.extractall(tmp_path, filter="data")
+    cut = all_frames(tmp_path / "00000001.mp4")
+    assert cut.shape == (32, 192, 192, 3)
+    assert np.abs(cut.astype(int) - every[41:]).mean() < 2
+    assert json.loads((tmp_path / "00000001.json").read_text())["start"] == 41
+    assert (tmp_path / "00000000.txt").read_text().startswith("two stars\na video of two stars\n")
+
+
+SAMPLE = (".mp4", ".txt", ".json")
+
+
+def test_shards_are_made_once_and_go_with_their_clips(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("curate", "shards"):
+        monkeypatch.setattr(f"hummingbird_edge.distill.curation.{name}.CLIPS_PER_SHARD", 1)
+
+    def packed() -> dict[str, tuple[bytes, int]]:
+        curate_folder(folder, tmp_path / "out", TemplateEnricher(), Thresholds(), pack=True)
+        files = sorted((tmp_path / "out" / "shards").glob("*.tar"))
+        return {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in files}
+
+    first = packed()
+    assert list(first) == ["00000.tar", "00001.tar"]
+    assert packed() == first
+    (folder / "a.mp4").unlink()
+    (folder / "copy.mp4").unlink()
+    after = packed()
+    assert list(after) == ["00000.tar"]
+    assert after["00000.tar"] != first["00000.tar"]
+
+
+def test_a_file_appears_whole_or_not_at_all(tmp_path: Path) -> None:
+    for folder in (Folder.at(tmp_path / "out"), Folder.at("memory://whole")):
+        with suppress(KeyboardInterrupt), folder.writing("a/b.tar") as file:
+            file.write(b"half")
+            raise KeyboardInterrupt
+        assert not folder.exists("a/b.tar")
+        folder.write("a/b.tar", b"whole")
+        assert (list(folder.find()), folder.read("a/b.tar")) == (["a/b.tar"], b"whole")
+
+
+def test_a_long_video_is_read_in_little_memory(tmp_path: Path) -> None:
+    """Few frames of it are kept, evenly spaced ones."""
+    numbered(tmp_path / "long.mp4", 1500)
+    tracemalloc.start()
+    try:
+        with opened_video(tmp_path / "long.mp4") as (header, pictures):
+            (scene,) = find_scenes(header, pictures)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert (header.width, header.height, header.fps) == (48, 32, 24.0)
+    assert (scene.start, scene.stop, scene.stride) == (0, 1500, 64)
+    assert MIN_FRAMES <= len(scene.frames) == 24 < 2 * MIN_FRAMES
+    assert peak < 60 * scene.frames[0].nbytes
+
+
+def test_a_video_that_ends_in_noise_keeps_what_came_before(tmp_path: Path) -> None:
+    parts = [clip_of(m, c).repeat(2, 0) for m, c in (("right", "red"), ("up", "blue"))]
+    path = tmp_path / "a.mkv"
+    write_mkv(path, np.concatenate(parts))
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) * 3 // 4])
+    clips = list(read_scenes(Candidate("a.mkv", str(path), "1", ("a",))))
+    assert (clips[0].start, clips[0].stop, clips[0].fault) == (0, 32, "")
+    assert [clip.is_last for clip in clips] == [False] * (len(clips) - 1) + [True]
+
+
+def fingerprints(count: int, rng: np.random.Generator) -> list[bytes]:
+    """Return chains of near copies: each is another one with some bits turned."""
+    found = [rng.integers(0, 2, BITS)]
+    for _ in range(count - 1):
+        bits = found[rng.integers(len(found))].copy()
+        bits[rng.integers(0, BITS, rng.integers(0, 18))] ^= 1
+        found.append(rng.integers(0, 2, BITS) if rng.random() < 0.2 else bits)
+    return [np.packbits(bits).tobytes() for bits in found]
+
+
+def test_copies_are_those_that_a_look_at_every_pair_finds() -> None:
+    for seed in range(5):
+        prints = fingerprints(150, np.random.default_rng(seed))
+        numbers = [int.from_bytes(mark, "big") for mark in prints]
+        expected: dict[int, int] = {}
+        for index, number in enumerate(numbers):
+            for kept in range(index):
+                if kept not in expected and (number ^ numbers[kept]).bit_count() < 12:
+                    expected[index] = kept
+                    break
+        assert 10 < len(expected) < 140
+        assert find_copies(prints, 12) == expected
+    assert find_copies([], 12) == {}
+
+
+def test_verdicts_depend_on_no_order() -> None:
+    rng = np.random.default_rng(0)
+    good = dict.fromkeys(("quality", "smoothness", "change"), 1.0)
+    clips = [
+        Candidate(f"{n:03d}.mp4", "", "1", ("a",), fingerprint=mark).but(**good)
+        for n, mark in enumerate(fingerprints(200, rng))
+    ]
+    decided = decide(clips, Thresholds())
+    assert 10 < sum(clip.verdict == "copy of another" for clip in decided) < 190
+    for _ in range(3):
+        rng.shuffle(clips)  # type: ignore[arg-type]
+        assert decide(clips, Thresholds()) == decided
 
 
 def test_captions_come_from_metadata_too(folder: Path) -> None:
     entry = {"file_name": "silent.mp4", "text": "a red star moving left"}
     (folder / "metadata.jsonl").write_text(json.dumps(entry) + "\n")
-    said = {video.path.name: video.captions for video in find_videos(folder)}
-    assert said["silent.mp4"] == ("a red star moving left",)
+    found = {video.name: video for video in find_videos(Folder.at(folder))}
+    assert found["silent.mp4"].captions == ("a red star moving left",)
+    assert next(read_scenes(found["b.gif"])).captions == ("a blue star rises",)
     (folder / "metadata.jsonl").write_text("{}\n", encoding="utf-8")
     with pytest.raises(RequestError, match=r"metadata.jsonl line 1 is not"):
-        find_videos(folder)
+        find_videos(Folder.at(folder))
 
 
 def test_frames_are_spread_and_cut_to_the_middle(folder: Path) -> None:
@@ -194,7 +458,7 @@ def test_frames_are_spread_and_cut_to_the_middle(folder: Path) -> None:
 
 
 def numbered(path: Path, count: int, **options: str) -> None:
-    """Write frames (32, 48) that grow brighter, in groups of 12 with B-frames."""
+    """Write frames (32, 48) that grow darker and brighter, in groups of 12 with B-frames."""
     import av
     from av.video.stream import VideoStream
 
@@ -205,10 +469,23 @@ def numbered(path: Path, count: int, **options: str) -> None:
         assert isinstance(stream, VideoStream)
         stream.height, stream.width, stream.pix_fmt = 32, 48, "yuv420p"
         for index in range(count):
-            picture = np.full((32, 48, 3), 40 + 2 * (index % 90), np.uint8)
+            picture = np.full((32, 48, 3), 40 + 2 * abs(90 - index % 180), np.uint8)
             frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
             frame.pts = index
             container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+
+
+def write_mkv(path: Path, frames: Frames) -> None:
+    import av
+    from av.video.stream import VideoStream
+
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=12, options={"g": "8"})
+        assert isinstance(stream, VideoStream)
+        stream.height, stream.width, stream.pix_fmt = *frames.shape[1:3], "yuv420p"
+        for picture in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
         container.mux(stream.encode())
 
 
@@ -269,6 +546,7 @@ def test_files_that_are_traps_are_dropped_as_unreadable(folder: Path, tmp_path: 
     traps = {
         "huge.gif": gif_header(60_000, 60_000),
         "large.gif": gif_header(MAX_PIXELS // 8192, 8193),
+        "thin.gif": gif_header(1, 60_000),
         "list.mp4": b"ffconcat version 1.0\nfile 'a.mp4'\n",
         "script.gif": b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\nshowpage\n",
     }
@@ -286,15 +564,15 @@ def test_bad_folders_are_refused(folder: Path, tmp_path: Path) -> None:
     empty = tmp_path / "empty"
     empty.mkdir()
     with pytest.raises(RequestError, match="holds no videos"):
-        find_videos(empty)
+        find_videos(Folder.at(empty))
     with pytest.raises(RequestError, match="there is no folder"):
-        find_videos(tmp_path / "nowhere")
+        find_videos(Folder.at(tmp_path / "nowhere"))
     write(empty / "silent.mp4", clip_of("left"))
     with pytest.raises(
         RequestError, match=r"is fit to train on \(1 no caption; silent.mp4: no NAME.txt"
     ):
         curate_folder(empty, tmp_path / "out", TemplateEnricher(), Thresholds())
-    assert not (tmp_path / "out").exists()
+    assert not (tmp_path / "out" / "kept.jsonl").exists()
     (tmp_path / "file").write_text("in the way", encoding="utf-8")
     with pytest.raises(OutputError, match="choose another"):
         curate_folder(folder, tmp_path / "file", TemplateEnricher(), Thresholds())
@@ -313,17 +591,39 @@ def test_the_command_says_it_in_one_sentence(
         assert not (tmp_path / "other").exists()
 
 
+def test_the_command_measures_alone_and_packs(
+    hb_forked: Command, folder: Path, tmp_path: Path
+) -> None:
+    done = hb_forked("hb-distill", "curate", folder, tmp_path / "out", "--score-only")
+    assert done.returncode == 0, done.stderr
+    assert "| smoothness |" in done.stdout
+    assert not (tmp_path / "out" / "kept.jsonl").exists()
+    done = hb_forked("hb-distill", "curate", folder, tmp_path / "out", "--pack")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "out" / "shards" / "00000.tar").exists()
+    defaults = inspect.signature(videos.curate).parameters
+    limits = Thresholds()
+    assert defaults["min_quality"].default == limits.quality
+    assert defaults["min_smoothness"].default == limits.smoothness
+
+
 class Endpoint(BaseHTTPRequestHandler):
     """A real HTTP peer that answers as OpenAI's chat endpoint does."""
 
     asked: list[dict[str, object]] = []  # noqa: RUF012 - one list for all requests is meant
+    together = threading.Barrier(4)
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         self.asked.append({**body, "key": self.headers["Authorization"], "path": self.path})
+        if body["model"] == "together":
+            self.together.wait(timeout=20)
+        if body["model"] == "down" or (body["model"] == "busy" and len(self.asked) == 1):
+            self.send_error(503)
+            return
         caption = body["messages"][1]["content"]
         message = {"content": f" {caption}, seen\nfrom afar "}
-        answer = {"choices": [{"message": message}]} if body["model"] == "good" else {"error": "x"}
+        answer = {"choices": [{"message": message}]} if body["model"] != "bad" else {"error": "x"}
         self.send_response(200)
         self.end_headers()
         self.wfile.write(json.dumps(answer).encode())
@@ -335,7 +635,7 @@ class Endpoint(BaseHTTPRequestHandler):
 @pytest.fixture
 def endpoint() -> Iterator[str]:
     Endpoint.asked.clear()
-    server = HTTPServer(("127.0.0.1", 0), Endpoint)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Endpoint)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     yield f"http://127.0.0.1:{server.server_port}/v1"
@@ -351,6 +651,24 @@ def test_a_language_model_can_rewrite(endpoint: str, monkeypatch: pytest.MonkeyP
     assert (asked["path"], asked["key"]) == ("/v1/chat/completions", "Bearer secret")
     with pytest.raises(DeviceError, match="gave no caption"):
         ChatEnricher(endpoint, "bad")("a red star")
+
+
+def test_a_busy_endpoint_is_asked_again(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hummingbird_edge.distill.curation.enrich._WAIT_S", 0.01)
+    assert ChatEnricher(endpoint, "busy")("a red star") == ("a red star, seen from afar",)
+    assert len(Endpoint.asked) == 2
+    with pytest.raises(DeviceError, match=r"gave no caption \(HTTP Error 503"):
+        ChatEnricher(endpoint, "down")("a red star")
+    assert len(Endpoint.asked) == 2 + ATTEMPTS
+
+
+def test_captions_are_asked_for_several_at_a_time_and_once(endpoint: str) -> None:
+    """The endpoint answers none before it was asked for four."""
+    texts = ("a", "b", "c", "d", "a")
+    clips = [Candidate(f"{n}.mp4", "", "", (text,)) for n, text in enumerate(texts)]
+    enriched = list(Enrich(ChatEnricher(endpoint, "together"))(clips))
+    assert [clip.enriched for clip in enriched] == [(t, f"{t}, seen from afar") for t in texts]
+    assert len(Endpoint.asked) == 4
 
 
 def test_endpoints_that_are_none_are_refused() -> None:

@@ -11,6 +11,7 @@ FLOORS = (
     {"mixed_precision"},
     {"world", "strip"},
     {"data"},
+    {"curation"},
     {"train"},
     {"recipe"},
     {"stages", "cartoons"},

@@ -1,7 +1,7 @@
 """Commands for videos: curate them, encode them, teach a student their style."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -10,7 +10,11 @@ from hummingbird_edge.distill.commands.options import (
     Seed,
 )
 from hummingbird_edge.distill.commands.progress import show_progress
+from hummingbird_edge.runtime.command import require_modules
 from hummingbird_edge.runtime.errors import RequestError
+
+if TYPE_CHECKING:
+    from hummingbird_edge.distill.curation.pipeline import Runner
 
 __all__ = ["clips", "curate", "lora"]
 
@@ -43,22 +47,54 @@ def clips(
 
 
 def curate(
-    videos: Annotated[Path, typer.Argument(help="Videos with NAME.txt or metadata.jsonl.")],
-    output: Annotated[Path, typer.Argument(help="Where kept.jsonl and dropped.json go.")],
+    videos: Annotated[str, typer.Argument(help="Videos with NAME.txt or metadata.jsonl; or URL.")],
+    output: Annotated[str, typer.Argument(help="Where clips.parquet, kept.jsonl go; or a URL.")],
     endpoint: Annotated[
         str | None, typer.Option(help="An OpenAI-compatible URL that rewrites captions.")
     ] = None,
     endpoint_model: Annotated[str, typer.Option(help="The endpoint's model.")] = "default",
-    min_quality: Annotated[float, typer.Option(help="Lowest quality kept, 0 to 1.")] = 0.2,
+    min_quality: Annotated[float, typer.Option(help="Lowest quality kept, 0 to 1.")] = 0.35,
     min_smoothness: Annotated[float, typer.Option(help="Lowest smoothness kept, 0 to 1.")] = 0.5,
+    score_only: Annotated[
+        bool, typer.Option("--score-only", help="Measure all clips, drop none.")
+    ] = False,
+    pack: Annotated[
+        bool, typer.Option("--pack", help="Write the kept clips to OUTPUT/shards/*.tar too.")
+    ] = False,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Processes, if not one a core.")
+    ] = None,
+    ray: Annotated[
+        str | None, typer.Option(help="Examine on a Ray cluster: HOST:PORT, auto or local.")
+    ] = None,
 ) -> None:
-    """Filter a folder of captioned videos and enrich the captions; lists what was dropped."""
-    from hummingbird_edge.distill.data.curate import Thresholds, curate_folder
-    from hummingbird_edge.distill.data.enrich import ChatEnricher, TemplateEnricher
+    """Filter captioned videos and enrich the captions; lists what was dropped."""
+    require_modules("distill", "cv2", "scenedetect", "pyarrow", "fsspec")
+    from hummingbird_edge.distill.curation.curate import curate_folder, score_folder
+    from hummingbird_edge.distill.curation.enrich import ChatEnricher, TemplateEnricher
+    from hummingbird_edge.distill.curation.filters import Thresholds
 
     enricher = ChatEnricher(endpoint, endpoint_model) if endpoint else TemplateEnricher()
-    thresholds = Thresholds(min_quality, min_smoothness)
-    typer.echo(curate_folder(videos, output, enricher, thresholds, show_progress).table())
+    runner = _runner(workers, ray)
+    if score_only:
+        typer.echo(score_folder(videos, output, show_progress, runner).measures())
+    else:
+        limits = Thresholds(min_quality, min_smoothness)
+        found = curate_folder(videos, output, enricher, limits, show_progress, runner, pack)
+        typer.echo(found.table())
+
+
+def _runner(workers: int | None, ray: str | None) -> "Runner":
+    from hummingbird_edge.distill.curation.cluster import OnRay
+    from hummingbird_edge.distill.curation.pipeline import Here
+    from hummingbird_edge.runtime.devices.cpu import usable_cores
+
+    if ray is None:
+        return Here(workers or usable_cores())
+    if workers is not None:
+        raise RequestError("--workers is for this machine, --ray has workers of its own")
+    require_modules("cluster", "ray", "pandas")
+    return OnRay.connect(ray)
 
 
 def lora(

@@ -1,4 +1,4 @@
-"""Evenly spaced frames of one video file: only these are kept, and few others are decoded.
+"""Frames of one video file: evenly spaced ones, decoding few others, or all, one at a time.
 
 Files come from strangers. A file is read in the one format that its name and its first bytes
 promise, through a handle that is already open, so that a playlist inside opens no other file and no
@@ -10,16 +10,20 @@ from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-if TYPE_CHECKING:
-    from av.container import InputContainer
+from hummingbird_edge.distill.data.storage import open_file
 
-__all__ = ["SUFFIXES", "TooShortError", "read_frames"]
+if TYPE_CHECKING:
+    from av import VideoFrame
+    from av.container import InputContainer
+    from imageio.plugins.pillow import PillowPlugin
+
+__all__ = ["SUFFIXES", "Header", "TooShortError", "opened_video", "read_frames"]
 
 Frame = NDArray[np.uint8]
 
@@ -36,22 +40,51 @@ class TooShortError(ValueError):
     """Say that a video has fewer frames than are needed."""
 
 
-def read_frames(path: Path, count: int, width: int, height: int) -> NDArray[np.uint8]:
+@dataclass(frozen=True, slots=True)
+class Header:
+    """What a file says of its video."""
+
+    width: int
+    height: int
+    fps: float
+    """0 where the file does not say."""
+
+
+def read_frames(
+    file: str | Path, count: int, width: int, height: int, part: slice = slice(None)
+) -> NDArray[np.uint8]:
     """Return `count` evenly spaced frames (T, H, W, 3), scaled to fill and cut to the middle.
 
+    `file` is a path or a URL that fsspec opens, `part` the frames among which to choose.
     Raises ValueError where the file cannot be decoded, TooShortError where it has fewer frames.
     """
-    is_animation = path.suffix.lower() in ANIMATIONS
-    frames = _animation_frames(path, count) if is_animation else _container_frames(path, count)
-    return np.stack([_fitted(frame, width, height) for frame in frames])
+    read = _animation_frames if _suffix(file) in ANIMATIONS else _container_frames
+    return np.stack([_fitted(frame, width, height) for frame in read(file, count, part)])
 
 
-def _spread(total: int, count: int) -> list[int]:
+@contextmanager
+def opened_video(file: str | Path) -> "Iterator[tuple[Header, Iterator[VideoFrame]]]":
+    """Open a video to decode it once, from its first frame to its last; raises ValueError."""
+    if _suffix(file) in ANIMATIONS:
+        with _animation(file) as (reader, total, header):
+            yield header, _pictures(reader, total)
+        return
+    with _opened(file) as container:
+        stream = container.streams.video[0]
+        codec, rate = stream.codec_context, stream.average_rate or stream.guessed_rate
+        yield Header(codec.width, codec.height, float(rate or 0)), container.decode(stream)
+
+
+def _suffix(file: str | Path) -> str:
+    return PurePath(file).suffix.lower()
+
+
+def _spread(total: int, count: int, part: slice) -> list[int]:
     """Return the indices of `count` evenly spaced frames; raises TooShortError."""
-    if total < count:
-        raise TooShortError(f"{total} frames, {count} are needed")
-    indices: list[int] = np.linspace(0, total - 1, count).round().astype(int).tolist()
-    return indices
+    frames = range(total)[part]
+    if len(frames) < count:
+        raise TooShortError(f"{len(frames)} frames, {count} are needed")
+    return [frames[int(index)] for index in np.linspace(0, len(frames) - 1, count).round()]
 
 
 def _check_size(width: int, height: int) -> None:
@@ -59,29 +92,45 @@ def _check_size(width: int, height: int) -> None:
         raise ValueError(f"its frames have {width}x{height} pixels, {MAX_PIXELS} are allowed")
 
 
-def _animation_frames(path: Path, count: int) -> Iterator[Frame]:
+@contextmanager
+def _animation(file: str | Path) -> "Iterator[tuple[PillowPlugin, int, Header]]":
+    """Open a picture of several frames; yields its reader and how many they are."""
     import imageio.v3 as iio
     from imageio.plugins.pillow import PillowPlugin
     from PIL import Image
 
-    mark, offset = ANIMATIONS[path.suffix.lower()]
+    suffix = _suffix(file)
+    mark, offset = ANIMATIONS[suffix]
     try:
-        with path.open("rb") as file, warnings.catch_warnings():
+        with open_file(file) as opened, warnings.catch_warnings():
             # Pillow warns of large pictures and damaged metadata.
             warnings.simplefilter("ignore")
             # imageio takes any picture whatever its suffix; for some Pillow starts a program.
-            if not file.read(16)[offset:].startswith(mark):
-                raise ValueError(f"not a {path.suffix[1:]} file")
-            file.seek(0)
-            with iio.imopen(file, "r", plugin="pillow") as reader:
+            if not opened.read(16)[offset:].startswith(mark):
+                raise ValueError(f"not a {suffix[1:]} file")
+            opened.seek(0)
+            with iio.imopen(opened, "r", plugin="pillow") as reader:
                 assert isinstance(reader, PillowPlugin)
                 whole = reader.properties(index=...)  # type: ignore[arg-type]  # its type says int
                 total, height, width = whole.shape[:3]
                 _check_size(width, height)
-                for index in _spread(total, count):
-                    yield reader.read(index=index, mode="RGB")
+                frame_ms = reader.metadata().get("duration") or 0
+                yield reader, total, Header(width, height, 1000 / frame_ms if frame_ms else 0.0)
     except (OSError, EOFError, SyntaxError, Image.DecompressionBombError) as error:
         raise ValueError(f"not a picture that can be read ({error})") from error
+
+
+def _animation_frames(file: str | Path, count: int, part: slice) -> Iterator[Frame]:
+    with _animation(file) as (reader, total, _):
+        for index in _spread(total, count, part):
+            yield reader.read(index=index, mode="RGB")
+
+
+def _pictures(reader: "PillowPlugin", total: int) -> "Iterator[VideoFrame]":
+    from av import VideoFrame
+
+    for index in range(total):
+        yield VideoFrame.from_ndarray(reader.read(index=index, mode="RGB"), format="rgb24")
 
 
 # imageio finds a frame by the rate that the header states, and cannot tell the decoder a limit: for
@@ -105,15 +154,15 @@ class _Timeline:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator["InputContainer"]:
+def _opened(file: str | Path) -> Iterator["InputContainer"]:
     """Open a container whose frames are not too large; raises ValueError."""
     import av
     from av.container import InputContainer
 
     try:
         with (
-            path.open("rb") as file,
-            av.open(file, format=CONTAINERS[path.suffix.lower()]) as container,
+            open_file(file) as opened,
+            av.open(opened, format=CONTAINERS[_suffix(file)]) as container,
         ):
             assert isinstance(container, InputContainer)
             codec = container.streams.video[0].codec_context
@@ -124,14 +173,14 @@ def _opened(path: Path) -> Iterator["InputContainer"]:
         raise ValueError(f"not a video that can be read ({error})") from error
 
 
-def _container_frames(path: Path, count: int) -> Iterator[Frame]:
-    with _opened(path) as container:
+def _container_frames(file: str | Path, count: int, part: slice) -> Iterator[Frame]:
+    with _opened(file) as container:
         timeline = _timeline(container)
     if timeline is None:
-        yield from _counted_frames(path, count)
+        yield from _counted_frames(file, count, part)
         return
-    with _opened(path) as container:
-        times = [timeline.times[index] for index in _spread(len(timeline.times), count)]
+    with _opened(file) as container:
+        times = [timeline.times[index] for index in _spread(len(timeline.times), count, part)]
         yield from _frames_at(container, times, timeline)
 
 
@@ -170,12 +219,12 @@ def _frames_at(
         yield np.asarray(frame.to_ndarray(format="rgb24"), np.uint8)
 
 
-def _counted_frames(path: Path, count: int) -> Iterator[Frame]:
+def _counted_frames(file: str | Path, count: int, part: slice) -> Iterator[Frame]:
     """Decode everything twice, first to count, and convert only the frames that are needed."""
-    with _opened(path) as container:
+    with _opened(file) as container:
         total = sum(1 for _ in container.decode(video=0))
-    wanted = _spread(total, count)
-    with _opened(path) as container:
+    wanted = _spread(total, count, part)
+    with _opened(file) as container:
         for index, frame in enumerate(container.decode(video=0)):
             for _ in range(wanted.count(index)):
                 yield np.asarray(frame.to_ndarray(format="rgb24"), np.uint8)

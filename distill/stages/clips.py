@@ -5,8 +5,8 @@ from pathlib import Path
 
 import torch
 
+from hummingbird_edge.distill.curation.curate import KeptClip, read_kept
 from hummingbird_edge.distill.data.clips import Clips
-from hummingbird_edge.distill.data.curate import read_kept
 from hummingbird_edge.distill.data.frames import TooShortError, read_frames
 from hummingbird_edge.distill.recipe import Recipe
 from hummingbird_edge.distill.stages.sources import Sources
@@ -48,7 +48,7 @@ def encode_curated(
     recover(run / "teacher")
     if model_path is None and not (run / "teacher").exists():
         raise RequestError(f"{run} has no teacher whose VAE encodes: name a model with --model")
-    files = read_kept(videos)
+    kept = read_kept(videos)
     model = Model.read(model_path or run / "teacher").frozen(device())
     config, defaults = model.config, model.config.defaults
     count = defaults.frames if frames is None else frames
@@ -62,21 +62,21 @@ def encode_curated(
         )
 
     def batches() -> Iterator[torch.Tensor]:
-        for done, (path, _) in enumerate(files, 1):
-            yield _read_clip(path, count, width, height)
-            report(done, len(files))
+        for done, clip in enumerate(kept, 1):
+            yield _read_clip(clip, count, width, height)
+            report(done, len(kept))
 
-    captions, factor = [texts for _, texts in files], config.vae.scaling_factor
+    captions, factor = [clip.captions for clip in kept], config.vae.scaling_factor
     Clips.encoded(model.vae, batches(), captions, factor).write(output)
     return output
 
 
-def _read_clip(path: Path, count: int, width: int, height: int) -> torch.Tensor:
-    """Read a video as (1, T, 3, H, W) float32 in [0, 1]; raises RequestError."""
+def _read_clip(clip: KeptClip, count: int, width: int, height: int) -> torch.Tensor:
+    """Read a clip as (1, T, 3, H, W) float32 in [0, 1]; raises RequestError."""
     try:
-        frames = read_frames(path, count, width, height)
+        frames = read_frames(clip.file, count, width, height, clip.part)
     except TooShortError as error:
-        raise RequestError(f"{path} has {error}: choose fewer --frames") from error
+        raise RequestError(f"{clip.file} has {error}: choose fewer --frames") from error
     except ValueError as error:
-        raise RequestError(f"{path} cannot be read: {error}; curate again") from error
+        raise RequestError(f"{clip.file} cannot be read: {error}; curate again") from error
     return torch.from_numpy(frames).permute(0, 3, 1, 2)[None].float() / 255

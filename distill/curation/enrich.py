@@ -2,20 +2,32 @@
 
 import json
 import os
+import time
 import urllib.request
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from http.client import HTTPException
-from typing import Protocol
+from typing import IO, Protocol
+from urllib.error import HTTPError
 
+from hummingbird_edge.distill.curation.candidate import Candidate
 from hummingbird_edge.runtime.errors import DeviceError, RequestError
 
-__all__ = ["ChatEnricher", "Enricher", "TemplateEnricher"]
+__all__ = ["ChatEnricher", "Enrich", "Enricher", "TemplateEnricher"]
 
 INSTRUCTION = (
     "Rewrite the caption of a short video so that it says subject, motion, background and style "
     "in one plain sentence. Keep every fact, invent none. Answer with the sentence alone."
 )
 KEY = "HUMMINGBIRD_ENRICH_KEY"
+CALLS = 8
+"""Made at once."""
+ATTEMPTS = 3
+_BUSY = (429, 500, 502, 503, 504)
+"""What an endpoint says when a later call may succeed."""
+_WAIT_S = 1.0
+"""Before the second attempt, twice as long before the next."""
 
 
 class Enricher(Protocol):
@@ -24,6 +36,23 @@ class Enricher(Protocol):
     def __call__(self, caption: str) -> tuple[str, ...]:
         """Return further captions for the video of `caption`; there may be none."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class Enrich:
+    """The stage: each caption of a batch once, several at the same time."""
+
+    enricher: Enricher
+
+    def __call__(self, clips: Iterable[Candidate]) -> Iterator[Candidate]:
+        """Yield the clips with further captions; raises DeviceError."""
+        batch = list(clips)
+        captions = list(dict.fromkeys(caption for clip in batch for caption in clip.captions))
+        with ThreadPoolExecutor(CALLS) as pool:
+            found = dict(zip(captions, pool.map(self.enricher, captions), strict=True))
+        for clip in batch:
+            texts = dict.fromkeys(text for each in clip.captions for text in (each, *found[each]))
+            yield clip.but(enriched=tuple(texts), enriched_by=str(self.enricher))
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +95,7 @@ class ChatEnricher:
         address = f"{self.url.rstrip('/')}/chat/completions"
         request = urllib.request.Request(address, body, headers)
         try:
-            with urllib.request.urlopen(request, timeout=self.timeout_s) as answer:
+            with _answer(request, self.timeout_s) as answer:
                 text = json.load(answer)["choices"][0]["message"]["content"].split()
         except (
             HTTPException,
@@ -80,3 +109,17 @@ class ChatEnricher:
                 f"{address} gave no caption ({error}): check the address, the model and {KEY}"
             ) from error
         return (" ".join(text),) if text else ()
+
+
+def _answer(request: urllib.request.Request, timeout_s: float) -> IO[bytes]:
+    """Ask, again where the endpoint is busy; raises OSError."""
+    for attempt in range(ATTEMPTS):
+        try:
+            answer: IO[bytes] = urllib.request.urlopen(request, timeout=timeout_s)
+            return answer
+        except HTTPError as error:
+            if error.code not in _BUSY or attempt == ATTEMPTS - 1:
+                raise
+            error.close()
+        time.sleep(_WAIT_S * 2**attempt)
+    raise AssertionError("the last attempt returns or raises")

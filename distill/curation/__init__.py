@@ -1,0 +1,1 @@
+"""From folders of captioned videos to clips that are worth training on."""
