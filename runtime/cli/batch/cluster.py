@@ -11,6 +11,7 @@ import re
 import signal
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -30,6 +31,8 @@ __all__ = ["Cluster", "RayWorker"]
 
 _PIECE_BYTES = 64 << 20
 _CONNECT_S = 10.0
+_LOOK_S = 1.0
+"""Between two looks at the nodes; each asks the head of the cluster."""
 _PATIENCE_S = 30.0
 """Until somebody who waits for a node hears of it."""
 _ADDRESS = re.compile(r"auto|local|[^/]+:[0-9]{1,5}")
@@ -57,6 +60,8 @@ class Cluster:
         self._bundle, self._settings, self._devices = bundle, settings, devices
         self._places: dict[str, list[_Place]] = {}
         """By node, of all that were ever there."""
+        self._found: dict[str, Callable[[], RayWorker]] = {}
+        self._next_look = 0.0
         self._lock = threading.Lock()
 
     @classmethod
@@ -90,7 +95,13 @@ class Cluster:
         return cls(bundle, settings, devices)
 
     def places(self) -> dict[str, Callable[[], "RayWorker"]]:
-        """Return a place for each device of each node that is there and has processors."""
+        """Return a place for each device of each node that has processors, as seen a second ago."""
+        if time.monotonic() >= self._next_look:
+            self._found = self._look()
+            self._next_look = time.monotonic() + _LOOK_S
+        return self._found
+
+    def _look(self) -> dict[str, Callable[[], "RayWorker"]]:
         import ray
 
         try:
