@@ -2,7 +2,7 @@
 
     python benchmarks/vbench.py sample RUN                       6,230 videos of the built-in model
     python benchmarks/vbench.py sample RUN --bundle hummingbird --shard 3/10
-    python benchmarks/vbench.py sample RUN --jobs FILE           for hb-run --batch, on a cluster
+    python benchmarks/vbench.py sample RUN --ray HOST:6379       on a Ray cluster
     python benchmarks/vbench.py score RUN --weights FOLDER
     python benchmarks/vbench.py world                            the built-in world's own judge
 
@@ -28,7 +28,7 @@ from hummingbird_edge.benchmarks.lib.chart import stacked_bars
 from hummingbird_edge.benchmarks.lib.options import BundleArgument, Output
 from hummingbird_edge.benchmarks.lib.record import Row
 from hummingbird_edge.benchmarks.lib.results_writer import ResultsWriter, require_output
-from hummingbird_edge.benchmarks.lib.vbench.batch import take_videos, write_jobs
+from hummingbird_edge.benchmarks.lib.vbench.batch import make_by_batch
 from hummingbird_edge.benchmarks.lib.vbench.dimensions import BY_NAME
 from hummingbird_edge.benchmarks.lib.vbench.evaluator import Evaluator
 from hummingbird_edge.benchmarks.lib.vbench.run import begin, describe, make, open_run
@@ -41,6 +41,8 @@ from hummingbird_edge.benchmarks.lib.vbench.scoring import (
 from hummingbird_edge.benchmarks.lib.vbench.suite import Sample, Suite, parse_shard, shard_of
 from hummingbird_edge.benchmarks.lib.workload import request_for
 from hummingbird_edge.runtime.bundle.bundle import BUILTIN, Bundle
+from hummingbird_edge.runtime.bundle.hub import find_bundle
+from hummingbird_edge.runtime.cli.batch.command import Batch
 from hummingbird_edge.runtime.command import note, printable, require_modules, run_command, say
 from hummingbird_edge.runtime.errors import RequestError
 from hummingbird_edge.runtime.pipeline import TextToVideo
@@ -92,38 +94,31 @@ def sample(
     guidance: Annotated[float | None, typer.Option(help="Default: the model's.")] = None,
     decoder: Annotated[str, typer.Option(help="full or tiny.")] = "full",
     seed: Annotated[int, typer.Option(min=0, help="Of the first video; they count up.")] = 0,
-    device: Annotated[str, typer.Option(help="As for hb-run.")] = "auto",
+    device: Annotated[str, typer.Option(help="As for hb-run --batch.")] = "auto",
     precision: Annotated[str, typer.Option(help="As for hb-run.")] = "auto",
-    batch: Annotated[
-        Path | None, typer.Option(help="First take what hb-run --batch made in this folder.")
-    ] = None,
-    jobs: Annotated[
-        Path | None, typer.Option(help="Make none: write the missing as jobs for hb-run --batch.")
-    ] = None,
+    ray: Annotated[str | None, typer.Option(help="As for hb-run --batch.")] = None,
 ) -> None:
     """Make the videos of a run, or those that are missing, of one shard."""
     (number, count), wanted = parse_shard(shard), set(require_dimensions(dimension))
     suite = official_or_own(prompts)
-    pipeline = TextToVideo.from_bundle(
-        bundle or BUILTIN, device=device, precision=precision, notify=note
-    )
+    opened, work = Bundle.open(find_bundle(bundle or BUILTIN)), run / f".batch-{number}"
+    batch = Batch(work / "jobs.jsonl", work, ray, bundle, device, precision, None, False, False, {})
+    batch.check_devices(opened)
     width, height = parse_size(size)
     shape = {"frames": frames, "width": width, "height": height, "steps": steps, "fps": fps}
-    request = Request.for_model(pipeline.manifest, "", seed, decoder, guidance=guidance, **shape)
-    model = {"name": pipeline.manifest.name, "bundle_sha256": pipeline.bundle.digest}
+    request = Request.for_model(opened.manifest, "", seed, decoder, guidance=guidance, **shape)
+    model = {"name": opened.manifest.name, "bundle_sha256": opened.digest}
     samples = suite.samples(seed)
     made = begin(run, describe(suite, request, model, seed), samples)
     chosen = [each for each in samples if wanted & set(each.dimensions)]
     mine = list(shard_of(chosen, number, count))
     todo = [each for each in mine if not made.path(each).exists()]
-    if batch is not None:
-        todo = take_videos(made, todo, batch)
     say(f"{len(mine)} of {len(samples)} videos, {len(mine) - len(todo)} are there")
-    if jobs is not None:
-        write_jobs(jobs, made, todo)
-        print(jobs)
-        return
-    make(made, todo, pipeline, report_progress(len(todo)))
+    if ray is None and len(batch.devices) == 1:
+        pipeline = TextToVideo.from_bundle(opened, device=device, precision=precision, notify=note)
+        make(made, todo, pipeline, report_progress(len(todo)))
+    elif todo:
+        make_by_batch(made, todo, batch)
     print(run)
 
 

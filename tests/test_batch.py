@@ -270,6 +270,9 @@ class Fake:
     def __init__(self, deadly: Callable[[Task], bool] = lambda _: False) -> None:
         self.deadly, self.made, self.closed = deadly, list[str](), 0
 
+    def start(self) -> None:
+        pass
+
     def make(self, task: Task) -> Answer:
         if self.deadly(task):
             raise WorkerEnded("it fell")
@@ -342,6 +345,18 @@ def test_a_place_of_no_use_is_left_out(capsys: pytest.CaptureFixture[str]) -> No
     broken = partial(_refuse, ZeroDivisionError("a fault"))
     with pytest.raises(ZeroDivisionError):
         list(Crew(tasks(5), lambda: {"broken": broken, "good": Fake}).run())
+
+
+def test_a_place_that_can_make_no_more_is_left_out(capsys: pytest.CaptureFixture[str]) -> None:
+    def full(_: Task) -> bool:
+        raise DeviceError("its disk is full")
+
+    found = list(Crew(tasks(20), lambda: {"full": lambda: Fake(full), "good": Fake}).run())
+    assert Counter(task.custom_id for task, _ in found) == {str(n): 1 for n in range(20)}
+    assert not any(answer.code for _, answer in found)
+    assert "note: full is left out: its disk is full" in capsys.readouterr().err
+    with pytest.raises(DeviceError, match="no worker is left for 5 videos: its disk is full"):
+        list(Crew(tasks(5), lambda: {"full": lambda: Fake(full)}).run())
 
 
 def test_an_error_that_no_other_worker_avoids_ends_the_batch() -> None:

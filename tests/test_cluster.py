@@ -39,12 +39,19 @@ def needs_ray(test: Callable[..., None]) -> Callable[..., None]:
 
 @pytest.fixture
 def cluster(tmp_path: Path) -> Iterator[Any]:
-    """Start a head without processors and two nodes with one each, which share no cache."""
+    """Start a head without processors and two nodes with one each, which share no cache.
+
+    Each has an address of its own, as machines have.
+    """
     utils = pytest.importorskip("ray.cluster_utils", reason="needs ray: pip install '.[cluster]'")
     found = utils.Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
     try:
         found.nodes = [
-            found.add_node(num_cpus=1, env_vars={"HUMMINGBIRD_CACHE": str(tmp_path / f"node-{n}")})
+            found.add_node(
+                num_cpus=1,
+                node_ip_address=f"127.0.0.{n + 2}",
+                env_vars={"HUMMINGBIRD_CACHE": str(tmp_path / f"node-{n}")},
+            )
             for n in range(2)
         ]
         yield found
@@ -52,10 +59,14 @@ def cluster(tmp_path: Path) -> Iterator[Any]:
         found.shutdown()
 
 
-def start(address: str, jobs: Path, out: Path) -> "subprocess.Popen[str]":
+def start(address: str, jobs: Path, out: Path, cwd: Path | None = None) -> "subprocess.Popen[str]":
     command = ("hb-run", "--batch", jobs, "--output-dir", out, *ON_CLUSTER, "--ray", address)
     return subprocess.Popen(
-        command_line(*map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        command_line(*map(str, command)),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=cwd,
     )
 
 
@@ -76,6 +87,18 @@ def test_without_ray_or_a_cluster_one_sentence_says_so(hb: Command, tmp_path: Pa
         assert_refused(done, 1, "hb-run", r"this needs ray, not installed.*\[cluster\]")
     else:
         assert last.startswith("hb-run: there is no Ray cluster at '127.0.0.1:1'")
+
+
+@needs_ray
+@pytest.mark.parametrize(
+    "address", ["ray://127.0.0.1:10001", "localhost", "", ":6379/", "x:999999"]
+)
+def test_what_is_no_address_is_refused(hb: Command, tmp_path: Path, address: str) -> None:
+    pytest.importorskip("ray", reason="needs ray: pip install '.[cluster]'")
+    jobs = write_jobs(tmp_path / "jobs.jsonl", 2)
+    options = ("--output-dir", tmp_path / "out", "--ray", address, "--quiet")
+    done = hb("hb-run", "--batch", jobs, *options)
+    assert_refused(done, 2, "hb-run", r"--ray is .*: give HOST:PORT, auto or local")
 
 
 def _has_ray() -> bool:
@@ -116,6 +139,25 @@ def test_a_node_that_joins_takes_part(cluster: Any, tmp_path: Path) -> None:
         _, errors = started.communicate(timeout=300)
     assert started.returncode == 0, errors
     assert "what it was making is made again" in errors
+    assert_whole(out, 60)
+
+
+@needs_ray
+def test_a_node_of_no_use_is_left_out(cluster: Any, tmp_path: Path) -> None:
+    """One without this package; and no worker imports from the folder of the command."""
+    package, folder = tmp_path / "broken" / "hummingbird_edge", tmp_path / "folder"
+    for path in (package / "__init__.py", folder / "onnxruntime.py", folder / "openvino.py"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("raise ImportError('not this one')", encoding="utf-8")
+    cluster.remove_node(cluster.nodes[0])
+    cluster.add_node(num_cpus=1, env_vars={"PYTHONPATH": str(package.parent)})
+    jobs, out = write_jobs(tmp_path / "jobs.jsonl", 60), tmp_path / "out"
+    with start(cluster.address, jobs, out, cwd=folder) as started:
+        _, errors = started.communicate(timeout=300)
+    assert started.returncode == 0, errors
+    (left_out,) = [line for line in errors.splitlines() if "left out" in line]
+    assert left_out.startswith("note: node ")
+    assert "not this one" in left_out
     assert_whole(out, 60)
 
 

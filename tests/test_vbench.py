@@ -8,9 +8,9 @@ import json
 import os
 import subprocess
 import sys
+import time
 import unicodedata
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, distribution
 from importlib.util import find_spec
@@ -580,33 +580,30 @@ def test_sample_and_score_from_the_command_line(official: Evaluator, tmp_path: P
 
 
 @pytest.mark.slow
-def test_a_batch_makes_the_videos_of_a_run(tmp_path: Path, hb: Callable[..., Any]) -> None:
-    """Jobs of a shard, made elsewhere, come back as the videos that `sample` itself makes."""
+def test_a_batch_makes_the_videos_of_a_run(tmp_path: Path) -> None:
+    """Two workers make the videos that one process makes, and go on after a kill."""
     (tmp_path / "p.txt").write_text("A red circle\na red circle\na/b\n", encoding="utf-8")
-    small = ("--size", "64x64", "--frames", 2, "--steps", 1, "--device", "cpu")
-    sample = ("sample", "run", "--prompts", "p.txt", *small, "--shard", "1/3")
-    done = script(*sample, "--jobs", "jobs.jsonl", cwd=tmp_path)
-    assert (done.returncode, done.stdout) == (0, "jobs.jsonl\n"), done.stderr
-    batch = ("--batch", "jobs.jsonl", "--output-dir", "out", "--device", "cpu")
-    made = hb("hb-run", *batch, cwd=tmp_path)
-    assert made.returncode == 0, made.stderr
-    done = script(*sample, "--batch", "out", "--jobs", "rest.jsonl", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert "5 of 15 videos, 5 are there" in done.stderr
-    assert (tmp_path / "rest.jsonl").read_bytes() == b""
-    here = script(*(word if word != "run" else "here" for word in sample), cwd=tmp_path)
-    assert here.returncode == 0, here.stderr
+    small = ("--size", "64x64", "--frames", 2, "--steps", 1, "--shard", "1/3")
+    here = ("sample", "here", "--prompts", "p.txt", *small, "--device", "cpu")
+    there = ("sample", "there", "--prompts", "p.txt", *small, "--device", "cpu+cpu")
+    results = tmp_path / "there" / ".batch-1" / "results.jsonl"
+    command = [sys.executable, str(SCRIPT), *map(str, there)]
+    with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.DEVNULL) as started:
+        while started.poll() is None and not (results.exists() and results.read_bytes()):
+            time.sleep(0.01)
+        started.kill()
+    for arguments in (there, here):
+        done = script(*arguments, cwd=tmp_path)
+        assert (done.returncode, done.stdout) == (0, f"{arguments[1]}\n"), done.stderr
+    assert "5 of 15 videos, 0 are there" in done.stderr
     by_batch, by_sample = (
         {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*.mp4")}
-        for folder in (tmp_path / "run", tmp_path / "here")
+        for folder in (tmp_path / "there", tmp_path / "here")
     )
+    assert len(by_batch) == 5
     assert by_batch == by_sample
-    other = ("sample", "other", *sample[2:], "--seed", 3)
-    done = script(*other, "--batch", "out", "--jobs", "rest.jsonl", cwd=tmp_path)
-    assert "5 of 15 videos, 0 are there" in done.stderr
-    done = script(*sample, "--batch", "nowhere", cwd=tmp_path)
-    assert done.returncode == 1
-    assert "nowhere has no results.jsonl" in done.stderr
+    assert not results.parent.exists()
+    assert "5 of 15 videos, 5 are there" in script(*there, cwd=tmp_path).stderr
 
 
 @pytest.mark.slow

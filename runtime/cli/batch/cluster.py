@@ -7,27 +7,35 @@ is written but by the command, so each is written once.
 
 import logging
 import os
+import re
 import signal
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
-from hummingbird_edge.runtime.bundle.bundle import Bundle
+from hummingbird_edge.runtime.bundle.bundle import BUILTIN, Bundle
 from hummingbird_edge.runtime.bundle.manifest import MANIFEST
 from hummingbird_edge.runtime.cli.batch.node import Node, Piece
 from hummingbird_edge.runtime.cli.batch.worker import Answer, Cores, Settings, Task, WorkerEnded
-from hummingbird_edge.runtime.errors import DeviceError, OutputError
+from hummingbird_edge.runtime.command import note
+from hummingbird_edge.runtime.errors import DeviceError, OutputError, RequestError
 from hummingbird_edge.runtime.files import atomic_path
 
 __all__ = ["Cluster", "RayWorker"]
 
 _PIECE_BYTES = 64 << 20
 _CONNECT_S = 10.0
+_LOOK_S = 1.0
+"""Between two looks at the nodes; each asks the head of the cluster."""
+_PATIENCE_S = 30.0
+"""Until somebody who waits for a node hears of it."""
+_ADDRESS = re.compile(r"auto|local|[^/]+:[0-9]{1,5}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +44,11 @@ class _Place:
 
     node: str
     """Ray's id of it."""
+    name: str
+    """For people, with the node's address."""
     device: str
-    cpus: int
+    cpus: float
+    """Whole from 1 on, as Ray wants it."""
     gpus: float
     cores: Cores
 
@@ -49,33 +60,48 @@ class Cluster:
         self._bundle, self._settings, self._devices = bundle, settings, devices
         self._places: dict[str, list[_Place]] = {}
         """By node, of all that were ever there."""
+        self._found: dict[str, Callable[[], RayWorker]] = {}
+        self._next_look = 0.0
         self._lock = threading.Lock()
 
     @classmethod
     def connect(
         cls, address: str, bundle: Bundle, settings: Settings, devices: Sequence[str]
     ) -> "Cluster":
-        """Connect to a cluster, or with `local` start one here; raises DeviceError."""
+        """Connect to a cluster, or with `local` start one; raises DeviceError, RequestError."""
+        if not _ADDRESS.fullmatch(address):
+            raise RequestError(
+                f"--ray is {address!r}: give HOST:PORT, auto or local, on a machine of the cluster"
+            )
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # reports to nobody
+        # Else a thread that outlives the connection would have Ray start a cluster of its own.
+        os.environ["RAY_ENABLE_AUTO_CONNECT"] = "0"
         import ray
 
         own = {"include_dashboard": False} if address == "local" else {}
         handler = signal.getsignal(signal.SIGTERM)
         try:
             _knock(address)
-            ray.init(address, log_to_driver=False, logging_level=logging.ERROR, **own)
-        except (OSError, RuntimeError, ValueError) as error:
-            reason = str(error).splitlines()[:1] or [type(error).__name__]
+            with _folder_without_modules():
+                ray.init(address, log_to_driver=False, logging_level=logging.ERROR, **own)
+        except (OSError, OverflowError, RuntimeError, ValueError) as error:
+            reason, *_ = str(error.__cause__ or error).splitlines() or [type(error).__name__]
             raise DeviceError(
-                f"there is no Ray cluster at {address!r} ({reason[0].rstrip('.')}): start one with "
-                f"ray start --head, or give --ray HOST:PORT"
+                f"there is no Ray cluster at {address!r} ({reason.rstrip('.')}): start one with "
+                f"ray start --head, or join it with ray start --address=HOST:PORT, on this machine"
             ) from error
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, handler)  # Ray takes it for itself
         return cls(bundle, settings, devices)
 
     def places(self) -> dict[str, Callable[[], "RayWorker"]]:
-        """Return a place for each device of each node that is there and has processors."""
+        """Return a place for each device of each node that has processors, as seen a second ago."""
+        if time.monotonic() >= self._next_look:
+            self._found = self._look()
+            self._next_look = time.monotonic() + _LOOK_S
+        return self._found
+
+    def _look(self) -> dict[str, Callable[[], "RayWorker"]]:
         import ray
 
         try:
@@ -87,25 +113,31 @@ class Cluster:
             ) from error
         found = dict[str, Callable[[], RayWorker]]()
         for node in nodes:
-            resources, name = node["Resources"], node["NodeID"]
-            if node["Alive"] and resources.get("CPU", 0) >= 1:
-                if name not in self._places:
-                    self._places[name] = self._of_node(name, resources)
-                for number, place in enumerate(self._places[name]):
-                    found[f"node {name[:8]} {place.device} {number}"] = partial(
-                        RayWorker, self, place
-                    )
+            if node["Alive"] and node["Resources"].get("CPU", 0) >= 1:
+                if node["NodeID"] not in self._places:
+                    self._places[node["NodeID"]] = self._of_node(node)
+                for place in self._places[node["NodeID"]]:
+                    found[place.name] = partial(RayWorker, self, place)
         return found
 
-    def _of_node(self, node: str, resources: dict[str, float]) -> list[_Place]:
+    def _of_node(self, node: dict[str, Any]) -> list[_Place]:
         """Share a node's resources among its devices, once for each of its GPUs."""
+        resources, name = node["Resources"], f"{node['NodeManagerAddress']} ({node['NodeID'][:8]})"
         gpus = int(resources.get("GPU", 0))
         devices = [*self._devices] * max(1, gpus)
-        cpus = max(1, int(resources["CPU"]) // len(devices))
+        cpus = resources["CPU"] / len(devices)
+        cores = max(1, int(cpus))
         # Nodes may be parts of one machine, so that each worker gets cores of its own.
-        first = sum(place.cpus for places in self._places.values() for place in places)
+        first = sum(place.cores.count for places in self._places.values() for place in places)
         return [
-            _Place(node, device, cpus, gpus / len(devices), Cores(first + number * cpus, cpus))
+            _Place(
+                node["NodeID"],
+                f"node {name} {device} {number + 1}",
+                device,
+                int(cpus) or cpus,
+                gpus / len(devices),
+                Cores(first + number * cores, cores),
+            )
             for number, device in enumerate(devices)
         ]
 
@@ -140,23 +172,21 @@ class RayWorker:
     """An actor; implements `Worker`."""
 
     def __init__(self, cluster: Cluster, place: _Place) -> None:
-        """Start it and wait until its bundle is open; raises WorkerEnded or DeviceError."""
-        self._node = place.node[:8]
+        self._cluster, self._name = cluster, place.name
         self._actor = cluster.actor(place)
-        try:
-            if not self._get(self._actor.prepare.remote()):
-                self._get(self._actor.place.remote(cluster.pieces()))
-            self._get(self._actor.load.remote())
-        except BaseException:
-            self.close()
-            raise
+
+    def start(self) -> None:
+        """Wait until its bundle is open; raises WorkerEnded or DeviceError."""
+        if not self._get(self._started(self._actor.prepare.remote())):
+            self._get(self._actor.place.remote(self._cluster.pieces()))
+        self._get(self._actor.load.remote())
 
     def make(self, task: Task) -> Answer:
-        """Make a video; raises WorkerEnded, or OutputError where it cannot be written here."""
-        try:
-            answer, content = self._get(self._actor.make.remote(task.request))
-        except DeviceError as error:  # that node's disk: others may have room
-            raise WorkerEnded(str(error)) from error
+        """Make a video; raises WorkerEnded, DeviceError where the node's disk is full, OutputError.
+
+        The last where it cannot be written here.
+        """
+        answer, content = self._get(self._actor.make.remote(task.request))
         if not answer.code:
             try:
                 with atomic_path(task.path) as partial:
@@ -169,19 +199,28 @@ class RayWorker:
         assert isinstance(answer, Answer)
         return answer
 
+    def _started(self, reference: Any) -> Any:
+        """Return what an actor's first call promised; say so where it does not start for long."""
+        import ray
+
+        if not ray.wait([reference], timeout=_PATIENCE_S)[0]:
+            note(f"{self._name} has no processors to spare yet: waiting for them")
+        return reference
+
     def _get(self, reference: Any) -> Any:
         """Return what a call returns; raises DeviceError where it fails, WorkerEnded."""
         import ray
-        from ray.exceptions import RayError, RayTaskError
+        from ray.exceptions import ActorUnavailableError, RayError, RayTaskError
 
         try:
             return ray.get(reference)
         except RayTaskError as error:
-            raise DeviceError(f"node {self._node}: {error.cause}") from error
+            raise DeviceError(f"{self._name}: {_last_line(error.cause)}") from error
+        except ActorUnavailableError as error:  # if it comes back, `close` ends it
+            raise WorkerEnded(f"the worker of {self._name} does not answer any more") from error
         except RayError as error:
-            *_, reason = str(error).strip().splitlines() or [type(error).__name__]
             raise WorkerEnded(
-                f"the worker of node {self._node} is gone ({reason.strip()[:200]})"
+                f"the worker of {self._name} is gone ({_last_line(error)})"
             ) from error
 
     def close(self) -> None:
@@ -193,10 +232,27 @@ class RayWorker:
 
 
 def _knock(address: str) -> None:
-    """Raise OSError where nobody listens at HOST:PORT: Ray itself tries for minutes."""
+    """Raise OSError or OverflowError where nobody is at HOST:PORT: Ray itself tries for minutes."""
     host, _, port = address.rpartition(":")
-    if port.isdecimal() and "://" not in address:
+    if port.isdecimal():
         socket.create_connection((host.strip("[]"), int(port)), _CONNECT_S).close()
+
+
+@contextmanager
+def _folder_without_modules() -> Iterator[None]:
+    """Be in another folder: Ray has its workers look for modules in the current one first."""
+    old = Path.cwd()
+    os.chdir(BUILTIN)
+    try:
+        yield
+    finally:
+        os.chdir(old)
+
+
+def _last_line(error: object) -> str:
+    """Return what an error says at its end, below a traceback of another process."""
+    *_, line = str(error).strip().splitlines() or [type(error).__name__]
+    return line.strip()[:200]
 
 
 def _read_pieces(path: Path) -> Iterator[bytes]:

@@ -8,8 +8,10 @@ other, and starts another when it dies.
 """
 
 import threading
+import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
 from queue import Empty, SimpleQueue
 
 from hummingbird_edge.runtime.cli.batch.worker import Answer, Task, Worker, WorkerEnded
@@ -19,14 +21,13 @@ from hummingbird_edge.runtime.errors import DeviceError, HummingbirdError
 __all__ = ["Crew", "Places"]
 
 Places = Callable[[], Mapping[str, Callable[[], Worker]]]
-"""Returns the places that there are now, by name what starts a worker there.
-
-That raises WorkerEnded, or HummingbirdError where it is of no use to try again.
-"""
+"""Returns the places that there are now, by name what creates a worker there."""
 _LOOK_S = 1.0
 """Between two looks at the places."""
 _MAX_DEATHS = 3
 """Workers that may die of a task, or while they start at a place."""
+_GRACE_S = 5.0
+"""For threads to end."""
 
 
 class Crew:
@@ -62,12 +63,12 @@ class Crew:
 
     def _man(self) -> None:
         """Have a thread at every place of use; raises DeviceError where there is none."""
-        places = {n: start for n, start in self._places().items() if n not in self._useless}
-        for name, start in places.items():
+        places = {n: create for n, create in self._places().items() if n not in self._useless}
+        for name, create in places.items():
             thread = self._threads.get(name)
             if thread is None or not thread.is_alive():
-                # Nobody waits for it at the end: it may be asking a cluster that is gone.
-                thread = threading.Thread(target=self._work, args=(name, start), daemon=True)
+                # Nobody waits for it without end: it may be asking a cluster that is gone.
+                thread = threading.Thread(target=self._work, args=(name, create), daemon=True)
                 self._threads[name] = thread
                 thread.start()
         is_idle = not any(thread.is_alive() for thread in self._threads.values())
@@ -75,19 +76,22 @@ class Crew:
             reasons = [str(error) for error in self._useless.values()] or ["all have gone"]
             raise DeviceError(f"no worker is left for {self._left} videos: {reasons[-1]}")
 
-    def _work(self, place: str, start: Callable[[], Worker]) -> None:
-        """Start a worker, and have it work until it dies or nothing is left to do."""
+    def _work(self, place: str, create: Callable[[], Worker]) -> None:
+        """Have a worker at a place, until it dies or nothing is left to do."""
         try:
-            worker = self._workers[place] = start()
+            with closing(create()) as worker:
+                self._workers[place] = worker  # so that `_stop` can end its start as well
+                worker.start()
+                self._deaths[place] = 0
+                self._make_all(place, worker)
         except WorkerEnded as ended:
             self._deaths[place] += 1
             if self._deaths[place] >= _MAX_DEATHS:
                 self._give_up(place, ended)
-            return
         except Exception as error:
             self._give_up(place, error)
-            return
-        self._deaths[place] = 0
+
+    def _make_all(self, place: str, worker: Worker) -> None:
         try:
             while (task := self._take()) is not None:
                 try:
@@ -95,10 +99,12 @@ class Crew:
                 except WorkerEnded as ended:
                     self._give_back(task, ended)
                     return
+                except DeviceError as error:  # no fault of the task
+                    self._put_back(task)
+                    self._give_up(place, error)
+                    return
         except Exception as error:
             self._ended.put(error)
-        finally:
-            worker.close()
 
     def _give_up(self, place: str, error: Exception) -> None:
         self._useless[place] = error
@@ -123,6 +129,9 @@ class Crew:
             self._ended.put((task, Answer(None, "worker_ended", text)))
             return
         note(f"{ended}: what it was making is made again")
+        self._put_back(task)
+
+    def _put_back(self, task: Task) -> None:
         with self._changed:
             self._todo.appendleft(task)
             self._changed.notify()
@@ -133,3 +142,7 @@ class Crew:
             self._changed.notify_all()
         for worker in list(self._workers.values()):
             worker.close()
+        # One that asks a cluster while Python ends would end the command with status 1.
+        deadline = time.monotonic() + _GRACE_S
+        for thread in self._threads.values():
+            thread.join(max(0.0, deadline - time.monotonic()))

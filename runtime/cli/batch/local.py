@@ -46,20 +46,19 @@ class LocalWorker:
     """A process; implements `Worker`."""
 
     def __init__(self, name: str, settings: Settings, device: str, cores: Cores) -> None:
-        """Start it and wait until its bundle is open; raises WorkerEnded or DeviceError."""
         self._name = name
+        self._first = {"settings": asdict(settings), "device": device, "cores": asdict(cores)}
         # Python looks for modules in the current folder first: in one that has none.
         self._process = subprocess.Popen(
             PROGRAM, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=BUILTIN
         )
+
+    def start(self) -> None:
+        """Wait until its bundle is open; raises WorkerEnded or DeviceError."""
         try:
-            self._ask(settings=asdict(settings), device=device, cores=asdict(cores))
+            self._ask(**self._first)
         except OutputError as error:
-            self.close()
             raise DeviceError(str(error)) from error
-        except BaseException:
-            self.close()
-            raise
 
     def make(self, task: Task) -> Answer:
         """Make a video; raises OutputError where it cannot be written, WorkerEnded."""

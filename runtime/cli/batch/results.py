@@ -144,10 +144,8 @@ def open_results(folder: Path, wanted: Mapping[str, str | None]) -> Iterator[Res
 def finished_videos(folder: Path, wanted: Mapping[str, str]) -> dict[str, Path]:
     """Return the videos of a folder that are those of `wanted`, by custom_id digests of requests.
 
-    Raises OutputError where the folder has no results.
+    Raises OutputError where its results cannot be read.
     """
-    if not (folder / _RESULTS).is_file():
-        raise OutputError(f"{folder} has no {_RESULTS}: give the --output-dir of a batch")
     return {
         result.custom_id: folder / _VIDEOS / file_name(result.custom_id)
         for result in _read(folder / _RESULTS)

@@ -87,11 +87,17 @@ class WorkerEnded(Exception):
 class Worker(Protocol):
     """Makes one video after the other."""
 
+    def start(self) -> None:
+        """Wait until it can; raises WorkerEnded, HummingbirdError where it never will."""
+
     def make(self, task: Task) -> Answer:
-        """Make a video; raises WorkerEnded, or HummingbirdError where no other could do it."""
+        """Make a video; raises WorkerEnded, DeviceError where it can make no more, or others.
+
+        Those are HummingbirdErrors where no other worker could do it.
+        """
 
     def close(self) -> None:
-        """End it; what it was making is lost."""
+        """End it, in any thread and at any time; what it was making is lost."""
 
 
 class Maker:
