@@ -8,6 +8,7 @@ other, and starts another when it dies.
 """
 
 import threading
+import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from queue import Empty, SimpleQueue
@@ -34,6 +35,9 @@ class Crew:
 
     def __init__(self, tasks: Sequence[Task], places: Places) -> None:
         self._todo, self._left, self._places = deque(tasks), len(tasks), places
+        self._seen: Mapping[str, Callable[[], Worker]] = {}
+        self._look_at = time.monotonic()
+        """When to look at the places again: the more nodes, the longer a cluster takes to tell."""
         self._ended: SimpleQueue[tuple[Task, Answer] | Exception] = SimpleQueue()
         self._threads: dict[str, threading.Thread] = {}
         self._workers: dict[str, Worker] = {}
@@ -62,7 +66,9 @@ class Crew:
 
     def _man(self) -> None:
         """Have a thread at every place of use; raises DeviceError where there is none."""
-        places = {n: start for n, start in self._places().items() if n not in self._useless}
+        if (now := time.monotonic()) >= self._look_at:
+            self._seen, self._look_at = self._places(), now + _LOOK_S
+        places = {n: start for n, start in self._seen.items() if n not in self._useless}
         for name, start in places.items():
             thread = self._threads.get(name)
             if thread is None or not thread.is_alive():
