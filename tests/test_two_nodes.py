@@ -51,9 +51,12 @@ class Agent:
 
     def kill(self) -> None:
         """End it and what it started at once, as a power cut does."""
+        tree = list[psutil.Process]()
         with suppress(psutil.NoSuchProcess):
             agent = psutil.Process(self.process.pid)
-            for each in [agent, *agent.children(recursive=True)]:
+            tree = [agent, *agent.children(recursive=True)]
+        for each in tree:
+            with suppress(psutil.NoSuchProcess):
                 each.kill()
         self.process.wait()
 
@@ -65,8 +68,13 @@ def launched(run: Path, *options: str) -> Iterator[Agent]:
     command += ["autoencoder", str(run), "--steps", str(STEPS), "--seed", "5"]
     output = run / f"agent-{len(list(run.glob('agent-*')))}"
     with output.open("wb") as file:
-        # Else a node that comes back waits for an address that the other one told only once.
-        environment = {**os.environ, "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
+        environment = {
+            **os.environ,
+            # Else a node that comes back waits for an address that the other one told only once.
+            "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1",
+            # With more threads, sums have another order.
+            "OMP_NUM_THREADS": "1",
+        }
         process = subprocess.Popen(command, stdout=file, stderr=file, env=environment)
         agent = Agent(process, output)
     try:

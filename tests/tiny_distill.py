@@ -7,6 +7,7 @@ import hashlib
 import os
 from dataclasses import replace
 from typing import Any
+from unittest.mock import patch
 
 import torch
 import torch.distributed as dist
@@ -65,9 +66,9 @@ SAVE_EVERY = 10
 def main() -> None:
     """Be `hb-distill`."""
     plan = replace(TINY, save_every=SAVE_EVERY)
-    recipe.BUILTIN_RECIPE = replace(RECIPE, plans={**RECIPE.plans, "autoencoder": plan})
-    vae.fit = fit_and_tell
-    cli.main()
+    tiny = replace(RECIPE, plans={**RECIPE.plans, "autoencoder": plan})
+    with patch.object(recipe, "BUILTIN_RECIPE", tiny), patch.object(vae, "fit", fit_and_tell):
+        cli.main()
 
 
 def fit_and_tell(run: Run, stage: Stage[Any], *args: Any) -> dict[str, torch.Tensor]:
