@@ -325,6 +325,8 @@ def test_latency_measures_every_device_and_adds_up(tmp_path: Path) -> None:
         ("kernels", ("--quick", "--runs", 1), 30),
         ("first_use", ("--runs", 1), 2),
         ("prompts", ("--runs", 1, "--prompts", 3), 2),
+        ("scale", ("--nodes", "1,20", "--videos", 8, "--clips", 256), 10),
+        ("scale_costs", ("--runs", 1, "--jobs", 20, "--clips", 1), 4),
     ],
 )
 def test_each_runs_whole(

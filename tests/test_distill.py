@@ -19,7 +19,7 @@ from hummingbird_edge.benchmarks.lib.record import Record
 from hummingbird_edge.distill.ablation import VARIANTS, ablate, ablation_table
 from hummingbird_edge.distill.card import write_card
 from hummingbird_edge.distill.data.clips import Clips
-from hummingbird_edge.distill.recipe import BUILTIN_RECIPE, Recipe
+from hummingbird_edge.distill.recipe import BUILTIN_RECIPE
 from hummingbird_edge.distill.score import Scores
 from hummingbird_edge.distill.stages.order import STAGES, train_all
 from hummingbird_edge.distill.stages.sources import Sources
@@ -30,14 +30,12 @@ from hummingbird_edge.distill.train.matching import MatchingRecipe, MatchingStag
 from hummingbird_edge.distill.train.model import Model
 from hummingbird_edge.distill.train.run import Run
 from hummingbird_edge.distill.train.sampling import generate
-from hummingbird_edge.distill.train.training import Plan, Stage, cosine_rate, fit, generator_of
-from hummingbird_edge.distill.world.shapes.scene import World
+from hummingbird_edge.distill.train.training import Stage, cosine_rate, fit, generator_of
 from hummingbird_edge.export.checkpoint import read_checkpoint
-from hummingbird_edge.export.models.config import ModelConfig, TextConfig, UNetConfig, VAEConfig
+from hummingbird_edge.export.models.config import ModelConfig, UNetConfig
 from hummingbird_edge.export.weights import CheckpointWeights
 from hummingbird_edge.runtime import files
 from hummingbird_edge.runtime.bundle.bundle import BUILTIN
-from hummingbird_edge.runtime.bundle.manifest import Defaults
 from hummingbird_edge.runtime.errors import (
     CheckpointError,
     GenerationError,
@@ -45,46 +43,9 @@ from hummingbird_edge.runtime.errors import (
     RequestError,
 )
 from hummingbird_edge.runtime.pipeline import TextToVideo
+from tests.tiny_distill import RECIPE, TINY
 
-WORLD = World(
-    colours=("red", "blue"),
-    shapes=("circle", "square"),
-    sizes=("large",),
-    motions=("right", "left"),
-    backgrounds=("black", "white"),
-    resolution=16,
-    frames=4,
-)
 pytestmark = pytest.mark.slow  # trains
-
-TINY = Plan(2, 4, 1e-3, log_every=1, save_every=2)
-RECIPE = Recipe(
-    world=WORLD,
-    teacher=ModelConfig(
-        text=TextConfig(width=16, layers=2, heads=2),
-        unet=UNetConfig(
-            width=16,
-            multipliers=(1, 2),
-            res_blocks=2,
-            attention_levels=(0,),
-            head_width=8,
-            initial_heads=2,
-            context_width=16,
-            middle_block=True,
-            guidance_width=None,
-            groups=2,
-        ),
-        vae=VAEConfig(width=8, multipliers=(1, 1), res_blocks=1, groups=2),
-        prediction_type="v_prediction",
-        method="ddim",
-        defaults=Defaults(frames=4, width=16, height=16, steps=10, guidance=3.0, fps=4),
-    ),
-    clips=16,
-    consistency=ConsistencyRecipe(guidance=(1.0, 2.0), task_weight=1.0, simulated_share=1.0),
-    plans=dict.fromkeys(
-        ("autoencoder", "teacher", "matching", "consistency", "scorer", "decoder"), TINY
-    ),
-)
 
 
 @pytest.fixture(autouse=True)

@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 import torch
 from torch import distributed, nn
 
+from hummingbird_edge.distill.train.processes import needs_all_processes, require_same_step
 from hummingbird_edge.distill.train.run import Run
 from hummingbird_edge.distill.train.training import Average, Stage, generator_of
 from hummingbird_edge.runtime.errors import CheckpointError, GenerationError, RequestError
@@ -134,6 +135,7 @@ class Clock:
         return self.spent_s / self.budget_s
 
 
+@needs_all_processes()
 def fit_budget(
     run: Run,
     stage: Stage[Any],
@@ -147,7 +149,8 @@ def fit_budget(
 
     `measure` is given the averaged weights now and then and returns figures for the log; `config`
     is kept with the weights, so that they can be read without the recipe. Raises CheckpointError
-    where the checkpoint is of another shape, GenerationError where the loss is no longer a number.
+    where the checkpoint is of another shape or not that of all processes, GenerationError where the
+    loss is no longer a number or another process is lost.
     """
     run.is_main = is_first()
     trained: nn.Module = stage.trained
@@ -163,6 +166,7 @@ def fit_budget(
     average, step, spent = Average(trained, schedule.decay), 0, 0.0
     if (state := run.load()) is not None:
         step, spent = _restore(run, state, trained, optimizer, average)
+    require_same_step(run.stage, step)
     _share_weights(trained)
     clock = Clock(budget_s, spent, device)
     saved, saves, totals, count = time.monotonic(), 0, torch.zeros(0, device=device), 0

@@ -15,7 +15,12 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
-from hummingbird_edge.distill.train.processes import device, is_first
+from hummingbird_edge.distill.train.processes import (
+    device,
+    is_first,
+    needs_all_processes,
+    require_same_step,
+)
 from hummingbird_edge.distill.train.run import Run
 from hummingbird_edge.runtime.errors import CheckpointError, GenerationError
 
@@ -76,6 +81,7 @@ class Average:
                 self.state[name].lerp_(value, 1 - decay)
 
 
+@needs_all_processes()
 def fit(
     run: Run,
     stage: Stage[Any],
@@ -86,8 +92,8 @@ def fit(
     """Train until `plan.steps`, resuming from the stage's checkpoint; return averaged weights.
 
     `measure` takes the averaged weights at each checkpoint and returns figures for the log. Raises
-    CheckpointError where the checkpoint is of another shape, GenerationError where the loss is no
-    longer a number.
+    CheckpointError where the checkpoint is of another shape or not that of all processes,
+    GenerationError where the loss is no longer a number or another process is lost.
     """
     # Stages choose their own precision: an outer autocast would cache weights without gradients.
     accelerator = Accelerator(mixed_precision="no", cpu=device().type == "cpu")
@@ -101,6 +107,7 @@ def fit(
     average, done = Average(trained, plan.decay), 0
     if (state := run.load()) is not None:
         done = _restore(run, state, trained, optimizer, average)
+    require_same_step(run.stage, done)
     wrapped, optimizer = accelerator.prepare(stage, optimizer)
     if done < plan.steps:
         run.log(step=done, seed=seed, steps=plan.steps, batch=plan.batch, rate=plan.peak_rate)
