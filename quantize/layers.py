@@ -70,7 +70,7 @@ class Layer:
     @property
     def weight_shape(self) -> tuple[int, ...]:
         """The shape of W, as the graph holds it."""
-        return tuple(int(size) for size in self._stored.shape)
+        return tuple(self._stored.shape.numpy())
 
     def weight(self) -> NDArray[np.float32]:
         """Return W in float32, as the graph holds it: a copy."""
