@@ -435,7 +435,7 @@ def test_verdicts_depend_on_no_order() -> None:
     decided = decide(clips, Thresholds())
     assert 10 < sum(clip.verdict == "copy of another" for clip in decided) < 190
     for _ in range(3):
-        rng.shuffle(clips)  # type: ignore[arg-type]
+        rng.shuffle(clips)
         assert decide(clips, Thresholds()) == decided
 
 

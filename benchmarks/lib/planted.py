@@ -171,11 +171,13 @@ def _picture(rng: Rng) -> Picture:
         for octave in range(3, 9):
             noise = rng.random((2**octave, 2**octave, 3), np.float32) - 0.5
             size = (CANVAS, CANVAS)
-            clouds += cv2.resize(noise, size, interpolation=cv2.INTER_LINEAR) / 1.4**octave
+            larger = cv2.resize(noise, size, interpolation=cv2.INTER_LINEAR)
+            clouds += np.asarray(larger, np.float32) / 1.4**octave
         clouds = (clouds - clouds.min()) / np.ptp(clouds)
         picture = (255 * clouds).astype(np.uint8)
     grain = rng.normal(0, 4, picture.shape)
-    return np.clip(picture + grain, 0, 255).astype(np.uint8)
+    found: Picture = np.clip(picture + grain, 0, 255).astype(np.uint8)
+    return found
 
 
 def _draw_thing(rng: Rng, picture: Picture) -> None:
@@ -279,4 +281,5 @@ def _frozen(rng: Rng, frames: Frames) -> Frames:
         picture * (1 + flicker * rng.normal()) + level * rng.standard_normal(picture.shape)
         for _ in frames
     ]
-    return np.clip(np.stack(moments), 0, 255).astype(np.uint8)
+    found: Frames = np.clip(np.stack(moments), 0, 255).astype(np.uint8)
+    return found
