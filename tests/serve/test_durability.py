@@ -74,8 +74,9 @@ def test_a_worker_of_before_is_not_waited_for(start: Callable[..., Server]) -> N
         done = again.wait(video["id"], seconds=60)
         content = _file(again, done)
     finally:
-        before.resume()
-    before.wait(20)
+        with suppress(psutil.NoSuchProcess):  # systems may end a stopped process whose parent ends
+            before.resume()
+            before.wait(20)
     assert again.video(video["id"]) == done
     assert _file(again, done) == content
 
