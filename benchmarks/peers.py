@@ -2,7 +2,7 @@
 
     python benchmarks/peers.py                              the built-in model's layout
     python benchmarks/peers.py --full-size FOLDER           hummingbird-0.7b, 16 frames of 512x320
-    python benchmarks/peers.py --only "torch.compile bf16,openvino int8"
+    python benchmarks/peers.py --only "torch.compile bf16" --only "openvino int8"
 
 Each row runs one stage in a process of its own on the same inputs, those of a real video: its last
 step, its first frames (the first row runs all steps in float32). The rows are PyTorch eager and
@@ -82,7 +82,7 @@ class Plan:
     processes: int
     """Processes a row."""
     only: Sequence[str]
-    """Texts of which one is in a row's name."""
+    """Texts of which one is in a row's name; none for all rows."""
 
 
 def measure(task: PeerStage) -> Row:
@@ -142,23 +142,33 @@ def tasks(eager: PeerStage, quantized: Bundle | None) -> Iterator[PeerStage]:
                 yield replace(own, title=f"{THIS_RUNTIME}, {backend}")
 
 
+def chosen_tasks(
+    bundle: Bundle, quantized: Bundle | None, plan: Plan, folder: Path
+) -> list[PeerStage]:
+    """Return the rows that were asked for; raises RequestError for a text that is in no name."""
+    eager = [eager_task(bundle, stage, plan, folder) for stage in plan.stages]
+    every = [task for each in eager for task in tasks(each, quantized)]
+    for text in plan.only:
+        if not any(text in task.name for task in every):
+            names = "; ".join(task.name for task in every)
+            raise RequestError(f"--only {text!r} is in no row's name: choose from {names}")
+    return [task for task in every if not plan.only or any(text in task.name for text in plan.only)]
+
+
 def measure_stages(
     writer: ResultsWriter, bundle: Bundle, quantized: Bundle | None, plan: Plan, folder: Path
 ) -> None:
     """Record the inputs, then measure every row of every stage; raises HummingbirdError."""
-    eager_tasks = [eager_task(bundle, stage, plan, folder) for stage in plan.stages]
+    chosen = chosen_tasks(bundle, quantized, plan, folder)
     request = request_for(bundle, size=plan.size, frames=plan.frames)
     inputs = StageInputs(bundle.folder, request, folder)
     if failure := writer.measure(StageInputs.record, inputs, inputs.name).failure:
         raise HummingbirdError(f"there are no inputs to measure with: {failure}")
-    for eager in eager_tasks:
-        for task in tasks(eager, quantized):
-            if not any(text in task.name for text in plan.only):
-                continue
-            if task.tool in PREPARATIONS:
-                preparation = replace(task, title=PREPARATIONS[task.tool][0])
-                writer.measure(prepare, preparation, preparation.name)
-            writer.measure(measure, task, task.name, plan.processes)
+    for task in chosen:
+        if task.tool in PREPARATIONS:
+            preparation = replace(task, title=PREPARATIONS[task.tool][0])
+            writer.measure(prepare, preparation, preparation.name)
+        writer.measure(measure, task, task.name, plan.processes)
 
 
 def table(rows: list[Row]) -> str:
@@ -197,11 +207,6 @@ def stages_to_measure(stages: str | None, quick: bool) -> Sequence[str]:
     return names
 
 
-def _texts(only: str) -> list[str]:
-    """Return the texts of `--only`; one that is in every name where there are none."""
-    return [text.strip() for text in only.split(",") if text.strip()] or [""]
-
-
 @app.command()
 def main(
     full_size: FullSize = None,
@@ -214,8 +219,9 @@ def main(
     runs: Annotated[int, typer.Option(min=1, help="Timed runs a row, after a warm-up.")] = 3,
     processes: Processes = 1,
     only: Annotated[
-        str, typer.Option(help="Rows whose names have one of these texts, separated by commas.")
-    ] = "",
+        list[str] | None,
+        typer.Option(help="Rows with this text in their name; may be given several times."),
+    ] = None,
     quick: Annotated[
         bool, typer.Option("--quick", help="The built-in model's decoder, in two minutes.")
     ] = False,
@@ -227,7 +233,7 @@ def main(
         raise RequestError("--quick measures the built-in model's layout: leave --full-size out")
     require_output(output)
     measured = stages_to_measure(stages, quick)
-    plan = Plan(measured, frames, size, runs, processes, _texts(only))
+    plan = Plan(measured, frames, size, runs, processes, only or ())
     int8 = None if quantized is None else Bundle.open(quantized)
     path = None if full_size is None else random_full_size(full_size)
     with tempfile.TemporaryDirectory(dir=full_size, ignore_cleanup_errors=True) as folder:

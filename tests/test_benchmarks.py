@@ -419,6 +419,12 @@ def test_stages_on_a_gpu_are_compared_with_pytorch(tiny_bundle: Path, tmp_path: 
         ("latency", ("--device", "gpu"), 2, "there is no device called 'gpu'"),
         ("latency", ("--precision", "int4"), 2, "there is no precision 'int4'"),
         ("peers", ("--stages", "unet,vae"), 2, "there is no stage 'vae'"),
+        (
+            "peers",
+            ("--stages", "vae_decoder", "--only", "openvino", "--only", "pytroch"),
+            2,
+            "--only 'pytroch' is in no row",
+        ),
         ("scaling", ("--quick", "--precision", "all"), 2, "one precision grows at a time"),
         ("latency", ("--size", "65x64"), 2, "width 65 does not divide"),
         ("latency", ("--threads", 4096), 2, "--threads is 4096"),
