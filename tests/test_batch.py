@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -311,6 +312,40 @@ def test_a_task_that_kills_all_workers_fails_alone() -> None:
     assert found["1"].code == "worker_ended"
     assert "3 workers ended while they made it" in found["1"].message
     assert [found[name].code for name in "02"] == ["", ""]
+
+
+def test_a_task_may_have_the_name_of_a_place() -> None:
+    places = {"1": lambda: Fake(lambda task: task.custom_id == "1")}
+    found = {task.custom_id: answer.code for task, answer in Crew(tasks(4), lambda: places).run()}
+    assert found == {"0": "", "1": "worker_ended", "2": "", "3": ""}
+
+
+def test_workers_amid_a_video_end_side_by_side() -> None:
+    all_busy, ending = threading.Barrier(3), threading.Barrier(2)
+
+    class Busy(Fake):
+        def __init__(self) -> None:
+            super().__init__()
+            self.ended = threading.Event()
+
+        def make(self, task: Task) -> Answer:
+            all_busy.wait(10)
+            self.ended.wait(60)
+            raise WorkerEnded("it was ended")
+
+        def close(self) -> None:
+            if not self.closed:
+                ending.wait(10)  # raises where the other one is not ending meanwhile
+            super().close()
+            self.ended.set()
+
+    def full(task: Task) -> bool:
+        all_busy.wait(10)
+        raise OutputError("the disk is full")
+
+    places = {"one": Busy, "two": Busy, "three": lambda: Fake(full)}
+    with pytest.raises(OutputError, match="the disk is full"):
+        list(Crew(tasks(3), lambda: places).run())
 
 
 def test_places_come_and_go() -> None:
