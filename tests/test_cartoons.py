@@ -22,7 +22,7 @@ from hummingbird_edge.distill.cartoons.budget import (
 )
 from hummingbird_edge.distill.cartoons.delivery import pack, unpack
 from hummingbird_edge.distill.cartoons.pool import draw_clips, read_shots, write_shots
-from hummingbird_edge.distill.cartoons.recipe import RECIPE, RECIPES, TINY, Recipe
+from hummingbird_edge.distill.cartoons.recipe import RECIPE, RECIPES, SMALL, TINY, Recipe
 from hummingbird_edge.distill.cartoons.reward import JudgeReward
 from hummingbird_edge.distill.cartoons.teacher import Learner, without_time
 from hummingbird_edge.distill.cartoons.train import share_out
@@ -551,3 +551,16 @@ def test_carried_weights_come_back(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 def test_carried_weights_that_are_missing_are_refused(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="lacks files of carried weights"):
         unpack(tmp_path, tmp_path / "run")
+
+
+def test_the_trained_vae_is_good_enough_for_what_comes_next(tmp_path: Path) -> None:
+    weights = Path(__file__).parents[1] / "distill" / "cartoons" / "weights" / "small"
+    assert unpack(weights, tmp_path) == ["vae"]
+    state = Run(tmp_path, "vae").load()
+    assert state is not None
+    vae = VAE(SMALL.teacher.vae)
+    vae.load_state_dict(state["average"])
+    every = Sprites.read(SMALL.world.nouns, torch.device("cpu"))
+    found = autoencoder.measure_vae(vae.eval(), SMALL.world, every, count=48)
+    assert found["psnr_db"] >= 31, found
+    assert found["sprite_db"] >= 27, found
