@@ -123,6 +123,13 @@ def test_smooth_clips_pass_and_faults_are_named() -> None:
     assert verdict(np.stack([texture()[:192, :192]] * 16)) == "static"
 
 
+def test_colours_of_one_brightness_can_be_seen() -> None:
+    frames = np.full((16, 192, 192, 3), 127, np.uint8)
+    for number, frame in enumerate(frames):
+        frame[70:120, 40 + 4 * number : 90 + 4 * number] = (255, 126, 0)
+    assert verdict(frames) == ""
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     folder = tmp_path / "videos"
