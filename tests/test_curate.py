@@ -543,11 +543,16 @@ def gif_header(width: int, height: int) -> bytes:
 
 
 def test_files_that_are_traps_are_dropped_as_unreadable(folder: Path, tmp_path: Path) -> None:
+    numbered(tmp_path / "a.avi", 20)
+    coded = (tmp_path / "a.avi").read_bytes()
+    sizes = coded.index(b"strf") + 12  # where width and height stand
     traps = {
         "huge.gif": gif_header(60_000, 60_000),
         "large.gif": gif_header(MAX_PIXELS // 8192, 8193),
         "thin.gif": gif_header(1, 60_000),
         "list.mp4": b"ffconcat version 1.0\nfile 'a.mp4'\n",
+        "unknown.avi": coded.replace(b"H264", b"QZQZ"),
+        "empty.avi": coded[:sizes] + bytes(8) + coded[sizes + 8 : coded.index(b"movi") + 4],
         "script.gif": b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\nshowpage\n",
     }
     for name, content in traps.items():
@@ -558,6 +563,29 @@ def test_files_that_are_traps_are_dropped_as_unreadable(folder: Path, tmp_path: 
     reasons = {entry["file"]: (entry["reason"], entry["detail"]) for entry in dropped}
     assert {reasons[name][0] for name in traps} == {"unreadable"}
     assert "8192x8193 pixels" in reasons["large.gif"][1]
+    assert "a coding that is not known" in reasons["unknown.avi"][1]
+    assert "0x0 pixels" in reasons["empty.avi"][1]
+
+
+def test_a_picture_cut_short_anywhere_is_unreadable(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 255, (2, 16, 16, 3), np.uint8)
+    write(tmp_path / "a.gif", noise)
+    whole = (tmp_path / "a.gif").read_bytes()
+    for length in range(len(whole) // 2, len(whole) - 1):
+        (tmp_path / "a.gif").write_bytes(whole[:length])
+        with suppress(ValueError):
+            read_frames(tmp_path / "a.gif", 2, 16, 16)
+
+
+def test_a_file_that_a_library_fails_at_is_unreadable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("hummingbird_edge.distill.curation.scenes.opened_video", fail)
+    (clip,) = read_scenes(Candidate("a.mp4", str(tmp_path / "a.mp4"), "1", ("a",)))
+    assert (clip.fault, clip.detail) == ("unreadable", "ZeroDivisionError")
 
 
 def test_bad_folders_are_refused(folder: Path, tmp_path: Path) -> None:

@@ -83,9 +83,9 @@ def _scenes_of(video: Candidate) -> Iterator[Candidate]:
                 else:
                     detail = f"{count} frames, {MIN_FRAMES} are needed"
                     yield found.but(fault="too short", detail=detail)
-    except (OSError, ValueError) as error:
+    except Exception as error:  # a stranger's file may bring libraries to raise anything
         part = part.but(scene=number, start=end, stop=end)
-        yield part.but(fault="unreadable", detail=str(error))
+        yield part.but(fault="unreadable", detail=str(error) or type(error).__name__)
 
 
 def find_scenes(header: Header, pictures: "Iterator[VideoFrame]") -> Iterator[Scene]:

@@ -61,7 +61,11 @@ class ScoreTable:
             for name, clips in scenes.items()
             if any(clip.is_last and clip.scene + 1 == len(clips) for clip in clips)
         }
-        self.clips = {key: clip for key, clip in self.clips.items() if key[0] in whole}
+        self.clips = {
+            key: clip
+            for key, clip in self.clips.items()
+            if key[0] in whole and clip.version == versions[key[0]]
+        }
         return [video for video in videos if video.name not in whole]
 
     def add(self, clips: Iterable[Candidate]) -> None:

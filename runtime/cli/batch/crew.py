@@ -11,6 +11,7 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from queue import Empty, SimpleQueue
 
@@ -40,8 +41,10 @@ class Crew:
         self._workers: dict[str, Worker] = {}
         self._useless: dict[str, Exception] = {}
         """Places that no worker can start at."""
-        self._deaths = Counter[str]()
-        """By custom_id of a task, or name of a place."""
+        self._deaths_of_task = Counter[str]()
+        """By custom_id."""
+        self._deaths_at_start = Counter[str]()
+        """By name of a place, since a worker last started there."""
         self._changed = threading.Condition()
         self._is_over = False
 
@@ -82,11 +85,11 @@ class Crew:
             with closing(create()) as worker:
                 self._workers[place] = worker  # so that `_stop` can end its start as well
                 worker.start()
-                self._deaths[place] = 0
+                self._deaths_at_start[place] = 0
                 self._make_all(place, worker)
         except WorkerEnded as ended:
-            self._deaths[place] += 1
-            if self._deaths[place] >= _MAX_DEATHS:
+            self._deaths_at_start[place] += 1
+            if self._deaths_at_start[place] >= _MAX_DEATHS:
                 self._give_up(place, ended)
         except Exception as error:
             self._give_up(place, error)
@@ -123,8 +126,8 @@ class Crew:
         """Have another worker make a task, unless it is what kills them."""
         if self._is_over:
             return
-        self._deaths[task.custom_id] += 1
-        if self._deaths[task.custom_id] >= _MAX_DEATHS:
+        self._deaths_of_task[task.custom_id] += 1
+        if self._deaths_of_task[task.custom_id] >= _MAX_DEATHS:
             text = f"{_MAX_DEATHS} workers ended while they made it, the last one because {ended}"
             self._ended.put((task, Answer(None, "worker_ended", text)))
             return
@@ -140,8 +143,9 @@ class Crew:
         with self._changed:
             self._is_over = True
             self._changed.notify_all()
-        for worker in list(self._workers.values()):
-            worker.close()
+        workers = list(self._workers.values())
+        with ThreadPoolExecutor(max(1, len(workers))) as pool:  # each may take seconds to end
+            list(pool.map(lambda worker: worker.close(), workers))
         # One that asks a cluster while Python ends would end the command with status 1.
         deadline = time.monotonic() + _GRACE_S
         for thread in self._threads.values():
