@@ -43,6 +43,7 @@ from hummingbird_edge.distill.curation.filters import (
 )
 from hummingbird_edge.distill.curation.report import Report
 from hummingbird_edge.distill.curation.scenes import MIN_FRAMES, find_scenes, read_scenes
+from hummingbird_edge.distill.curation.scores import ScoreTable
 from hummingbird_edge.distill.curation.videos import find_videos
 from hummingbird_edge.distill.data.frames import MAX_PIXELS, opened_video, read_frames
 from hummingbird_edge.distill.data.storage import Folder
@@ -274,6 +275,16 @@ def test_a_video_that_changed_is_measured_anew(folder: Path, tmp_path: Path) -> 
     (folder / "b.gif").unlink()
     curate_folder(folder, out, TemplateEnricher(), Thresholds())
     assert [Path(clip.file).name for clip in read_kept(out)] == ["a.mp4", "copy.mp4", "silent.mp4"]
+
+
+def test_scenes_of_an_old_version_are_forgotten(tmp_path: Path) -> None:
+    """Where a stopped run had read the new one, which has fewer."""
+    table = ScoreTable(Folder.at(tmp_path))
+    old = [Candidate("a.mp4", "", "1", scene=n, is_last=n == 2) for n in range(3)]
+    new = Candidate("a.mp4", "", "2")
+    table.add([*old, new])
+    assert table.keep([new]) == []
+    assert list(table.clips.values()) == [new]
 
 
 def test_scores_alone_drop_nothing(

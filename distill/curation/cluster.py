@@ -5,24 +5,19 @@ one process. A task of a node that dies is done again elsewhere.
 """
 
 import logging
-import os
-import signal
-import socket
-import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from hummingbird_edge.distill.curation.candidate import from_table, to_table
 from hummingbird_edge.distill.curation.pipeline import Batch, Stage
+from hummingbird_edge.runtime.cli.ray_cluster import connect
 from hummingbird_edge.runtime.errors import DeviceError
 
 if TYPE_CHECKING:
     from pyarrow import Table
 
 __all__ = ["OnRay"]
-
-_CONNECT_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,25 +26,11 @@ class OnRay:
 
     @classmethod
     def connect(cls, address: str) -> "OnRay":
-        """Connect to HOST:PORT, `auto`, or `local`, which is started; raises DeviceError."""
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # reports to nobody
-        import ray
+        """Connect to HOST:PORT, `auto`, or `local`, which is started.
 
-        own = {"include_dashboard": False} if address == "local" else {}
-        handler = signal.getsignal(signal.SIGTERM)
-        try:
-            host, _, port = address.rpartition(":")
-            if port.isdecimal() and "://" not in address:  # Ray itself tries for minutes
-                socket.create_connection((host.strip("[]"), int(port)), _CONNECT_S).close()
-            ray.init(address, log_to_driver=False, logging_level=logging.ERROR, **own)
-        except (OSError, OverflowError, RuntimeError, ValueError) as error:
-            reason = str(error).splitlines()[:1] or [type(error).__name__]
-            raise DeviceError(
-                f"there is no Ray cluster at {address!r} ({reason[0].rstrip('.')}): start one with "
-                f"ray start --head, or give --ray HOST:PORT"
-            ) from error
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, handler)  # Ray takes it for itself
+        Raises DeviceError, RequestError.
+        """
+        connect(address)
         return cls()
 
     def run(self, stages: Sequence[Stage], batches: Sequence[Batch]) -> Iterator[Batch]:
