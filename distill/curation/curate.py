@@ -112,7 +112,9 @@ def score_folder(
     folder = Folder.at(output)
     with _writing(folder), ScoreTable(folder) as table:
         _score(Folder.at(source), table, runner or Here(), report)
-        found = Report(sorted(table.clips.values(), key=_place))
+        # Of an earlier curation there may be verdicts.
+        clips = [clip.but(verdict="") for clip in sorted(table.clips.values(), key=_place)]
+        found = Report(clips)
         table.finish(found.clips)
         folder.write("statistics.json", _json(found.statistics()))
     return found
@@ -135,7 +137,7 @@ def _judged(clip: Candidate, thresholds: Thresholds) -> Candidate:
     verdict, detail = thresholds.fault(clip), clip.detail
     if not clip.fault:
         detail = ", ".join(f"{name} {getattr(clip, name):.3f}" for name in MEASURES)
-    if not clip.captions:
+    if not clip.captions and not (clip.caption_file and clip.fault == "unreadable"):
         detail = "no NAME.txt and no metadata.jsonl entry"
     return clip.but(verdict=verdict, detail=detail)
 
@@ -186,6 +188,8 @@ def _write(folder: Folder, found: Report) -> None:
     if found.kept:
         lines = [json.dumps(_entry(clip)) + "\n" for clip in found.kept]
         folder.write("kept.jsonl", "".join(lines).encode())
+    elif folder.exists("kept.jsonl"):  # of other thresholds
+        folder.remove("kept.jsonl")
 
 
 def _entry(clip: Candidate) -> dict[str, object]:
@@ -206,7 +210,7 @@ def read_kept(folder: str | Path) -> list[KeptClip]:
         kept = [_kept(json.loads(line)) for line in lines]
         if not kept:
             raise ValueError("it is empty")
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise RequestError(
             f"{folder} has no readable kept.jsonl ({error}): run hb-distill curate first"
         ) from error

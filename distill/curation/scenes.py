@@ -71,7 +71,7 @@ def _scenes_of(video: Candidate) -> Iterator[Candidate]:
     try:
         if video.caption_file:
             with open_file(video.caption_file) as file:
-                part = part.but(captions=read_captions(file.read()))
+                part = part.but(captions=read_captions(file))
         with opened_video(video.file) as (header, pictures):
             size = {"width": header.width, "height": header.height, "fps": header.fps}
             for number, scene in enumerate(find_scenes(header, pictures), 1):
