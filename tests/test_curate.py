@@ -53,6 +53,7 @@ from hummingbird_edge.distill.data.storage import Folder
 from hummingbird_edge.distill.world.shapes.render import render
 from hummingbird_edge.distill.world.shapes.scene import FULL, Scene
 from hummingbird_edge.runtime.errors import DeviceError, OutputError, RequestError
+from hummingbird_edge.runtime.files import lock
 from hummingbird_edge.runtime.media.video import write_video
 
 pytestmark = pytest.mark.slow  # filters and captions videos
@@ -219,7 +220,7 @@ def test_a_run_that_was_stopped_goes_on(
 
     with pytest.raises(KeyboardInterrupt):
         curate_folder(folder, out, TemplateEnricher(), Thresholds(), stop)
-    assert [path.name for path in out.iterdir()] == ["part-00000.parquet"]
+    assert {path.name for path in out.iterdir()} == {"part-00000.parquet", "running.sqlite"}
 
     def counted(video: str) -> object:
         examined.append(Path(video).name)
@@ -235,6 +236,7 @@ def test_a_run_that_was_stopped_goes_on(
         "kept.jsonl",
         "dropped.json",
         "statistics.json",
+        "running.sqlite",
     }
 
 
@@ -318,7 +320,8 @@ def test_scores_alone_drop_nothing(
     scored = score_folder(folder, out)
     assert len(scored.clips) == 6
     assert "| smoothness |" in scored.measures()
-    assert {path.name for path in out.iterdir()} == {"clips.parquet", "statistics.json"}
+    written = {"clips.parquet", "statistics.json", "running.sqlite"}
+    assert {path.name for path in out.iterdir()} == written
     forbid_reading(monkeypatch)
     assert len(curate_folder(folder, out, TemplateEnricher(), Thresholds()).kept) == 2
     assert score_folder(folder, out).reasons() == []
@@ -420,6 +423,29 @@ def test_a_shard_that_a_kill_left_is_made_again(
     assert out.read("shards/00000.tar") != first
     list(Pack(out)(one))
     assert out.read("shards/00000.tar") == first
+
+
+def test_two_commands_do_not_write_to_one_folder(
+    folder: Path, tmp_path: Path, hb_forked: Command
+) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    held = lock(out / "running.sqlite")
+    assert held is not None
+    for options in ((), ("--score-only",)):
+        done = hb_forked("hb-distill", "curate", folder, out, *options)
+        assert done.returncode, done.stdout
+        assert done.stderr.startswith(f"hb-distill: another command works on {out}: wait for it")
+    held.close()
+    assert [path.name for path in out.iterdir()] == ["running.sqlite"]
+
+
+def test_a_folder_stays_where_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For workers that have another current folder."""
+    monkeypatch.chdir(tmp_path)
+    folder = Folder.at("out")
+    monkeypatch.chdir("/")
+    assert Path(folder.location("a.mp4")) == tmp_path / "out" / "a.mp4"
 
 
 def test_a_file_appears_whole_or_not_at_all(tmp_path: Path) -> None:

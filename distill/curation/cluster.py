@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from hummingbird_edge.distill.curation.candidate import from_table, to_table
 from hummingbird_edge.distill.curation.pipeline import Batch, Stage
 from hummingbird_edge.runtime.cli.ray_cluster import connect
-from hummingbird_edge.runtime.errors import DeviceError
+from hummingbird_edge.runtime.errors import DeviceError, HummingbirdError
 
 if TYPE_CHECKING:
     from pyarrow import Table
@@ -34,13 +34,16 @@ class OnRay:
         return cls()
 
     def run(self, stages: Sequence[Stage], batches: Sequence[Batch]) -> Iterator[Batch]:
-        """Yield what becomes of the batches, in any order; raises DeviceError."""
+        """Yield what becomes of the batches, in any order.
+
+        Raises DeviceError, and what a stage raises of the project's errors and of OSError.
+        """
         if not batches:
             return
         import ray.data
         from ray.exceptions import RayError
 
-        logging.getLogger("ray.data").setLevel(logging.ERROR)
+        logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # what is raised says it
         context = ray.data.DataContext.get_current()
         context.enable_progress_bars = context.print_on_execution_start = False
         data = ray.data.from_arrow([to_table(batch) for batch in batches])
@@ -50,9 +53,14 @@ class OnRay:
             for table in data.iter_batches(batch_size=None, batch_format="pyarrow"):
                 yield from_table(table)
         except RayError as error:
-            reason = str(error).strip().splitlines()[-1:] or [type(error).__name__]
+            cause = getattr(error, "cause", None) or error
+            said, *_ = str(cause).strip().splitlines() or [type(cause).__name__]  # then Ray's part
+            if isinstance(cause, HummingbirdError):
+                raise type(cause)(said) from error
+            if isinstance(cause, OSError):
+                raise OSError(said) from error
             raise DeviceError(
-                f"the cluster gave up ({reason[0]}): run the same command again, it goes on with "
+                f"the cluster gave up ({said}): run the same command again, it goes on with "
                 f"what is missing"
             ) from error
 

@@ -38,6 +38,12 @@ class Folder:
     def __str__(self) -> str:
         return self.place
 
+    @property
+    def path(self) -> Path | None:
+        """Where it is on this machine, None for one elsewhere."""
+        system, root = self._opened()
+        return Path(root) if _is_local(system) else None
+
     def find(self) -> dict[str, str]:
         """Return the files in the folder and below it, by name, with what tells their versions.
 
