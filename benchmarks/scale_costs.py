@@ -45,6 +45,7 @@ from hummingbird_edge.runtime.bundle.bundle import BUILTIN, Bundle
 from hummingbird_edge.runtime.cli.batch.command import Batch, run_batch
 from hummingbird_edge.runtime.cli.batch.crew import Places
 from hummingbird_edge.runtime.cli.batch.worker import Answer, Task, Worker
+from hummingbird_edge.runtime.cli.ray_cluster import connect
 from hummingbird_edge.runtime.command import require_modules, run_command
 from hummingbird_edge.runtime.files import atomic_path
 from hummingbird_edge.runtime.pipeline import TextToVideo
@@ -140,7 +141,7 @@ def ray_workers(count: int, timings: Mapping[str, Any]) -> Iterator[list[Worker]
     """Start actors on this machine."""
     import ray
 
-    ray.init("local", num_cpus=1, include_dashboard=False, logging_level="ERROR")
+    connect("local", cpus=1)
     try:
         kind = ray.remote(num_cpus=0)(Sender)
         actors = [kind.remote(VIDEO_BYTES) for _ in range(count)]

@@ -2,8 +2,10 @@
 
 import inspect
 import json
+import os
 import struct
 import subprocess
+import sys
 import tarfile
 import threading
 import tracemalloc
@@ -43,12 +45,15 @@ from hummingbird_edge.distill.curation.filters import (
 )
 from hummingbird_edge.distill.curation.report import Report
 from hummingbird_edge.distill.curation.scenes import MIN_FRAMES, find_scenes, read_scenes
-from hummingbird_edge.distill.curation.videos import find_videos
+from hummingbird_edge.distill.curation.scores import ScoreTable
+from hummingbird_edge.distill.curation.shards import Pack
+from hummingbird_edge.distill.curation.videos import MAX_CAPTIONS, MAX_TEXT, find_videos
 from hummingbird_edge.distill.data.frames import MAX_PIXELS, opened_video, read_frames
 from hummingbird_edge.distill.data.storage import Folder
 from hummingbird_edge.distill.world.shapes.render import render
 from hummingbird_edge.distill.world.shapes.scene import FULL, Scene
 from hummingbird_edge.runtime.errors import DeviceError, OutputError, RequestError
+from hummingbird_edge.runtime.files import lock
 from hummingbird_edge.runtime.media.video import write_video
 
 pytestmark = pytest.mark.slow  # filters and captions videos
@@ -128,6 +133,14 @@ def test_colours_of_one_brightness_can_be_seen() -> None:
     for number, frame in enumerate(frames):
         frame[70:120, 40 + 4 * number : 90 + 4 * number] = (255, 126, 0)
     assert verdict(frames) == ""
+
+
+@pytest.mark.parametrize("side", [1, 2, 4, 8])
+def test_a_tiny_video_has_no_quality(side: int) -> None:
+    frames = np.random.default_rng(0).integers(0, 255, (16, SIDE, SIDE, 3), np.uint8)
+    clip = Candidate("a.gif", "", "", width=side, height=side, frames=frames.tobytes())
+    (measured,) = measure_quality(clip)
+    assert 0 <= measured.quality < Thresholds().quality
 
 
 @pytest.fixture
@@ -214,7 +227,7 @@ def test_a_run_that_was_stopped_goes_on(
 
     with pytest.raises(KeyboardInterrupt):
         curate_folder(folder, out, TemplateEnricher(), Thresholds(), stop)
-    assert [path.name for path in out.iterdir()] == ["part-00000.parquet"]
+    assert {path.name for path in out.iterdir()} == {"part-00000.parquet", "running.sqlite"}
 
     def counted(video: str) -> object:
         examined.append(Path(video).name)
@@ -230,6 +243,7 @@ def test_a_run_that_was_stopped_goes_on(
         "kept.jsonl",
         "dropped.json",
         "statistics.json",
+        "running.sqlite",
     }
 
 
@@ -269,6 +283,7 @@ def test_other_thresholds_read_nothing_again(
     forbid_reading(monkeypatch)
     with pytest.raises(RequestError, match="3 motion not smooth"):
         curate_folder(folder, out, TemplateEnricher(), Thresholds(smoothness=2.0))
+    assert not (out / "kept.jsonl").exists()
     curate_folder(folder, out, TemplateEnricher(), Thresholds())
     assert texts_of(out) == before
 
@@ -283,6 +298,28 @@ def test_a_video_that_changed_is_measured_anew(folder: Path, tmp_path: Path) -> 
     assert [Path(clip.file).name for clip in read_kept(out)] == ["a.mp4", "copy.mp4", "silent.mp4"]
 
 
+def test_scenes_of_an_old_version_are_forgotten(tmp_path: Path) -> None:
+    """Where a stopped run had read the new one, which has fewer."""
+    table = ScoreTable(Folder.at(tmp_path))
+    old = [Candidate("a.mp4", "", "1", scene=n, is_last=n == 2) for n in range(3)]
+    new = Candidate("a.mp4", "", "2")
+    table.add([*old, new])
+    assert table.keep([new]) == []
+    assert list(table.clips.values()) == [new]
+
+
+def test_parts_may_be_more_than_five_digits_count(tmp_path: Path) -> None:
+    """And the last one counts."""
+    folder, clip = Folder.at(tmp_path), Candidate("a.mp4", "", "1")
+    for number in (99_999, 100_000):
+        with ScoreTable(folder) as table:
+            table.add([clip.but(start=number)])
+        if number == 99_999:
+            (tmp_path / "part-00000.parquet").rename(tmp_path / "part-99999.parquet")
+    assert folder.exists("part-100000.parquet")
+    assert ScoreTable(folder).clips["a.mp4", 0].start == 100_000
+
+
 def test_scores_alone_drop_nothing(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -290,9 +327,12 @@ def test_scores_alone_drop_nothing(
     scored = score_folder(folder, out)
     assert len(scored.clips) == 6
     assert "| smoothness |" in scored.measures()
-    assert {path.name for path in out.iterdir()} == {"clips.parquet", "statistics.json"}
+    written = {"clips.parquet", "statistics.json", "running.sqlite"}
+    assert {path.name for path in out.iterdir()} == written
     forbid_reading(monkeypatch)
     assert len(curate_folder(folder, out, TemplateEnricher(), Thresholds()).kept) == 2
+    assert score_folder(folder, out).reasons() == []
+    assert json.loads((out / "statistics.json").read_text())["kept"] == 6
 
 
 def test_a_damaged_table_is_named(folder: Path, tmp_path: Path) -> None:
@@ -370,6 +410,51 @@ def test_shards_are_made_once_and_go_with_their_clips(
     assert after["00000.tar"] != first["00000.tar"]
 
 
+def test_a_shard_that_a_kill_left_is_made_again(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = Folder.at(tmp_path / "out")
+    one, other = (
+        [Candidate(name, str(folder / name), name, enriched=(name,))] for name in ("a.mp4", "b.gif")
+    )
+    list(Pack(out)(one))
+    first = out.read("shards/00000.tar")
+
+    def die(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as killed:
+        killed.setattr(Folder, "write", die)
+        with pytest.raises(KeyboardInterrupt):
+            list(Pack(out)(other))
+    assert out.read("shards/00000.tar") != first
+    list(Pack(out)(one))
+    assert out.read("shards/00000.tar") == first
+
+
+def test_two_commands_do_not_write_to_one_folder(
+    folder: Path, tmp_path: Path, hb_forked: Command
+) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    held = lock(out / "running.sqlite")
+    assert held is not None
+    for options in ((), ("--score-only",)):
+        done = hb_forked("hb-distill", "curate", folder, out, *options)
+        assert done.returncode, done.stdout
+        assert done.stderr.startswith(f"hb-distill: another command works on {out}: wait for it")
+    held.close()
+    assert [path.name for path in out.iterdir()] == ["running.sqlite"]
+
+
+def test_a_folder_stays_where_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For workers that have another current folder."""
+    monkeypatch.chdir(tmp_path)
+    folder = Folder.at("out")
+    monkeypatch.chdir("/")
+    assert Path(folder.location("a.mp4")) == tmp_path / "out" / "a.mp4"
+
+
 def test_a_file_appears_whole_or_not_at_all(tmp_path: Path) -> None:
     for folder in (Folder.at(tmp_path / "out"), Folder.at("memory://whole")):
         with suppress(KeyboardInterrupt), folder.writing("a/b.tar") as file:
@@ -432,6 +517,20 @@ def test_copies_are_those_that_a_look_at_every_pair_finds() -> None:
     assert find_copies([], 12) == {}
 
 
+def test_many_near_copies_take_little_time_and_memory() -> None:
+    marks = np.zeros((5_000, BITS), np.uint8)
+    marks[np.arange(len(marks)), np.arange(len(marks)) % BITS] = 1
+    prints = [np.packbits(mark).tobytes() for mark in marks]
+    tracemalloc.start()
+    try:
+        copies = find_copies(prints, 12)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert copies == dict.fromkeys(range(1, len(prints)), 0)
+    assert peak < 3 * marks.nbytes
+
+
 def test_verdicts_depend_on_no_order() -> None:
     rng = np.random.default_rng(0)
     good = dict.fromkeys(("quality", "smoothness", "change"), 1.0)
@@ -452,9 +551,46 @@ def test_captions_come_from_metadata_too(folder: Path) -> None:
     found = {video.name: video for video in find_videos(Folder.at(folder))}
     assert found["silent.mp4"].captions == ("a red star moving left",)
     assert next(read_scenes(found["b.gif"])).captions == ("a blue star rises",)
-    (folder / "metadata.jsonl").write_text("{}\n", encoding="utf-8")
-    with pytest.raises(RequestError, match=r"metadata.jsonl line 1 is not"):
-        find_videos(Folder.at(folder))
+    entry["text"] = "one line\u2028in two parts"
+    line = json.dumps(entry, ensure_ascii=False) + "\n"
+    (folder / "metadata.jsonl").write_text(line * (MAX_CAPTIONS + 1), encoding="utf-8")
+    found = {video.name: video for video in find_videos(Folder.at(folder))}
+    assert found["silent.mp4"].captions == (entry["text"],) * MAX_CAPTIONS
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("{}", r"is not .* \('file_name'\): correct it"),
+        ('{"file_name": "a.mp4", "text": "\\ud83d"}', "is not .*surrogates"),
+        ("[" * 60_000, "is not .*recursion"),
+        (" " * 2 * MAX_TEXT, f"has more than {MAX_TEXT} bytes: shorten it"),
+    ],
+    ids=["empty", "surrogate", "deep", "long"],
+)
+@pytest.mark.parametrize("place", ["", "memory://"])
+def test_metadata_that_is_none_is_refused(tmp_path: Path, line: str, said: str, place: str) -> None:
+    folder = Folder.at(f"{place}{tmp_path}")
+    folder.write("metadata.jsonl", b"\n" + line.encode())
+    with pytest.raises(RequestError, match=f"metadata.jsonl line 2 {said}"):
+        find_videos(folder)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names are any bytes on Linux alone")
+def test_a_name_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
+    Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff.mp4")).touch()
+    with pytest.raises(RequestError, match=r"udcff.mp4' is not UTF-8: rename it") as refused:
+        find_videos(Folder.at(tmp_path))
+    str(refused.value).encode()
+
+
+def test_a_caption_file_of_any_length_takes_little_memory(folder: Path, tmp_path: Path) -> None:
+    (folder / "a.txt").write_text("long " * MAX_TEXT, encoding="utf-8")
+    (folder / "copy.txt").write_text("a\n" * (MAX_CAPTIONS + 1), encoding="utf-8")
+    found = curate_folder(folder, tmp_path / "out", TemplateEnricher(), Thresholds())
+    clips = {clip.name: clip for clip in found.clips}
+    assert clips["a.mp4"].detail == f"its captions have more than {MAX_TEXT} bytes"
+    assert clips["copy.mp4"].captions == ("a",) * MAX_CAPTIONS
 
 
 def test_frames_are_spread_and_cut_to_the_middle(folder: Path) -> None:
@@ -550,11 +686,16 @@ def gif_header(width: int, height: int) -> bytes:
 
 
 def test_files_that_are_traps_are_dropped_as_unreadable(folder: Path, tmp_path: Path) -> None:
+    numbered(tmp_path / "a.avi", 20)
+    coded = (tmp_path / "a.avi").read_bytes()
+    sizes = coded.index(b"strf") + 12  # where width and height stand
     traps = {
         "huge.gif": gif_header(60_000, 60_000),
         "large.gif": gif_header(MAX_PIXELS // 8192, 8193),
         "thin.gif": gif_header(1, 60_000),
         "list.mp4": b"ffconcat version 1.0\nfile 'a.mp4'\n",
+        "unknown.avi": coded.replace(b"H264", b"QZQZ"),
+        "empty.avi": coded[:sizes] + bytes(8) + coded[sizes + 8 : coded.index(b"movi") + 4],
         "script.gif": b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\nshowpage\n",
     }
     for name, content in traps.items():
@@ -565,6 +706,29 @@ def test_files_that_are_traps_are_dropped_as_unreadable(folder: Path, tmp_path: 
     reasons = {entry["file"]: (entry["reason"], entry["detail"]) for entry in dropped}
     assert {reasons[name][0] for name in traps} == {"unreadable"}
     assert "8192x8193 pixels" in reasons["large.gif"][1]
+    assert "a coding that is not known" in reasons["unknown.avi"][1]
+    assert "0x0 pixels" in reasons["empty.avi"][1]
+
+
+def test_a_picture_cut_short_anywhere_is_unreadable(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 255, (2, 16, 16, 3), np.uint8)
+    write(tmp_path / "a.gif", noise)
+    whole = (tmp_path / "a.gif").read_bytes()
+    for length in range(len(whole) // 2, len(whole) - 1):
+        (tmp_path / "a.gif").write_bytes(whole[:length])
+        with suppress(ValueError):
+            read_frames(tmp_path / "a.gif", 2, 16, 16)
+
+
+def test_a_file_that_a_library_fails_at_is_unreadable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("hummingbird_edge.distill.curation.scenes.opened_video", fail)
+    (clip,) = read_scenes(Candidate("a.mp4", str(tmp_path / "a.mp4"), "1", ("a",)))
+    assert (clip.fault, clip.detail) == ("unreadable", "ZeroDivisionError")
 
 
 def test_bad_folders_are_refused(folder: Path, tmp_path: Path) -> None:
@@ -619,6 +783,12 @@ class Endpoint(BaseHTTPRequestHandler):
 
     asked: list[dict[str, object]] = []  # noqa: RUF012 - one list for all requests is meant
     together = threading.Barrier(4)
+    odd = {  # noqa: RUF012 - answers of some models
+        "bad": '{"error": "x"}',
+        "deep": "[" * 60_000,
+        "long": " " * (2 << 20) + "{}",
+        "half": '{"choices": [{"message": {"content": "a star \\ud83d"}}]}',
+    }
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
@@ -630,10 +800,12 @@ class Endpoint(BaseHTTPRequestHandler):
             return
         caption = body["messages"][1]["content"]
         message = {"content": f" {caption}, seen\nfrom afar "}
-        answer = {"choices": [{"message": message}]} if body["model"] != "bad" else {"error": "x"}
+        answer = json.dumps({"choices": [{"message": message}]})
+        answer = self.odd.get(body["model"], answer)
         self.send_response(200)
         self.end_headers()
-        self.wfile.write(json.dumps(answer).encode())
+        with suppress(ConnectionError):
+            self.wfile.write(answer.encode())
 
     def log_message(self, format: str, *args: object) -> None:
         """Stay silent."""
@@ -656,8 +828,14 @@ def test_a_language_model_can_rewrite(endpoint: str, monkeypatch: pytest.MonkeyP
     assert ChatEnricher(endpoint, "good")("a red star") == ("a red star, seen from afar",)
     (asked,) = Endpoint.asked
     assert (asked["path"], asked["key"]) == ("/v1/chat/completions", "Bearer secret")
-    with pytest.raises(DeviceError, match="gave no caption"):
-        ChatEnricher(endpoint, "bad")("a red star")
+    for model, said in (
+        ("bad", ""),
+        ("deep", ".*recursion"),
+        ("long", ".*more than 1048576 bytes"),
+    ):
+        with pytest.raises(DeviceError, match=f"gave no caption{said}"):
+            ChatEnricher(endpoint, model)("a red star")
+    assert ChatEnricher(endpoint, "half")("a red star") == ("a star ?",)
 
 
 def test_a_busy_endpoint_is_asked_again(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> None:

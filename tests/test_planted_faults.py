@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -100,11 +101,13 @@ def cluster() -> Iterator[Any]:
         found.shutdown()
 
 
-def curate_on_cluster(cluster: Any, folder: Path, out: Path, lose_at: int) -> str:
+def curate_on_cluster(
+    cluster: Any, folder: Path, out: Path, lose_at: int, cwd: Path | None = None
+) -> str:
     """Run the command on the cluster, and kill a node when so many videos are done."""
     command = command_line("hb-distill", "curate", folder, out, "--ray", cluster.address)
     with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=cwd
     ) as started:
         assert started.stderr is not None
         for line in started.stderr:  # ten lines of progress, such as 24/60
@@ -121,9 +124,28 @@ def curate_on_cluster(cluster: Any, folder: Path, out: Path, lose_at: int) -> st
 def test_a_cluster_that_loses_a_node_keeps_the_same(
     cluster: Any, folder: Path, alone: tuple[Path, Report], tmp_path: Path
 ) -> None:
-    told = curate_on_cluster(cluster, folder, tmp_path, lose_at=COUNT // 4)
+    """And no worker imports from the folder of the command."""
+    for name in ("cv2.py", "scenedetect.py"):
+        (tmp_path / name).write_text("raise ImportError('not this one')", encoding="utf-8")
+    told = curate_on_cluster(cluster, folder, tmp_path, lose_at=COUNT // 4, cwd=tmp_path)
     assert f"| kept | {len(alone[1].kept)} |" in told
     assert_same(tmp_path, alone[0])
+
+
+@needs_ray
+def test_a_stage_that_fails_on_a_cluster_says_why(
+    hb: Command, folder: Path, alone: tuple[Path, Report], tmp_path: Path
+) -> None:
+    pytest.importorskip("ray", reason="needs ray: pip install '.[cluster]'")
+    videos, shards = tmp_path / "videos", tmp_path / "out" / "shards"
+    videos.mkdir()
+    for path in folder.rglob(f"{Path(alone[1].kept[0].name).stem}.*"):
+        shutil.copy(path, videos)
+    shards.parent.mkdir()
+    shards.write_text("in the way", encoding="utf-8")
+    done = hb("hb-distill", "curate", videos, shards.parent, "--ray", "local", "--pack")
+    assert "Traceback" not in done.stderr
+    assert re.search("^hb-distill: .*out cannot be written .*: choose another$", done.stderr, re.M)
 
 
 def test_without_a_cluster_one_sentence_says_so(hb: Command, folder: Path, tmp_path: Path) -> None:

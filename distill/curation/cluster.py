@@ -5,24 +5,19 @@ one process. A task of a node that dies is done again elsewhere.
 """
 
 import logging
-import os
-import signal
-import socket
-import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from hummingbird_edge.distill.curation.candidate import from_table, to_table
 from hummingbird_edge.distill.curation.pipeline import Batch, Stage
-from hummingbird_edge.runtime.errors import DeviceError
+from hummingbird_edge.runtime.cli.ray_cluster import connect
+from hummingbird_edge.runtime.errors import DeviceError, HummingbirdError
 
 if TYPE_CHECKING:
     from pyarrow import Table
 
 __all__ = ["OnRay"]
-
-_CONNECT_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,35 +26,24 @@ class OnRay:
 
     @classmethod
     def connect(cls, address: str) -> "OnRay":
-        """Connect to HOST:PORT, `auto`, or `local`, which is started; raises DeviceError."""
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # reports to nobody
-        import ray
+        """Connect to HOST:PORT, `auto`, or `local`, which is started.
 
-        own = {"include_dashboard": False} if address == "local" else {}
-        handler = signal.getsignal(signal.SIGTERM)
-        try:
-            host, _, port = address.rpartition(":")
-            if port.isdecimal() and "://" not in address:  # Ray itself tries for minutes
-                socket.create_connection((host.strip("[]"), int(port)), _CONNECT_S).close()
-            ray.init(address, log_to_driver=False, logging_level=logging.ERROR, **own)
-        except (OSError, OverflowError, RuntimeError, ValueError) as error:
-            reason = str(error).splitlines()[:1] or [type(error).__name__]
-            raise DeviceError(
-                f"there is no Ray cluster at {address!r} ({reason[0].rstrip('.')}): start one with "
-                f"ray start --head, or give --ray HOST:PORT"
-            ) from error
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, handler)  # Ray takes it for itself
+        Raises DeviceError, RequestError.
+        """
+        connect(address)
         return cls()
 
     def run(self, stages: Sequence[Stage], batches: Sequence[Batch]) -> Iterator[Batch]:
-        """Yield what becomes of the batches, in any order; raises DeviceError."""
+        """Yield what becomes of the batches, in any order.
+
+        Raises DeviceError, and what a stage raises of the project's errors and of OSError.
+        """
         if not batches:
             return
         import ray.data
         from ray.exceptions import RayError
 
-        logging.getLogger("ray.data").setLevel(logging.ERROR)
+        logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # what is raised says it
         context = ray.data.DataContext.get_current()
         context.enable_progress_bars = context.print_on_execution_start = False
         data = ray.data.from_arrow([to_table(batch) for batch in batches])
@@ -69,9 +53,14 @@ class OnRay:
             for table in data.iter_batches(batch_size=None, batch_format="pyarrow"):
                 yield from_table(table)
         except RayError as error:
-            reason = str(error).strip().splitlines()[-1:] or [type(error).__name__]
+            cause = getattr(error, "cause", None) or error
+            said, *_ = str(cause).strip().splitlines() or [type(cause).__name__]  # then Ray's part
+            if isinstance(cause, HummingbirdError):
+                raise type(cause)(said) from error
+            if isinstance(cause, OSError):
+                raise OSError(said) from error
             raise DeviceError(
-                f"the cluster gave up ({reason[0]}): run the same command again, it goes on with "
+                f"the cluster gave up ({said}): run the same command again, it goes on with "
                 f"what is missing"
             ) from error
 

@@ -9,11 +9,12 @@ OUT/kept.jsonl        {"file", "start", "stop", "captions", "quality", ...} a cl
 OUT/dropped.json      what was dropped and why, with the figures
 OUT/statistics.json   how many clips each stage got and let through, and how long it took
 OUT/shards/           the kept clips as tar files, where they are asked for
+OUT/running.sqlite    locked by the command that works on it, where OUT is on this machine
 """
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from itertools import count
 from operator import attrgetter
@@ -37,6 +38,7 @@ from hummingbird_edge.distill.curation.shards import CLIPS_PER_SHARD, Pack, remo
 from hummingbird_edge.distill.curation.videos import find_videos
 from hummingbird_edge.distill.data.storage import Folder
 from hummingbird_edge.runtime.errors import OutputError, RequestError
+from hummingbird_edge.runtime.files import lock
 
 __all__ = ["KeptClip", "curate_folder", "decide", "read_kept", "score_folder"]
 
@@ -77,8 +79,9 @@ def curate_folder(
     Raises RequestError where no clip is left, OutputError where nothing can be written.
     """
     folder, runner = Folder.at(output), runner or Here()
+    videos = find_videos(Folder.at(source))
     with _writing(folder), ScoreTable(folder) as table:
-        _score(Folder.at(source), table, runner, report)
+        _score(videos, table, runner, report)
         clips = decide(table.clips.values(), thresholds)
         table.clips = {(clip.name, clip.scene): clip for clip in clips}
         _enrich([clip for clip in clips if not clip.verdict], table, enricher)
@@ -110,9 +113,12 @@ def score_folder(
     Writes OUT/clips.parquet and OUT/statistics.json; raises RequestError and OutputError.
     """
     folder = Folder.at(output)
+    videos = find_videos(Folder.at(source))
     with _writing(folder), ScoreTable(folder) as table:
-        _score(Folder.at(source), table, runner or Here(), report)
-        found = Report(sorted(table.clips.values(), key=_place))
+        _score(videos, table, runner or Here(), report)
+        # Of an earlier curation there may be verdicts.
+        clips = [clip.but(verdict="") for clip in sorted(table.clips.values(), key=_place)]
+        found = Report(clips)
         table.finish(found.clips)
         folder.write("statistics.json", _json(found.statistics()))
     return found
@@ -135,7 +141,7 @@ def _judged(clip: Candidate, thresholds: Thresholds) -> Candidate:
     verdict, detail = thresholds.fault(clip), clip.detail
     if not clip.fault:
         detail = ", ".join(f"{name} {getattr(clip, name):.3f}" for name in MEASURES)
-    if not clip.captions:
+    if not clip.captions and not (clip.caption_file and clip.fault == "unreadable"):
         detail = "no NAME.txt and no metadata.jsonl entry"
     return clip.but(verdict=verdict, detail=detail)
 
@@ -144,9 +150,8 @@ def _place(clip: Candidate) -> tuple[str, int]:
     return clip.name, clip.scene
 
 
-def _score(source: Folder, table: ScoreTable, runner: Runner, report: Progress) -> None:
+def _score(videos: Batch, table: ScoreTable, runner: Runner, report: Progress) -> None:
     """Measure what the table lacks."""
-    videos = find_videos(source)
     missing = table.keep(videos)
     if known := len(videos) - len(missing):
         report(known, len(videos))
@@ -170,10 +175,24 @@ def _batches(clips: Sequence[Candidate], size: int) -> Iterator[Batch]:
 
 @contextmanager
 def _writing(folder: Folder) -> Iterator[None]:
+    """Be the only command of this machine that writes there; raises OutputError."""
     try:
-        yield
+        with _locked(folder.path) if folder.path else nullcontext():
+            yield
     except OSError as error:
         raise OutputError(f"{folder} cannot be written ({error}): choose another") from error
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    folder.mkdir(parents=True, exist_ok=True)
+    held = lock(folder / "running.sqlite")
+    if held is None:
+        raise OutputError(f"another command works on {folder}: wait for it, or choose another")
+    try:
+        yield
+    finally:
+        held.close()
 
 
 def _write(folder: Folder, found: Report) -> None:
@@ -186,6 +205,8 @@ def _write(folder: Folder, found: Report) -> None:
     if found.kept:
         lines = [json.dumps(_entry(clip)) + "\n" for clip in found.kept]
         folder.write("kept.jsonl", "".join(lines).encode())
+    elif folder.exists("kept.jsonl"):  # of other thresholds
+        folder.remove("kept.jsonl")
 
 
 def _entry(clip: Candidate) -> dict[str, object]:
@@ -206,7 +227,7 @@ def read_kept(folder: str | Path) -> list[KeptClip]:
         kept = [_kept(json.loads(line)) for line in lines]
         if not kept:
             raise ValueError("it is empty")
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise RequestError(
             f"{folder} has no readable kept.jsonl ({error}): run hb-distill curate first"
         ) from error

@@ -5,6 +5,7 @@ image hash functions", section on DCT): a bit for each low frequency of a small 
 there is much of it; here of brightness and colour, and of three frames.
 """
 
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -57,33 +58,28 @@ def find_copies(fingerprints: Sequence[bytes], distance: int) -> dict[int, int]:
     if not fingerprints:
         return {}
     prints = np.frombuffer(b"".join(fingerprints), np.uint8).reshape(-1, BYTES)
-    unique, first, same = np.unique(prints, axis=0, return_index=True, return_inverse=True)
-    same = same.reshape(-1)  # some releases of NumPy give it two dimensions
-    near: dict[int, list[int]] = {}
-    for one, other in _pairs(unique, distance):
-        low, high = sorted((int(first[one]), int(first[other])))
-        near.setdefault(high, []).append(low)
+    bits = np.unpackbits(prints, axis=1)[:, :BITS]
+    groups = [_groups(bits[:, band::distance]) for band in range(distance)]
+    kept = [defaultdict[int, list[int]](list) for _ in groups]
     copies: dict[int, int] = {}
-    for index in range(len(prints)):
-        earliest = int(first[same[index]])
-        if earliest != index:
-            copies[index] = copies.get(earliest, earliest)
-        elif kept := [low for low in near.get(index, []) if low not in copies]:
-            copies[index] = min(kept)
+    for index, own in enumerate(bits):
+        alike = [
+            band[group[index]] for band, group in zip(kept, groups, strict=True) if group[index]
+        ]
+        before = sorted(set().union(*alike))
+        near = np.flatnonzero((bits[before] != own).sum(1) < distance)
+        if near.size:
+            copies[index] = before[int(near[0])]
+            continue
+        for each in alike:
+            each.append(index)
     return copies
 
 
-def _pairs(prints: NDArray[np.uint8], distance: int) -> set[tuple[int, int]]:
-    """Return the pairs that differ by less than `distance` bits."""
-    bits = np.unpackbits(prints, axis=1)[:, :BITS]
-    found: set[tuple[int, int]] = set()
-    for band in range(distance):
-        keys = np.packbits(bits[:, band::distance], axis=1)  # each of all frequencies
-        ranked = np.lexsort(keys.T)
-        starts = np.flatnonzero((keys[ranked][1:] != keys[ranked][:-1]).any(1)) + 1
-        for group in np.split(ranked, starts):
-            for place, one in enumerate(group[:-1]):
-                others = group[place + 1 :]
-                differing = (bits[others] != bits[one]).sum(1)
-                found |= {(int(one), int(other)) for other in others[differing < distance]}
-    return found
+def _groups(bits: NDArray[np.uint8]) -> list[int]:
+    """Return for each row a number that it shares with its equals, 0 where it has none."""
+    keys = np.packbits(bits, axis=1)
+    _, group, size = np.unique(keys, axis=0, return_inverse=True, return_counts=True)
+    group = group.reshape(-1)  # some releases of NumPy give it two dimensions
+    numbers: list[int] = np.where(size[group] > 1, group + 1, 0).tolist()
+    return numbers

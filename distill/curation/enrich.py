@@ -26,6 +26,8 @@ CALLS = 8
 ATTEMPTS = 3
 _BUSY = (429, 500, 502, 503, 504)
 """What an endpoint says when a later call may succeed."""
+_MAX_ANSWER = 1 << 20
+"""Bytes."""
 _WAIT_S = 1.0
 """Before the second attempt, twice as long before the next."""
 
@@ -96,7 +98,11 @@ class ChatEnricher:
         request = urllib.request.Request(address, body, headers)
         try:
             with _answer(request, self.timeout_s) as answer:
-                text = json.load(answer)["choices"][0]["message"]["content"].split()
+                content = answer.read(_MAX_ANSWER + 1)
+            if len(content) > _MAX_ANSWER:
+                raise ValueError(f"an answer of more than {_MAX_ANSWER} bytes")
+            text = json.loads(content)["choices"][0]["message"]["content"]
+            words = text.encode("utf-8", "replace").decode().split()
         except (
             HTTPException,
             OSError,
@@ -104,11 +110,12 @@ class ChatEnricher:
             LookupError,
             TypeError,
             AttributeError,
+            RecursionError,
         ) as error:
             raise DeviceError(
                 f"{address} gave no caption ({error}): check the address, the model and {KEY}"
             ) from error
-        return (" ".join(text),) if text else ()
+        return (" ".join(words),) if words else ()
 
 
 def _answer(request: urllib.request.Request, timeout_s: float) -> IO[bytes]:

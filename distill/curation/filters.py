@@ -6,6 +6,7 @@ blurred (Crete et al. 2007, as scikit-image implements it) and by its contrast, 
 optical flow (Kroeger et al. 2016, DIS, as OpenCV implements it).
 """
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -100,7 +101,9 @@ def _quality(picture: Frames, side: int) -> float:
     # The one in which there is most to see: orange on gray differs in no mean of all three.
     plane = colours[..., colours.std((0, 1)).argmax()]
     contrast = min(float(plane.std()) / CONTRAST, 1.0)
-    return contrast * (1 - float(blur_effect(plane))) if contrast else 0.0
+    with np.errstate(invalid="ignore"):
+        quality = contrast * (1 - float(blur_effect(plane))) if contrast else 0.0
+    return quality if math.isfinite(quality) else 0.0  # too few pixels to tell
 
 
 def measure_motion(clip: Candidate) -> Iterator[Candidate]:

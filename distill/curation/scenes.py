@@ -71,7 +71,7 @@ def _scenes_of(video: Candidate) -> Iterator[Candidate]:
     try:
         if video.caption_file:
             with open_file(video.caption_file) as file:
-                part = part.but(captions=read_captions(file.read()))
+                part = part.but(captions=read_captions(file))
         with opened_video(video.file) as (header, pictures):
             size = {"width": header.width, "height": header.height, "fps": header.fps}
             for number, scene in enumerate(find_scenes(header, pictures), 1):
@@ -83,9 +83,9 @@ def _scenes_of(video: Candidate) -> Iterator[Candidate]:
                 else:
                     detail = f"{count} frames, {MIN_FRAMES} are needed"
                     yield found.but(fault="too short", detail=detail)
-    except (OSError, ValueError) as error:
+    except Exception as error:  # a stranger's file may bring libraries to raise anything
         part = part.but(scene=number, start=end, stop=end)
-        yield part.but(fault="unreadable", detail=str(error))
+        yield part.but(fault="unreadable", detail=str(error) or type(error).__name__)
 
 
 def find_scenes(header: Header, pictures: "Iterator[VideoFrame]") -> Iterator[Scene]:

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 __all__ = ["ScoreTable"]
 
 WHOLE = "clips.parquet"
-_PART = re.compile(r"part-[0-9]{5}\.parquet")
-_METHOD = b"hummingbird-edge/curation/1"
+_PART = re.compile(r"part-([0-9]{5,})\.parquet")
+_METHOD = b"hummingbird-edge/curation/2"
 """Another one where clips are measured in another way."""
 _PART_S, _PART_CLIPS = 10.0, 5000
 """When what was found is written; a kill loses no more than this."""
@@ -38,7 +38,7 @@ class ScoreTable:
         self._new: list[Candidate] = []
         self._written = time.monotonic()
         found = folder.find() if folder.exists("") else {}
-        self._parts = sorted(name for name in found if _PART.fullmatch(name))
+        self._parts = sorted(filter(_PART.fullmatch, found), key=_number)
         for name in [WHOLE] * (WHOLE in found) + self._parts:
             for clip in self._read(name):
                 self.clips[clip.name, clip.scene] = clip
@@ -61,7 +61,11 @@ class ScoreTable:
             for name, clips in scenes.items()
             if any(clip.is_last and clip.scene + 1 == len(clips) for clip in clips)
         }
-        self.clips = {key: clip for key, clip in self.clips.items() if key[0] in whole}
+        self.clips = {
+            key: clip
+            for key, clip in self.clips.items()
+            if key[0] in whole and clip.version == versions[key[0]]
+        }
         return [video for video in videos if video.name not in whole]
 
     def add(self, clips: Iterable[Candidate]) -> None:
@@ -76,7 +80,7 @@ class ScoreTable:
     def flush(self) -> None:
         """Write a part; raises OSError."""
         if self._new:
-            number = 1 + max((int(name[5:10]) for name in self._parts), default=-1)
+            number = 1 + max(map(_number, self._parts), default=-1)
             name = f"part-{number:05d}.parquet"
             self._write(name, self._new)
             self._parts.append(name)
@@ -114,3 +118,9 @@ class ScoreTable:
                 f"{self.folder.location(name)} is not a table of clips ({error}): delete it, or "
                 f"choose another folder"
             ) from error
+
+
+def _number(name: str) -> int:
+    found = _PART.fullmatch(name)
+    assert found is not None
+    return int(found[1])

@@ -44,6 +44,9 @@ class Pack:
         made_of = [(clip.version, clip.enriched, _described(clip)) for clip in batch]
         digest = hashlib.sha256(json.dumps(made_of).encode()).hexdigest()
         if not self._is_there(name, digest):
+            # A kill may leave another tar: the digest of the old one would pass for its.
+            if self.folder.exists(f"{name}.json"):
+                self.folder.remove(f"{name}.json")
             with self.folder.writing(f"{name}.tar") as file:
                 _write_tar(file, batch)
             note = {"clips": len(batch), "sha256_of_clips": digest}

@@ -5,6 +5,7 @@ promise, through a handle that is already open, so that a playlist inside opens 
 address; frames of more than MAX_PIXELS are refused before they are decoded.
 """
 
+import struct
 import warnings
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
@@ -88,6 +89,8 @@ def _spread(total: int, count: int, part: slice) -> list[int]:
 
 
 def _check_size(width: int, height: int) -> None:
+    if min(width, height) < 1:
+        raise ValueError(f"its frames have {width}x{height} pixels")
     if width * height > MAX_PIXELS:
         raise ValueError(f"its frames have {width}x{height} pixels, {MAX_PIXELS} are allowed")
 
@@ -97,7 +100,6 @@ def _animation(file: str | Path) -> "Iterator[tuple[PillowPlugin, int, Header]]"
     """Open a picture of several frames; yields its reader and how many they are."""
     import imageio.v3 as iio
     from imageio.plugins.pillow import PillowPlugin
-    from PIL import Image
 
     suffix = _suffix(file)
     mark, offset = ANIMATIONS[suffix]
@@ -116,8 +118,16 @@ def _animation(file: str | Path) -> "Iterator[tuple[PillowPlugin, int, Header]]"
                 _check_size(width, height)
                 frame_ms = reader.metadata().get("duration") or 0
                 yield reader, total, Header(width, height, 1000 / frame_ms if frame_ms else 0.0)
-    except (OSError, EOFError, SyntaxError, Image.DecompressionBombError) as error:
+    except _pillow_errors() as error:
         raise ValueError(f"not a picture that can be read ({error})") from error
+
+
+def _pillow_errors() -> tuple[type[Exception], ...]:
+    """Return what Pillow raises for damaged files: not only what it says."""
+    from PIL import Image
+
+    said = (OSError, EOFError, SyntaxError, Image.DecompressionBombError)
+    return (*said, IndexError, KeyError, TypeError, struct.error)
 
 
 def _animation_frames(file: str | Path, count: int, part: slice) -> Iterator[Frame]:
@@ -166,6 +176,8 @@ def _opened(file: str | Path) -> Iterator["InputContainer"]:
         ):
             assert isinstance(container, InputContainer)
             codec = container.streams.video[0].codec_context
+            if codec is None:  # its type says that there is one
+                raise ValueError("its video is in a coding that is not known")
             _check_size(codec.width, codec.height)
             codec.options = {"max_pixels": str(MAX_PIXELS)}  # a stream may grow later
             yield container

@@ -27,7 +27,8 @@ class Folder:
     @classmethod
     def at(cls, place: str | Path) -> "Folder":
         """Return the folder at `place`; raises RequestError for a URL that nothing here opens."""
-        folder = cls(str(place))
+        # Workers may have another current folder.
+        folder = cls(str(place) if "://" in str(place) else Path(place).absolute().as_posix())
         try:
             folder._opened()
         except (ImportError, ValueError) as error:
@@ -36,6 +37,12 @@ class Folder:
 
     def __str__(self) -> str:
         return self.place
+
+    @property
+    def path(self) -> Path | None:
+        """Where it is on this machine, None for one elsewhere."""
+        system, root = self._opened()
+        return Path(root) if _is_local(system) else None
 
     def find(self) -> dict[str, str]:
         """Return the files in the folder and below it, by name, with what tells their versions.
@@ -91,7 +98,7 @@ class Folder:
         import fsspec
 
         if "://" not in self.place:  # where "::" is a part of a name
-            return fsspec.filesystem("file"), Path(self.place).absolute().as_posix()
+            return fsspec.filesystem("file"), self.place
         system, root = fsspec.url_to_fs(self.place)
         return system, root.rstrip("/")
 

@@ -5,37 +5,31 @@ to whichever worker is free, here or elsewhere. Videos come back through the obj
 is written but by the command, so each is written once.
 """
 
-import logging
-import os
-import re
-import signal
-import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
-from hummingbird_edge.runtime.bundle.bundle import BUILTIN, Bundle
+from hummingbird_edge.runtime.bundle.bundle import Bundle
 from hummingbird_edge.runtime.bundle.manifest import MANIFEST
 from hummingbird_edge.runtime.cli.batch.node import Node, Piece
 from hummingbird_edge.runtime.cli.batch.worker import Answer, Cores, Settings, Task, WorkerEnded
+from hummingbird_edge.runtime.cli.ray_cluster import connect
 from hummingbird_edge.runtime.command import note
-from hummingbird_edge.runtime.errors import DeviceError, OutputError, RequestError
+from hummingbird_edge.runtime.errors import DeviceError, OutputError
 from hummingbird_edge.runtime.files import atomic_path
 
 __all__ = ["Cluster", "RayWorker"]
 
 _PIECE_BYTES = 64 << 20
-_CONNECT_S = 10.0
 _LOOK_S = 1.0
 """Between two looks at the nodes; each asks the head of the cluster."""
 _PATIENCE_S = 30.0
 """Until somebody who waits for a node hears of it."""
-_ADDRESS = re.compile(r"auto|local|[^/]+:[0-9]{1,5}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,29 +63,7 @@ class Cluster:
         cls, address: str, bundle: Bundle, settings: Settings, devices: Sequence[str]
     ) -> "Cluster":
         """Connect to a cluster, or with `local` start one; raises DeviceError, RequestError."""
-        if not _ADDRESS.fullmatch(address):
-            raise RequestError(
-                f"--ray is {address!r}: give HOST:PORT, auto or local, on a machine of the cluster"
-            )
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # reports to nobody
-        # Else a thread that outlives the connection would have Ray start a cluster of its own.
-        os.environ["RAY_ENABLE_AUTO_CONNECT"] = "0"
-        import ray
-
-        own = {"include_dashboard": False} if address == "local" else {}
-        handler = signal.getsignal(signal.SIGTERM)
-        try:
-            _knock(address)
-            with _folder_without_modules():
-                ray.init(address, log_to_driver=False, logging_level=logging.ERROR, **own)
-        except (OSError, OverflowError, RuntimeError, ValueError) as error:
-            reason, *_ = str(error.__cause__ or error).splitlines() or [type(error).__name__]
-            raise DeviceError(
-                f"there is no Ray cluster at {address!r} ({reason.rstrip('.')}): start one with "
-                f"ray start --head, or join it with ray start --address=HOST:PORT, on this machine"
-            ) from error
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, handler)  # Ray takes it for itself
+        connect(address)
         return cls(bundle, settings, devices)
 
     def places(self) -> dict[str, Callable[[], "RayWorker"]]:
@@ -229,24 +201,6 @@ class RayWorker:
 
         with suppress(Exception):  # it is gone, or the cluster is
             ray.kill(self._actor)
-
-
-def _knock(address: str) -> None:
-    """Raise OSError or OverflowError where nobody is at HOST:PORT: Ray itself tries for minutes."""
-    host, _, port = address.rpartition(":")
-    if port.isdecimal():
-        socket.create_connection((host.strip("[]"), int(port)), _CONNECT_S).close()
-
-
-@contextmanager
-def _folder_without_modules() -> Iterator[None]:
-    """Be in another folder: Ray has its workers look for modules in the current one first."""
-    old = Path.cwd()
-    os.chdir(BUILTIN)
-    try:
-        yield
-    finally:
-        os.chdir(old)
 
 
 def _last_line(error: object) -> str:
