@@ -135,7 +135,7 @@ def test_colours_of_one_brightness_can_be_seen() -> None:
     assert verdict(frames) == ""
 
 
-@pytest.mark.parametrize("side", [1, 2, 4, 8])
+@pytest.mark.parametrize("side", [1, 2, 3])
 def test_a_tiny_video_has_no_quality(side: int) -> None:
     frames = np.random.default_rng(0).integers(0, 255, (16, SIDE, SIDE, 3), np.uint8)
     clip = Candidate("a.gif", "", "", width=side, height=side, frames=frames.tobytes())
