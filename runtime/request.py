@@ -11,6 +11,7 @@ from hummingbird_edge.runtime.placement.plan import Sizes
 from hummingbird_edge.runtime.placement.planner import stage_sizes
 
 __all__ = [
+    "EMPTY_PROMPT",
     "MAX_PROMPT",
     "MAX_SEED",
     "NAMES",
@@ -33,6 +34,7 @@ NAMES = {
     "guidance": "guidance_scale",
 }
 """The name of a setting here, and that of the videos API."""
+EMPTY_PROMPT = "the prompt is empty: say what the video shows"
 MAX_PROMPT = 2000
 """Characters of a prompt in a body of the videos API."""
 MAX_SEED = (1 << 53) - 1
@@ -89,6 +91,8 @@ class Request:
         return request
 
     def _check(self, manifest: Manifest) -> None:
+        if not self.prompt.strip():
+            raise RequestError(EMPTY_PROMPT)
         for name, most in MAX_SETTINGS.items():
             value = getattr(self, name)
             if name != "steps" and not 1 <= value <= most:  # the sampler knows its own

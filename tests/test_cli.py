@@ -186,6 +186,7 @@ def test_words_that_the_built_in_model_does_not_know_are_named(hb: Command, tmp_
     [
         ((), 2, "give one prompt"),
         (("a cat", "--prompts", "prompts.txt"), 2, "give one prompt"),
+        ((" ",), 2, "the prompt is empty: say what the video shows$"),
         (("--prompts", "nowhere.txt"), 2, r"the prompts in nowhere\.txt cannot be read"),
         (("--prompts", "empty.txt"), 2, r"empty\.txt holds no prompt"),
         (("--prompts", "binary.txt"), 2, r"binary\.txt cannot be read"),
