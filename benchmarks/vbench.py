@@ -106,7 +106,7 @@ def sample(
     batch.check_devices(opened)
     width, height = parse_size(size)
     shape = {"frames": frames, "width": width, "height": height, "steps": steps, "fps": fps}
-    request = Request.for_model(opened.manifest, "", seed, decoder, guidance=guidance, **shape)
+    request = Request.for_model(opened.manifest, "any", seed, decoder, guidance=guidance, **shape)
     model = {"name": opened.manifest.name, "bundle_sha256": opened.digest}
     samples = suite.samples(seed)
     made = begin(run, describe(suite, request, model, seed), samples)

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hummingbird_edge.runtime.placement.notices import Notices
-from hummingbird_edge.runtime.tokenizer import Tokenizer
+from hummingbird_edge.runtime.tokenizer import WORDS, Tokenizer
 
 __all__ = ["encode"]
 
@@ -51,4 +51,9 @@ def _name_unknown(unknown: tuple[str, ...], known: frozenset[str]) -> str:
     nearest = {word: get_close_matches(word, sorted(known), 1, MIN_SIMILARITY) for word in named}
     hints = [f'"{known[0]}" for "{word}"' for word, known in nearest.items() if known]
     names = ", ".join(f'"{word}"' for word in named) + (f" and {more} more" if more > 0 else "")
-    return f"this model was not trained on {names}" + (f": try {', '.join(hints)}" if hints else "")
+    advice = f"try {', '.join(hints)}" if hints else _list_known(len(known))
+    return f"this model was not trained on {names}: {advice}"
+
+
+def _list_known(count: int) -> str:
+    return f"the {count} words that it knows are in {WORDS} of its bundle's tokenizer folder"

@@ -11,6 +11,7 @@ from hummingbird_edge.runtime.placement.plan import Sizes
 from hummingbird_edge.runtime.placement.planner import stage_sizes
 
 __all__ = [
+    "EMPTY_PROMPT",
     "MAX_PROMPT",
     "MAX_SEED",
     "NAMES",
@@ -33,6 +34,7 @@ NAMES = {
     "guidance": "guidance_scale",
 }
 """The name of a setting here, and that of the videos API."""
+EMPTY_PROMPT = "the prompt is empty: say what the video shows"
 MAX_PROMPT = 2000
 """Characters of a prompt in a body of the videos API."""
 MAX_SEED = (1 << 53) - 1
@@ -89,6 +91,8 @@ class Request:
         return request
 
     def _check(self, manifest: Manifest) -> None:
+        if not self.prompt.strip():
+            raise RequestError(EMPTY_PROMPT)
         for name, most in MAX_SETTINGS.items():
             value = getattr(self, name)
             if name != "steps" and not 1 <= value <= most:  # the sampler knows its own
@@ -136,6 +140,13 @@ class Request:
         """Return the sizes of the free axes of each stage that makes the video."""
         return stage_sizes(manifest, self.latent_shape(manifest), self.decoding_stage)
 
+    def size_note(self, manifest: Manifest) -> str:
+        """Return a sentence for a size far from what the model was made for; else nothing."""
+        usual = manifest.defaults
+        if 0.5 <= self.width * self.height / (usual.width * usual.height) <= 2:
+            return ""
+        return f"this model was made for {usual.width}x{usual.height}: other sizes look worse"
+
     def settings(self) -> dict[str, object]:
         """Return plain values for JSON."""
         return asdict(self)
@@ -146,7 +157,7 @@ def parse_size(size: str | None) -> tuple[int | None, int | None]:
         return None, None
     width, _, height = size.lower().partition("x")
     if not (width.isascii() and width.isdigit() and height.isascii() and height.isdigit()):
-        raise RequestError(f"--size is {size!r}: write WIDTHxHEIGHT, such as 512x320")
+        raise RequestError(f"--size is {size!r}: write WIDTHxHEIGHT, such as 64x64")
     return int(width), int(height)
 
 

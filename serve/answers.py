@@ -18,7 +18,7 @@ __all__ = ["EventsOf", "ServiceOf", "add_handlers", "invalid", "refusals"]
 
 _CODES = {404: "not_found", 405: "method_not_allowed"}
 _FORMS = {
-    "size": "write WIDTHxHEIGHT, such as 512x320",
+    "size": "write WIDTHxHEIGHT, such as 64x64",
     "seconds": 'write a number as text, such as "2"',
 }
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from hummingbird_edge.runtime.errors import HummingbirdError
-from hummingbird_edge.runtime.request import NAMES, Request, settings_of_body
+from hummingbird_edge.runtime.request import EMPTY_PROMPT, NAMES, Request, settings_of_body
 from hummingbird_edge.serve.job import OPEN, Job, Settings
 from hummingbird_edge.serve.jobs import Jobs
 from hummingbird_edge.serve.models import Model, ModelObject
@@ -58,6 +58,8 @@ class Service:
         if device not in ("auto", *self.devices):
             names = ", ".join(dict.fromkeys(["auto", *self.devices]))
             raise _invalid("device", f"no worker is for the device {device!r}: choose {names}")
+        if not body.prompt.strip():
+            raise _invalid("prompt", EMPTY_PROMPT)
         seed = secrets.randbelow(1 << 31) if body.seed is None else body.seed
         try:
             settings = self._settings(body, model).runtime()
@@ -66,8 +68,6 @@ class Service:
             )
         except HummingbirdError as error:
             raise Problem(400, "invalid_value", str(error)) from error
-        if not request.prompt.strip():
-            raise _invalid("prompt", "the prompt is empty: say what the video shows")
         return Wanted(model, request, device)
 
     def create(self, body: CreateBody, **more: Any) -> Job:

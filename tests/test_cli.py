@@ -120,8 +120,9 @@ def test_info_tells_how_to_make_the_same_again(
     place = again.index("--bundle") + 1
     assert again[place] == "PATH_TO_nano_07b_merged_all"
     again[place] = str(nano_bundle)
-    second = tmp_path / "second"
-    done = hb(name, "-o", second, *again)
+    second = tmp_path / "first-again"
+    assert again[again.index("--output") + 1] == str(second)
+    done = hb(name, *again)
     assert done.returncode == 0, done.stderr
     first_frames, second_frames = frames(out), frames(second)
     assert len(first_frames) == 4
@@ -178,7 +179,7 @@ def test_words_that_the_built_in_model_does_not_know_are_named(hb: Command, tmp_
     ) in done.stderr.splitlines()
     many = " ".join(chr(97 + i) * 3 for i in range(20))
     done = hb("hb-run", many, "-o", tmp_path / "out.gif", *SMALL)
-    assert '"hhh" and 12 more' in done.stderr
+    assert '"hhh" and 12 more: the 57 words that it knows are in words.txt of' in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -186,10 +187,11 @@ def test_words_that_the_built_in_model_does_not_know_are_named(hb: Command, tmp_
     [
         ((), 2, "give one prompt"),
         (("a cat", "--prompts", "prompts.txt"), 2, "give one prompt"),
+        ((" ",), 2, "the prompt is empty: say what the video shows$"),
         (("--prompts", "nowhere.txt"), 2, r"the prompts in nowhere\.txt cannot be read"),
         (("--prompts", "empty.txt"), 2, r"empty\.txt holds no prompt"),
         (("--prompts", "binary.txt"), 2, r"binary\.txt cannot be read"),
-        (("a cat", "--size", "64"), 2, "--size is '64': write WIDTHxHEIGHT"),
+        (("a cat", "--size", "64"), 2, "--size is '64': write WIDTHxHEIGHT, such as 64x64"),
         (("a cat", "--size", "64x-64"), 2, "--size is '64x-64'"),
         (("a cat", "--size", "²x64"), 2, "--size is '²x64'"),
         (("a cat", "--size", "65x64"), 2, "width 65 does not divide by 16"),
@@ -208,6 +210,9 @@ def test_words_that_the_built_in_model_does_not_know_are_named(hb: Command, tmp_
         (("a cat", "-o", "out.avi"), 2, r"unknown suffix '\.avi'"),
         (("a cat", "-o", "nowhere/out.mp4"), 1, "nowhere.* is not an existing folder"),
         (("a cat", "--bundle", "nowhere"), 1, "there is no bundle at nowhere: check the path"),
+        (("a cat", "--bundle", "./nowhere"), 1, "there is no bundle at nowhere: check the path"),
+        (("a cat", "--bundle", "./no/where"), 1, r"there is no bundle at no.where: check"),
+        (("a cat", "--bundle", ""), 2, "--bundle is empty: give a folder or owner/name"),
         (("a cat", "--bundle", "."), 1, r"is no bundle, it has no hummingbird\.json"),
         (("a cat", "--bundle", "n" * 300), 1, "n{50}"),
         (("--info", "n" * 300), 1, "n{50}"),

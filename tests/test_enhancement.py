@@ -394,6 +394,8 @@ def test_fast_generates_half_and_says_so(hb: Command, tmp_path: Path, more: Sequ
     done = hb("hb-run", "a red circle moving right", "-o", "a.webp", *options, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "frames of 96x64" in done.stderr
+    assert "note: --fast generates 48x32, then enlarges that to 96x64\n" in done.stderr
+    assert "look worse" not in done.stderr
     fps, settings = 12 if more else 4, read_settings(tmp_path / "a.webp")
     decoded, found = read_frames(tmp_path / "a.webp", fps)
     assert (decoded.shape, found) == ((2 * fps, 64, 96, 3), fps)
@@ -405,9 +407,10 @@ def test_fast_generates_half_and_says_so(hb: Command, tmp_path: Path, more: Sequ
     words = shlex.split(again.removeprefix("again: "))
     assert words[:4] == ["hb-run", "--fast", "--size", "96x64"]
     before = (tmp_path / "a.webp").read_bytes()
-    done = hb(*words[:1], "-o", "a.webp", *words[1:], cwd=tmp_path)
+    done = hb(*words, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "a.webp").read_bytes() == before
+    assert (tmp_path / "a-again.webp").read_bytes() == before
 
 
 @pytest.mark.slow

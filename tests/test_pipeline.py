@@ -392,6 +392,9 @@ def test_an_openvino_device_that_is_not_there_is_refused(nano_bundle: Path) -> N
     pipeline = TextToVideo.from_bundle(nano_bundle, device="openvino:GPU.7")
     with pytest.raises(DeviceError, match=r"openvino:GPU.7 was requested and OpenVINO has .*CPU"):
         make(pipeline, steps=1)
+    request = Request.for_model(pipeline.manifest, "a cat", 7)
+    with pytest.raises(DeviceError, match=r"or choose --device openvino:CPU"):
+        next(pipeline.generate(request))  # before anything is promised
 
 
 def test_a_damaged_graph_is_refused(tmp_path: Path) -> None:

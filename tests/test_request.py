@@ -57,19 +57,19 @@ def test_what_is_asked_for_wins() -> None:
         "guidance": 0.0,
         "fps": 1,
     }
-    request = Request.for_model(MANIFEST, "", 0, **asked)
+    request = Request.for_model(MANIFEST, "a cat", 0, **asked)
     assert {name: getattr(request, name) for name in asked} == asked
 
 
 def test_latents_have_frames_and_an_eighth_of_the_size() -> None:
-    assert Request.for_model(MANIFEST, "", 0).latent_shape(MANIFEST) == (1, 4, 8, 12, 8)
+    assert Request.for_model(MANIFEST, "a cat", 0).latent_shape(MANIFEST) == (1, 4, 8, 12, 8)
 
 
 def test_the_unets_downsampling_counts_in_the_divisor(nano_bundle: Path) -> None:
     manifest = Manifest.read(nano_bundle)
     assert manifest.model.size_divisor == 16
     with pytest.raises(RequestError, match="width 72 does not divide by 16"):
-        Request.for_model(manifest, "", 0, width=72, height=64)
+        Request.for_model(manifest, "a cat", 0, width=72, height=64)
 
 
 @pytest.mark.parametrize(
@@ -98,6 +98,22 @@ def test_nonsense_is_refused_in_a_sentence(asked: dict[str, Any], message: str) 
         Request.for_model(MANIFEST, "a cat", 7, **asked)
     assert str(caught.value) == message
     assert caught.value.exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("width", "height", "is_noted"),
+    [(64, 96, False), (96, 128, False), (32, 96, False), (128, 128, True), (32, 64, True)],
+)
+def test_a_size_far_from_the_models_own_is_noted(width: int, height: int, is_noted: bool) -> None:
+    request = Request.for_model(MANIFEST, "a cat", 7, width=width, height=height)
+    text = "this model was made for 64x96: other sizes look worse"
+    assert request.size_note(MANIFEST) == (text if is_noted else "")
+
+
+@pytest.mark.parametrize("prompt", ["", " \n\u3000"])
+def test_an_empty_prompt_is_refused(prompt: str) -> None:
+    with pytest.raises(RequestError, match=r"^the prompt is empty: say what the video shows$"):
+        Request.for_model(MANIFEST, prompt, 7)
 
 
 def test_a_negative_seed_is_refused() -> None:

@@ -175,7 +175,7 @@ def suite_of(*prompts: Prompt) -> Suite:
 
 
 def record_of(suite: Suite, **shape: int) -> dict[str, Any]:
-    request = Request.for_model(Bundle.open(BUILTIN).manifest, "", 0, "full", **shape)
+    request = Request.for_model(Bundle.open(BUILTIN).manifest, "any", 0, "full", **shape)
     return describe(suite, request, {"name": "fake", "bundle_sha256": "0"}, 0)
 
 

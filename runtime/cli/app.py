@@ -1,6 +1,5 @@
 """The command `hb-run`: a prompt in, a video out."""
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -31,7 +30,7 @@ def run(
         ),
     ] = None,
     bundle: Annotated[
-        Path | None,
+        str | None,  # a Path would lose the ./ of what is no owner/name
         typer.Option(help="Model bundle: a folder, or owner/name; else the built-in model."),
     ] = None,
     frames: Annotated[int | None, typer.Option(help="Frames of the video.")] = None,
@@ -156,6 +155,8 @@ def run(
     }
     if len(given := [name for name, value in commands.items() if value]) > 1:
         raise RequestError(f"{' and '.join(given)} are separate commands: give one of them")
+    if bundle == "":
+        raise RequestError("--bundle is empty: give a folder or owner/name, or leave it out")
     if info is not None or list_devices or list_unfinished:
         _print_known(info, list_devices, as_json)
         return
@@ -192,7 +193,7 @@ def run(
         chosen.require_none("--resume" if resume else "--decode")
     if save_latents is not None and len(jobs) != 1:
         raise RequestError("--save-latents is for one video: give one prompt")
-    origin = {"bundle": os.fspath(bundle or ""), "device": device, "precision": precision}
+    origin = {"bundle": bundle or "", "device": device, "precision": precision}
     if jobs and jobs[0].start is not None:
         # What the video was begun with, where nothing else is named now.
         before, usual = jobs[0].start.origin, {"bundle": "", "device": "auto", "precision": "auto"}
@@ -266,8 +267,11 @@ def _batch_files(
 ) -> tuple[Path, Path]:
     """Return the file of jobs and the folder; raises RequestError for options of others."""
     if batch is None or output_dir is None:
+        given = {"--batch": batch, "--output-dir": output_dir}
+        missing = [name for name, path in given.items() if path is None]
         raise RequestError(
-            "a batch is hb-run --batch JOBS.jsonl --output-dir DIR, with --ray ADDRESS on a cluster"
+            f"a batch is hb-run --batch JOBS.jsonl --output-dir DIR, with --ray ADDRESS on a "
+            f"cluster: {' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing"
         )
     if others:
         raise RequestError(f"--batch takes no {others[0]}: the jobs say what each video is")

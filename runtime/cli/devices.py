@@ -23,7 +23,7 @@ def tune_stages(pipeline: "TextToVideo", asked: dict[str, Any], as_json: bool) -
         say(f"{measured.placement.stage} on {measured.placement.backend}: {time}")
 
     manifest = pipeline.bundle.manifest
-    sizes = Request.for_model(manifest, "", **asked).stage_sizes(manifest)
+    sizes = Request.for_model(manifest, "any", **asked).stage_sizes(manifest)
     planner = pipeline.stages.planner
     notices, limits = Notices(note, note), (planner.max_memory, planner.threads)
     best = tune(pipeline.bundle, sizes, report, notices, *limits)

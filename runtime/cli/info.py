@@ -21,11 +21,15 @@ def print_info(path: Path, as_json: bool) -> None:
         print(printable(f"{name}: {json.dumps(value, ensure_ascii=False)}"))
     for record in records(settings):
         print(printable(f"enhanced: {describe(record)}"))
-    print(printable(f"again: {command_again(settings)}"))
+    print(printable(f"again: {command_again(settings, path)}"))
 
 
-def command_again(settings: dict[str, object]) -> str:
-    """Return the command that makes a video with these settings again."""
+def command_again(settings: dict[str, object], path: Path | None = None) -> str:
+    """Return the command that makes a video with these settings again.
+
+    Where it is at `path`, the other one is of the same kind beside it under another name: the
+    frames of a GIF are not those of an MP4.
+    """
     import os
     import shlex
     import subprocess
@@ -38,6 +42,10 @@ def command_again(settings: dict[str, object]) -> str:
     # A video of another program may have been enhanced here.
     is_foreign = "prompt" not in settings and bool(records(settings))
     commands = commands_again([] if is_foreign else _generating(settings), settings)
+    if path is not None:
+        last, name = commands[-1], f"{path.stem or 'out'}-again{path.suffix}"
+        at = last.index("--") if "--" in last else 1
+        last[at:at] = ["--output", os.fspath(path.parent / name)]
     return " && ".join(map(subprocess.list2cmdline if os.name == "nt" else shlex.join, commands))
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hummingbird_edge.runtime.cli.background import Background
-from hummingbird_edge.runtime.cli.enhancing import enhance
+from hummingbird_edge.runtime.cli.enhancing import FAST, enhance
 from hummingbird_edge.runtime.cli.jobs import Job
 from hummingbird_edge.runtime.cli.progress import display
 from hummingbird_edge.runtime.command import note, say
@@ -61,6 +61,8 @@ def make_all(
     after = wanted.enhancement
     for job in jobs:
         check_output(job.output, None if after is None else (after.width, after.height))
+    if (text := _size_note(pipeline, requests[0], after)) and jobs[0].start is None:
+        pipeline.notices.note(text)
     if wanted.preview:
         require_preview(pipeline.manifest)
     # Enhancing computes too, and its frames can be many times as large as was planned for.
@@ -71,6 +73,14 @@ def make_all(
             making = Making(request, job, wanted, background)
             rest = making.denoise(pipeline, decoding) if decoding else making.make(pipeline)
             background.run(rest)
+
+
+def _size_note(pipeline: "TextToVideo", request: "Request", after: "Enhancement | None") -> str:
+    """Return what is to be known of the size that is generated; nothing where it is usual."""
+    if after is None or after.by != FAST:
+        return request.size_note(pipeline.manifest)
+    generated, shown = f"{request.width}x{request.height}", f"{after.width}x{after.height}"
+    return f"--fast generates {generated}, then enlarges that to {shown}"
 
 
 @dataclass(slots=True)

@@ -1,6 +1,7 @@
 """Where a stage can run: a device by the name that a user types, such as `cpu` or `dml:1`."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
@@ -83,6 +84,15 @@ class Device:
                 f"device {self.name} needs {self.target or 'Windows ML'}, the installed ONNX "
                 f"Runtime {onnxruntime.__version__} has {', '.join(available)}: "
                 f"{PROVIDERS[self.family].install}"
+            )
+
+    def require_listed(self, targets: Sequence[str]) -> None:
+        """Raise DeviceError where it is none of OpenVINO's `targets` here."""
+        if self.target.split(".")[0] not in {known.split(".")[0] for known in targets}:
+            names = " or ".join(f"openvino:{known}" for known in targets)
+            raise DeviceError(
+                f"{self.name} was requested and OpenVINO has {', '.join(targets)}: check the "
+                f"driver, or choose --device {names}"
             )
 
     @property

@@ -174,13 +174,8 @@ def _core_with(device: Device) -> Any:
             f"install it again, or choose --device cpu"
         ) from error
     # Listing devices loads every driver there is: not for the CPU's sake.
-    if device.target != "CPU" and device.target.split(".")[0] not in {
-        known.split(".")[0] for known in core.available_devices
-    }:
-        raise DeviceError(
-            f"{device.name} was requested and OpenVINO has {', '.join(core.available_devices)}"
-            f": check the driver, or choose one of those"
-        )
+    if device.target != "CPU":
+        device.require_listed(core.available_devices)
     return core
 
 

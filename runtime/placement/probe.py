@@ -34,7 +34,7 @@ from hummingbird_edge.runtime.files import read_record, record_path, write_recor
 from hummingbird_edge.runtime.placement.plan import MIN_SHARE
 from hummingbird_edge.runtime.placement.trial import MIN_SNR_DB, run_trial, snr_db
 
-__all__ = ["Verdict", "environment", "known_devices", "probe", "probe_all"]
+__all__ = ["Verdict", "environment", "known_devices", "probe", "probe_all", "require_present"]
 
 TIMEOUT_S = 120
 _SIZES = {"frames": 2, "height": 4, "width": 4}
@@ -67,11 +67,25 @@ def known_devices() -> list[str]:
         names.append("winml:NPU")
     if find_spec("openvino") is None:
         return names
+    return names + [f"openvino:{target}" for target in _listed() if target != "CPU"]
+
+
+def _listed() -> list[str]:
+    """Return OpenVINO's devices; none where that fails."""
     # Listing loads every driver, and one may end the process.
     with suppress(TimeoutExpired, IndexError, ValueError, TypeError):
-        targets = json.loads(_in_subprocess("targets").stdout.strip().splitlines()[-1])
-        names += [f"openvino:{target}" for target in targets if target != "CPU"]
-    return names
+        return [*json.loads(_in_subprocess("targets").stdout.strip().splitlines()[-1])]
+    return []
+
+
+@cache
+def require_present(device: Device) -> None:
+    """Raise DeviceError for a device of OpenVINO's that is not here.
+
+    Other engines' are known by their provider, and loading says the rest.
+    """
+    if device.engine == "openvino" and device.needs_proof and (targets := _listed()):
+        device.require_listed(targets)
 
 
 def probe(name: str, fresh: bool = False) -> Verdict:

@@ -16,7 +16,7 @@ from hummingbird_edge.runtime.placement.claims import Claim
 from hummingbird_edge.runtime.placement.history import History, StageRecord
 from hummingbird_edge.runtime.placement.memory import peaks, readable
 from hummingbird_edge.runtime.placement.notices import Notices
-from hummingbird_edge.runtime.placement.plan import Placement, Sizes
+from hummingbird_edge.runtime.placement.plan import Placement, Reason, Sizes
 from hummingbird_edge.runtime.placement.planner import Plan, Planner
 from hummingbird_edge.runtime.placement.promise import Promise, Source, StagePromise, promise
 from hummingbird_edge.runtime.placement.runner import Outcome, Runner
@@ -102,7 +102,10 @@ class Stages:
         self._meter, self._peaks, self._claim = MemoryMeter(), dict[str, int](), Claim()
 
     def plan(self, sizes: Mapping[str, Sizes], steps: int, frames: int) -> None:
-        """Plan a video of these stages and sizes; raises RequestError where memory does not do."""
+        """Plan a video of these stages and sizes; raises RequestError where memory does not do.
+
+        Raises DeviceError where a device that was asked for by name is not here.
+        """
         self._plan, room = self._plan_in_turn(sizes)
         if self._plan.note not in ("", self._noted):
             self._notices.note(self._plan.note)
@@ -110,6 +113,8 @@ class Stages:
         self._aside.clear()
         self._ahead.clear()
         first = {stage: each[0] for stage, each in self._plan.placements.items()}
+        for placement in first.values():
+            _require_present(placement)
         needs = [self.planner.need(placement) for placement in first.values()]
         share = _SHARE if self._is_large and not self.planner.max_memory else 1.0
         self._is_resident = self._keeps and sum(needs) <= share * room
@@ -304,3 +309,11 @@ def _parts(placement: Placement, steps: int, frames: int) -> int:
     if placement.kind is StageKind.UNET:
         return steps
     return ceil(frames / placement.sizes["frames"]) if placement.kind is StageKind.DECODER else 1
+
+
+def _require_present(placement: Placement) -> None:
+    """Refuse what cannot be had before anything is promised; what `auto` takes is tried anyway."""
+    if placement.reason is Reason.REQUESTED:
+        from hummingbird_edge.runtime.placement.probe import require_present
+
+        require_present(placement.backend.device)

@@ -46,8 +46,6 @@ def request_of(body: Mapping[str, Any], options: Mapping[str, Any], manifest: Ma
         raise RequestError(f"the body is not one of the videos API: {error}") from error
     if asked.model not in (None, manifest.name):
         raise RequestError(f"the model is {asked.model!r}, and this batch has {manifest.name}")
-    if not asked.prompt.strip():
-        raise RequestError("the prompt is empty: say what the video shows")
     own = msgspec.structs.asdict(asked)
     given = settings_of_body(own, options["fps"] or manifest.defaults.fps)
     given |= {name: own[name] for name in ("seed", "decoder") if own[name] is not None}

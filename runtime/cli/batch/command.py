@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -38,7 +38,7 @@ class Batch:
     folder: Path
     ray: str | None
     """The address of a cluster; None for this machine."""
-    bundle: Path | None
+    bundle: str | Path | None
     device: str
     """A worker for each that is joined by `+`."""
     precision: str
@@ -104,7 +104,7 @@ def run_batch(batch: Batch, as_json: bool, is_quiet: bool) -> None:
     began, failed, made = time.monotonic(), dict[str, Failure](), 0
     with open_results(batch.folder, wanted) as results:
         if not is_quiet:
-            say(f"{len(jobs)} jobs, {len(results.finished)} are finished")
+            say(f"{_count(jobs)}, {len(results.finished)} are finished")
         for result in _results(results, requests, wanted, batch, bundle):
             results.add(result)
             made += result.error is None
@@ -122,9 +122,20 @@ def run_batch(batch: Batch, as_json: bool, is_quiet: bool) -> None:
     if failed:
         name, error = next(iter(failed.items()))
         raise GenerationError(
-            f"{len(failed)} of {len(jobs)} jobs failed, first {name[:80]!r} ({error.message}): "
-            f"the same command tries them again"
+            f"{len(failed)} of {_count(jobs)} failed, first {name[:80]!r} ({error.message}): "
+            f"{_advice(failed.values())}"
         )
+
+
+def _count(jobs: Sequence[BatchJob]) -> str:
+    return f"{len(jobs)} {'job' if len(jobs) == 1 else 'jobs'}"
+
+
+def _advice(failures: Iterable[Failure]) -> str:
+    """Return what to do about jobs that have failed: an invalid one fails every time."""
+    if any(failure.code == "invalid_value" for failure in failures):
+        return "correct what is invalid, then run the same command again"
+    return "the same command tries again"
 
 
 def _request(job: BatchJob, batch: Batch, bundle: Bundle) -> Request | Failure:
