@@ -34,8 +34,8 @@ def test_five_thousand_clips_outlast_a_node(cluster: Any, tmp_path: Path) -> Non
     place = Path(os.environ.get("HUMMINGBIRD_SOAK_FOLDER", tmp_path))
     folder, videos = place / f"{COUNT}-{SEED}", plan(COUNT, SEED)
     plant(folder, videos, SEED, workers=2)
-    for each in ("cluster", "alone"):  # curation would go on from what an earlier run measured
-        shutil.rmtree(place / each, ignore_errors=True)
+    for name in ("cluster", "alone"):  # curation would go on from what an earlier run measured
+        shutil.rmtree(place / name, ignore_errors=True)
     began = time.monotonic()
     told = curate_on_cluster(cluster, folder, place / "cluster", lose_at=COUNT // 2)
     cluster_s = time.monotonic() - began

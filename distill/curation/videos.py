@@ -8,7 +8,7 @@ import io
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import PurePosixPath
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 from hummingbird_edge.distill.curation.candidate import Candidate
 from hummingbird_edge.distill.data.frames import SUFFIXES
@@ -85,7 +85,7 @@ def _metadata(folder: Folder) -> dict[str, tuple[str, ...]]:
 def _lines(folder: Folder) -> Iterator[tuple[int, bytes]]:
     """Yield each line that is not blank, with its number; raises RequestError for a long one."""
     with open_file(folder.location(METADATA)) as opened:
-        file = io.BufferedReader(opened)  # type: ignore[arg-type]  # fsspec's reads whole lines
+        file = io.BufferedReader(cast(io.RawIOBase, opened))  # fsspec's own reads whole lines
         number = 0
         while line := file.readline(MAX_TEXT + 1):
             number += 1
