@@ -139,8 +139,8 @@ def test_a_stage_that_fails_on_a_cluster_says_why(
     pytest.importorskip("ray", reason="needs ray: pip install '.[cluster]'")
     videos, shards = tmp_path / "videos", tmp_path / "out" / "shards"
     videos.mkdir()
-    for path in folder.rglob(f"{Path(alone[1].kept[0].name).stem}.*"):
-        shutil.copy(path, videos)
+    copy = Path(shutil.copy(folder / alone[1].kept[0].name, videos))
+    copy.with_suffix(".txt").write_text("a clip", encoding="utf-8")
     shards.parent.mkdir()
     shards.write_text("in the way", encoding="utf-8")
     done = hb("hb-distill", "curate", videos, shards.parent, "--ray", "local", "--pack")
