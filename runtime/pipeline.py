@@ -102,8 +102,6 @@ class TextToVideo:
         """
         size = {"frames": frames, "width": width, "height": height, "steps": steps, "fps": fps}
         request = Request.for_model(self.manifest, prompt, seed, decoder, guidance=guidance, **size)
-        if text := request.size_note(self.manifest):
-            self.notices.note(text)
         for progress in self.generate(request, initial_noise, step_noise):
             if on_step is not None and progress.denoised is not None:
                 on_step(progress)

@@ -140,13 +140,6 @@ class Request:
         """Return the sizes of the free axes of each stage that makes the video."""
         return stage_sizes(manifest, self.latent_shape(manifest), self.decoding_stage)
 
-    def size_note(self, manifest: Manifest) -> str:
-        """Return a sentence for a size far from what the model was made for; else nothing."""
-        usual = manifest.defaults
-        if 0.5 <= self.width * self.height / (usual.width * usual.height) <= 2:
-            return ""
-        return f"this model was made for {usual.width}x{usual.height}: other sizes look worse"
-
     def settings(self) -> dict[str, object]:
         """Return plain values for JSON."""
         return asdict(self)

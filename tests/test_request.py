@@ -100,16 +100,6 @@ def test_nonsense_is_refused_in_a_sentence(asked: dict[str, Any], message: str) 
     assert caught.value.exit_code == 2
 
 
-@pytest.mark.parametrize(
-    ("width", "height", "is_noted"),
-    [(64, 96, False), (96, 128, False), (32, 96, False), (128, 128, True), (32, 64, True)],
-)
-def test_a_size_far_from_the_models_own_is_noted(width: int, height: int, is_noted: bool) -> None:
-    request = Request.for_model(MANIFEST, "a cat", 7, width=width, height=height)
-    text = "this model was made for 64x96: other sizes look worse"
-    assert request.size_note(MANIFEST) == (text if is_noted else "")
-
-
 @pytest.mark.parametrize("prompt", ["", " \n\u3000"])
 def test_an_empty_prompt_is_refused(prompt: str) -> None:
     with pytest.raises(RequestError, match=r"^the prompt is empty: say what the video shows$"):

@@ -61,8 +61,8 @@ def make_all(
     after = wanted.enhancement
     for job in jobs:
         check_output(job.output, None if after is None else (after.width, after.height))
-    if (text := _size_note(pipeline, requests[0], after)) and jobs[0].start is None:
-        pipeline.notices.note(text)
+    if after is not None and after.by == FAST and jobs[0].start is None:
+        pipeline.notices.note(_fast_note(requests[0], after))
     if wanted.preview:
         require_preview(pipeline.manifest)
     # Enhancing computes too, and its frames can be many times as large as was planned for.
@@ -75,10 +75,7 @@ def make_all(
             background.run(rest)
 
 
-def _size_note(pipeline: "TextToVideo", request: "Request", after: "Enhancement | None") -> str:
-    """Return what is to be known of the size that is generated; nothing where it is usual."""
-    if after is None or after.by != FAST:
-        return request.size_note(pipeline.manifest)
+def _fast_note(request: "Request", after: "Enhancement") -> str:
     generated, shown = f"{request.width}x{request.height}", f"{after.width}x{after.height}"
     return f"--fast generates {generated}, then enlarges that to {shown}"
 
