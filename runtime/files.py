@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 if TYPE_CHECKING:
     from sqlite3 import Connection
@@ -34,6 +34,7 @@ __all__ = [
     "check_path",
     "is_running",
     "lock",
+    "numbered_lines",
     "process_mark",
     "read_json",
     "read_record",
@@ -240,6 +241,20 @@ def read_json(path: Path) -> Any:
         return json.loads(text.decode("utf-8"))
     except RecursionError as error:
         raise ValueError("its JSON nests without end") from error
+
+
+def numbered_lines(file: BinaryIO, limit: int) -> Iterator[tuple[int, bytes]]:
+    """Yield each line that is not blank, with its number from 1 on.
+
+    Raises ValueError, which names the line, for one of more than `limit` bytes.
+    """
+    number = 0
+    while line := file.readline(limit + 1):
+        number += 1
+        if len(line) > limit:
+            raise ValueError(f"line {number} has more than {limit} bytes")
+        if line.strip():
+            yield number, line
 
 
 def require_inside(name: str) -> None:

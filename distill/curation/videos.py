@@ -14,6 +14,7 @@ from hummingbird_edge.distill.curation.candidate import Candidate
 from hummingbird_edge.distill.data.frames import SUFFIXES
 from hummingbird_edge.distill.data.storage import Folder, open_file
 from hummingbird_edge.runtime.errors import RequestError
+from hummingbird_edge.runtime.files import numbered_lines
 
 __all__ = ["find_videos", "read_captions"]
 
@@ -86,16 +87,10 @@ def _lines(folder: Folder) -> Iterator[tuple[int, bytes]]:
     """Yield each line that is not blank, with its number; raises RequestError for a long one."""
     with open_file(folder.location(METADATA)) as opened:
         file = io.BufferedReader(cast(io.RawIOBase, opened))  # fsspec's own reads whole lines
-        number = 0
-        while line := file.readline(MAX_TEXT + 1):
-            number += 1
-            if len(line) > MAX_TEXT:
-                raise RequestError(
-                    f"{folder.location(METADATA)} line {number} has more than {MAX_TEXT} bytes: "
-                    f"shorten it"
-                )
-            if line.strip():
-                yield number, line
+        try:
+            yield from numbered_lines(file, MAX_TEXT)
+        except ValueError as error:
+            raise RequestError(f"{folder.location(METADATA)} {error}: shorten it") from error
 
 
 def read_captions(file: BinaryIO) -> tuple[str, ...]:

@@ -17,6 +17,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from hummingbird_edge.runtime.errors import RequestError
+from hummingbird_edge.runtime.files import numbered_lines
 
 __all__ = ["BatchJob", "read_jobs"]
 
@@ -71,14 +72,8 @@ def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
         with path.open("rb") as file:
             if file.read(3) != b"\xef\xbb\xbf":  # which some editors put first
                 file.seek(0, os.SEEK_SET)
-            number = 0
-            while text := file.readline(_MAX_LINE + 1):
-                number += 1
-                if len(text) > _MAX_LINE:
-                    raise RequestError(
-                        f"{path} line {number} has more than {_MAX_LINE} bytes: {_FORM}"
-                    )
-                if text.strip():
-                    yield number, text
+            yield from numbered_lines(file, _MAX_LINE)
+    except ValueError as error:
+        raise RequestError(f"{path} {error}: {_FORM}") from error
     except OSError as error:
         raise RequestError(f"the jobs in {path} cannot be read: {error}") from error
