@@ -27,7 +27,7 @@ def print_info(path: Path, as_json: bool) -> None:
 def command_again(settings: dict[str, object], path: Path | None = None) -> str:
     """Return the command that makes a video with these settings again.
 
-    Where it is at `path`, the other one is of the same kind beside it under another name: the
+    Where it is at `path`, the other one is of the same kind, in its folder under another name: the
     frames of a GIF are not those of an MP4.
     """
     import os
