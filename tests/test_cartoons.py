@@ -553,6 +553,7 @@ def test_carried_weights_that_are_missing_are_refused(tmp_path: Path) -> None:
         unpack(tmp_path, tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_the_trained_vae_is_good_enough_for_what_comes_next(tmp_path: Path) -> None:
     weights = Path(__file__).parents[1] / "distill" / "cartoons" / "weights" / "small"
     assert unpack(weights, tmp_path) == ["vae"]

@@ -27,6 +27,7 @@ CHANNELS, GROUPS = 8, 2
         ("vae_decoder", {"frames": 2, "height": 8, "width": 16}, 22, 0),
     ],
 )
+@pytest.mark.slow
 def test_a_stage_computes_the_same(
     stage: str, sizes: dict[str, int], norms: int, left: int
 ) -> None:
