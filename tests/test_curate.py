@@ -447,24 +447,6 @@ def test_two_commands_do_not_write_to_one_folder(
     assert [path.name for path in out.iterdir()] == ["running.sqlite"]
 
 
-def test_a_folder_stays_where_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """For workers that have another current folder."""
-    monkeypatch.chdir(tmp_path)
-    folder = Folder.at("out")
-    monkeypatch.chdir("/")
-    assert Path(folder.location("a.mp4")) == tmp_path / "out" / "a.mp4"
-
-
-def test_a_file_appears_whole_or_not_at_all(tmp_path: Path) -> None:
-    for folder in (Folder.at(tmp_path / "out"), Folder.at("memory://whole")):
-        with suppress(KeyboardInterrupt), folder.writing("a/b.tar") as file:
-            file.write(b"half")
-            raise KeyboardInterrupt
-        assert not folder.exists("a/b.tar")
-        folder.write("a/b.tar", b"whole")
-        assert (list(folder.find()), folder.read("a/b.tar")) == (["a/b.tar"], b"whole")
-
-
 def test_a_long_video_is_read_in_little_memory(tmp_path: Path) -> None:
     """Few frames of it are kept, evenly spaced ones."""
     numbered(tmp_path / "long.mp4", 1500)

@@ -58,8 +58,8 @@ class Folder:
     def location(self, name: str) -> str:
         """Return what `open_file` takes for a file, on every machine that can reach it."""
         system, root = self._opened()
-        path = f"{root.rstrip('/')}/{name}"
-        return path if _is_local(system) else str(system.unstrip_protocol(path))
+        # Elsewhere the URL says more than the root: ftp and sftp leave the host out of it.
+        return f"{(root if _is_local(system) else self.place).rstrip('/')}/{name}"
 
     def exists(self, name: str) -> bool:
         """Tell whether a file is there."""
