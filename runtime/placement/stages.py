@@ -9,7 +9,7 @@ from math import ceil
 
 from hummingbird_edge.runtime.bundle.bundle import Bundle
 from hummingbird_edge.runtime.bundle.manifest import StageKind
-from hummingbird_edge.runtime.devices.resident import MemoryMeter
+from hummingbird_edge.runtime.devices.resident import MemoryMeter, return_freed
 from hummingbird_edge.runtime.engines.worker import Limits, needs_worker
 from hummingbird_edge.runtime.errors import RequestError
 from hummingbird_edge.runtime.placement.claims import Claim
@@ -133,7 +133,8 @@ class Stages:
         placements, runner = self._plan.placements[stage], self._kept(stage)
         self._see_memory(following=stage)
         if runner is None:
-            self._runners.pop(stage, None)
+            if self._runners.pop(stage, None) is not None:
+                return_freed()  # of another size: engines' pieces would lie between the new ones
             self._aside.clear()
             if not self._is_resident:
                 self._runners.clear()
