@@ -161,7 +161,7 @@ def fit_budget(
         schedule.peak_rate,
         betas=(0.9, 0.99),
         weight_decay=schedule.weight_decay,
-        fused=device.type == "cuda",
+        fused=True,
     )
     average, step, spent = Average(trained, schedule.decay), 0, 0.0
     if (state := run.load()) is not None:

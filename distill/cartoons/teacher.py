@@ -34,6 +34,8 @@ READING_WEIGHT = 0.05
 QUESTIONS = 16
 """Captions a step that are read."""
 DROPPED_CAPTIONS = 0.1
+FRAMES_A_CAPTION = 4
+"""Single frames that share a caption: to read one costs as much as to paint half a frame."""
 FIRST_SHARE = 0.25
 """Share of the draws at t = 999, where a video starts."""
 NOISY_SHARE = 0.5
@@ -117,20 +119,22 @@ class TeacherStage(TimedStage[Learner]):
         """Return the mean squared error of the prediction, on frames or on clips."""
         device, diffusion = self.device, self.diffusion
         frames = self.batches.latents.shape[2]
-        count = self.batch * frames if is_single else self.batch
-        batch = self.batches.draw(count, generator)
-        x0, ids = batch.x0, batch.ids
+        shared = FRAMES_A_CAPTION if is_single else 1
+        captions = max(1, self.batch * frames // shared) if is_single else self.batch
+        batch = self.batches.draw(captions, generator)
+        count = captions * shared
+        x0 = batch.x0.repeat_interleave(shared, 0)
         if is_single:
             chosen = torch.randint(frames, (count,), generator=generator).to(device)
             x0 = x0[torch.arange(count, device=device), :, chosen][:, :, None]
-        is_dropped = torch.rand(count, 1, generator=generator) < DROPPED_CAPTIONS
-        ids = torch.where(is_dropped.to(device), self.empty, ids)
+        is_dropped = torch.rand(captions, 1, generator=generator) < DROPPED_CAPTIONS
+        ids = torch.where(is_dropped.to(device), self.empty, batch.ids)
         t = self._draw_timesteps(count, generator).to(device)
         noise = torch.randn(x0.shape, generator=_on(device, generator), device=device)
         fps = draw_fps(count, generator).to(device)
         x_t = diffusion.noised(x0, noise, t, torch.ones(1, device=device))
         with mixed_precision(device):
-            context = self.trained.text(ids)
+            context = self.trained.text(ids).repeat_interleave(shared, 0)
         with without_time(self.trained.unet) if is_single else nullcontext():
             output = predict(self.trained.unet, x_t, t, context, None, fps)
         return (output - diffusion.target(x0, noise, x_t, t)).square().mean()
