@@ -367,6 +367,7 @@ def _refuse(error: Exception) -> Worker:
     raise error
 
 
+@pytest.mark.slow
 def test_a_place_of_no_use_is_left_out(capsys: pytest.CaptureFixture[str]) -> None:
     bad = partial(_refuse, DeviceError("no such device"))
     flaky = partial(_refuse, WorkerEnded("it fell"))

@@ -76,6 +76,7 @@ def wait_for_lines(started: "subprocess.Popen[str]", out: Path, count: int) -> N
     assert started.poll() is None, started.communicate()
 
 
+@pytest.mark.slow
 def test_without_ray_or_a_cluster_one_sentence_says_so(hb: Command, tmp_path: Path) -> None:
     jobs = write_jobs(tmp_path / "jobs.jsonl", 2)
     options = ("--output-dir", tmp_path / "out", "--ray", "127.0.0.1:1", "--quiet")

@@ -271,6 +271,7 @@ def folder(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("page", "chosen"), _params("python", PAGES))
 def test_python_examples_run(page: Path, chosen: list[Block], folder: Path) -> None:
     # One program, each block at the lines that it has on the page: a traceback names them.

@@ -246,6 +246,7 @@ def test_short_stages_on_a_battery_are_not_told(
     assert "J" not in str(timings)
 
 
+@pytest.mark.slow
 @on_linux
 def test_a_benchmark_row_has_joules_or_no_values(
     system: System, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

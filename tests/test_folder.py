@@ -10,7 +10,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 from hummingbird_edge.distill.data.storage import Folder, open_file
 
 
-class Hosted(MemoryFileSystem):
+class Hosted(MemoryFileSystem):  # type: ignore[misc]
     """Paths without the host of their URL, as those of ftp and sftp."""
 
     protocol = "hosted"

@@ -453,6 +453,7 @@ write_video(Path(sys.argv[1]), frames, 4, {})
 """
 
 
+@pytest.mark.slow
 def test_every_process_writes_the_same_file(tmp_path: Path) -> None:
     made = [tmp_path / f"{number}.mp4" for number in range(4)]
     for path in made:

@@ -59,6 +59,7 @@ def test_it_gives_the_same_numbers_and_ends_with_its_session() -> None:
     process.wait(10)
 
 
+@pytest.mark.slow
 def test_it_ends_with_its_parent() -> None:
     code = (
         "import time\n"
