@@ -235,7 +235,7 @@ class _Quantization:
         walks = trajectories(self.bundle, prompts, plan.seed, plan.size)
         calibration, contexts = Calibration(), {}
         if plan.observed:
-            contexts = encode(self.bundle, prompts)
+            contexts = encode(self.bundle, prompts, self.report)
             calibration = calibrate(
                 self.bundle,
                 self.folder,

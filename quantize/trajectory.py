@@ -52,14 +52,23 @@ def trajectories(
     ]
 
 
-def encode(bundle: Bundle, prompts: Iterable[str]) -> dict[str, NDArray[np.float32]]:
-    """Return the encoded prompts (1, 77, D) by their texts, the empty prompt included."""
+def encode(
+    bundle: Bundle, prompts: Iterable[str], notify: Callable[[str], None] = lambda _: None
+) -> dict[str, NDArray[np.float32]]:
+    """Return the encoded prompts (1, 77, D) by their texts, the empty prompt included.
+
+    `notify` hears of prompts that a small model was not trained on: they show other ranges than its
+    videos have.
+    """
     session = open_session(bundle.graph("text_encoder"), Backend.parse("cpu"))
     tokenizer = Tokenizer(bundle.path("tokenizer"), bundle.manifest.model.context_length)
-    return {
-        prompt: session.run({"input_ids": tokenizer(prompt).ids[None, :]})
-        for prompt in dict.fromkeys(["", *prompts])
-    }
+    tokens = {prompt: tokenizer(prompt) for prompt in dict.fromkeys(["", *prompts])}
+    if any(each.unknown for each in tokens.values()):
+        notify(
+            "this model was not trained on all words of these prompts, which makes int8 worse: "
+            "give --prompts a file of captions as it was trained on"
+        )
+    return {prompt: session.run({"input_ids": x.ids[None, :]}) for prompt, x in tokens.items()}
 
 
 def sample_latents(

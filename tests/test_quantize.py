@@ -406,3 +406,12 @@ def test_a_removed_graph_takes_its_weights_along(tmp_path: Path) -> None:
     compacted = (folder / "model.onnx_data").read_bytes()
     compact(folder)
     assert (folder / "model.onnx_data").read_bytes() == compacted
+
+
+def test_prompts_that_a_small_model_does_not_know_are_noted() -> None:
+    bundle, told = Bundle.open(BUILTIN), list[str]()
+    contexts = encode(bundle, ["a red circle moving right"], told.append)
+    assert (list(contexts), told) == (["", "a red circle moving right"], [])
+    encode(bundle, ["a cat", "a dog"], told.append)
+    assert len(told) == 1
+    assert "--prompts" in told[0]

@@ -27,6 +27,10 @@ ALIGNED = 40
 """Pixels of a side of a sprite that was cut out."""
 SPAN = 2.5
 """Half of that side, in standard deviations of the mask."""
+CHANGE = 5.0
+"""By how much changes from frame to frame are enlarged: they are small beside what stays."""
+CHANGES = 3
+"""Numbers that say how much a sprite changes: on average, at most and at least."""
 GEOMETRY = 5
 """Numbers that say where a sprite is: its centre, how wide and tall it is, and its size."""
 
@@ -152,7 +156,7 @@ class Judge(nn.Module):
             nn.GroupNorm(8, 128),
             nn.SiLU(),
         )
-        self.action = nn.Sequential(nn.Linear(2 * 128, 64), nn.SiLU(), nn.Linear(64, 2))
+        self.action = nn.Sequential(nn.Linear(2 * 128 + CHANGES, 64), nn.SiLU(), nn.Linear(64, 2))
 
     def watch(self, frames: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Look at each frame of clips (B, T, 3, H, W) in [0, 1] by itself, T any number.
@@ -181,8 +185,9 @@ class Judge(nn.Module):
         share = mask.sigmoid()
         places = _geometry(share.flatten(0, 1)).unflatten(0, mask.shape[:2])
         track = self.track(_spread(places))
-        pairs = self._pairs(_aligned(frames, share.detach(), places.detach()))
-        moved = torch.cat((pairs.mean(1), pairs.amax(1)), 1)
+        cut = _aligned(frames, share.detach(), places.detach())
+        pairs = self._pairs(cut)
+        moved = torch.cat((pairs.mean(1), pairs.amax(1), _changes(*_neighbours(cut))), 1)
         looked = subject.mean(1)
         features = torch.cat(
             (looked[:, :32], around.mean(1)[:, :32], track[:, :32], moved[:, :32]), 1
@@ -199,8 +204,8 @@ class Judge(nn.Module):
 
     def _pairs(self, cut: Tensor) -> Tensor:
         """Compare each frame's sprite with the next one's, (B, T - 1, C); one frame with itself."""
-        first, second = (cut[:, :-1], cut[:, 1:]) if cut.shape[1] > 1 else (cut, cut)
-        both = torch.cat((first + second, first - second), 2)
+        first, second = _neighbours(cut)
+        both = torch.cat((first + second, CHANGE * (first - second)), 2)
         found = self.pair(both.flatten(0, 1)).mean((2, 3)).float()
         return found.unflatten(0, both.shape[:2])
 
@@ -275,6 +280,23 @@ def _aligned(frames: Tensor, share: Tensor, places: Tensor) -> Tensor:
     grid = middle[:, :, None, None] + half[:, :, None, None, None] * grid
     cut = functional.grid_sample(both, grid.flatten(0, 1), align_corners=False)
     return cut.unflatten(0, (-1, count))
+
+
+def _neighbours(cut: Tensor) -> tuple[Tensor, Tensor]:
+    """Return each frame and the one after it; a single frame and itself."""
+    return (cut[:, :-1], cut[:, 1:]) if cut.shape[1] > 1 else (cut, cut)
+
+
+def _changes(first: Tensor, second: Tensor) -> Tensor:
+    """Return how much a sprite changes in pairs of frames (B, T, 4, h, w), (B, CHANGES).
+
+    Logarithms of the mean absolute change of the pixels that both masks hold.
+    """
+    weight = first[:, :, 3:] * second[:, :, 3:]
+    change = ((first - second)[:, :, :3].abs() * weight).sum((2, 3, 4))
+    change = change / (3 * weight.sum((2, 3, 4))).clamp(min=1)
+    seen = torch.stack((change.mean(1), change.amax(1), change.amin(1)), 1)
+    return seen.clamp(min=1e-3).log() + 3
 
 
 def frechet_distance(first: Tensor, second: Tensor) -> float:
