@@ -59,14 +59,22 @@ def test_statistics_are_float32_whatever_the_rest_is() -> None:
 
 
 def test_other_norms_stay() -> None:
-    """With a scale of its own InstanceNormalization is another layer."""
-    alone = group_norm((1, CHANNELS, 8, 8), np.full(GROUPS, 2, np.float32))
-    assert not keep_layout(CORE, alone, 0)
-    assert count(alone, "MVN") == 1
+    """With a scale of its own InstanceNormalization is another layer; so is a gain of columns."""
+    shape = (1, CHANNELS, 8, CHANNELS)
+    columns, one = (1, 1, 1, CHANNELS), (1, 1, 1, 1)
+    for other in (
+        group_norm(shape, np.full(GROUPS, 2, np.float32)),
+        group_norm(shape, gains=columns),
+        group_norm(shape, gains=one),
+    ):
+        assert not keep_layout(CORE, other, 0)
+        assert count(other, "MVN") == 1
 
 
 def group_norm(
-    shape: tuple[int, ...] = (-1, CHANNELS, -1, -1), scale: NDArray[np.float32] | None = None
+    shape: tuple[int, ...] = (-1, CHANNELS, -1, -1),
+    scale: NDArray[np.float32] | None = None,
+    gains: tuple[int, ...] = (1, CHANNELS, 1, 1),
 ) -> Any:
     """Return a GroupNorm as ONNX exporters write it, between convolutions that change nothing.
 
@@ -84,7 +92,7 @@ def group_norm(
     normal = ops.multiply(normal, ops.constant(one.reshape(1, GROUPS, 1)))
     normal = ops.add(normal, ops.constant(np.zeros((1, GROUPS, 1), np.float32)))
     normal = ops.reshape(normal, ops.shape_of(y), False)
-    gain, bias = draw.standard_normal((2, 1, CHANNELS, 1, 1)).astype(np.float32)
+    gain, bias = draw.standard_normal((2, *gains)).astype(np.float32)
     y = ops.add(ops.multiply(normal, ops.constant(gain)), ops.constant(bias))
     y = ops.convolution(y, weight, [1, 1], pad, pad, [1, 1])
     return openvino.Model([ops.result(y)], [x], "group_norm")

@@ -114,17 +114,18 @@ def _layer(mvn: Any, least: int) -> _GroupNorm | None:
     reshape = mvn.input_value(0).get_node()
     if reshape.get_type_name() != "Reshape" or not _has_rank(mvn.output(0), _NORMALIZED_RANK):
         return None
-    found, value = list[NDArray[np.float32]](), mvn.output(0)
+    found, shapes, value = list[NDArray[np.float32]](), list[Any](), mvn.output(0)
     # InstanceNormalization's own scale and offset, then those of GroupNorm.
     for kind in ("Multiply", "Add", "Reshape", "Multiply", "Add"):
         reader = _reader(value, kind)
         if reader is None:
             return None
         if kind != "Reshape":
-            constant = _constant(_other_input(reader, value))
+            constant = _constant(other := _other_input(reader, value))
             if constant is None:
                 return None
             found.append(constant)
+            shapes.append(other.get_partial_shape())
         value = reader.output(0)
     scale, offset, gain, bias = found
     if (scale != 1).any() or (offset != 0).any():
@@ -139,6 +140,9 @@ def _layer(mvn: Any, least: int) -> _GroupNorm | None:
         return None
     shape = x.get_partial_shape()
     if shape.is_dynamic or math.prod(shape.to_shape()) < least:
+        return None
+    rank = value.get_partial_shape().rank.get_length()
+    if not all(_is_by_channel(each, rank, shape.to_shape()[1]) for each in shapes[2:]):
         return None
     return _GroupNorm(x, value, gain, bias, groups, eps, clip)
 
@@ -195,6 +199,14 @@ def _constant(value: Any) -> NDArray[np.float32] | None:
     if node.get_type_name() != "Constant":
         return None
     return np.asarray(node.get_data(), np.float32).reshape(-1)
+
+
+def _is_by_channel(shape: Any, rank: int, channels: int) -> bool:
+    """Tell whether a constant of `shape` has one number for each channel of a value of `rank`."""
+    if shape.is_dynamic:
+        return False
+    whole = (1,) * (rank - len(shape)) + tuple(shape.to_shape())
+    return whole == (1, channels, *(1,) * (rank - 2))
 
 
 def _has_rank(value: Any, rank: int) -> bool:
