@@ -16,6 +16,8 @@ import pytest
 from hummingbird_edge.runtime.bundle.bundle import BUILTIN, Bundle
 from hummingbird_edge.runtime.bundle.manifest import MANIFEST
 from hummingbird_edge.runtime.cli.batch.cluster import Cluster
+from hummingbird_edge.runtime.cli.batch.worker import Settings
+from hummingbird_edge.runtime.errors import DeviceError
 from tests.conftest import command_line
 from tests.test_batch import SMALL, _lines_of, alone, assert_whole, write_jobs
 from tests.test_cli import assert_refused
@@ -74,6 +76,18 @@ def wait_for_lines(started: "subprocess.Popen[str]", out: Path, count: int) -> N
     while started.poll() is None and _lines_of(out) < count:
         time.sleep(0.01)
     assert started.poll() is None, started.communicate()
+
+
+def test_a_full_object_store_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    ray = pytest.importorskip("ray", reason="needs ray: pip install '.[cluster]'")
+
+    def refuse(_: bytes) -> None:
+        raise ray.exceptions.ObjectStoreFullError("no room\nfor a piece")
+
+    monkeypatch.setattr(ray, "put", refuse)
+    settings = Settings(str(BUILTIN), "", "")
+    with pytest.raises(DeviceError, match=r"object store \(.*\): start Ray with"):
+        Cluster(Bundle.open(BUILTIN), settings, []).pieces()
 
 
 @pytest.mark.slow

@@ -124,9 +124,20 @@ class Cluster:
         return kind.remote(self._settings, place.device, place.cores)
 
     def pieces(self) -> list[Piece]:
-        """Return the bundle in the object store, put there when a node first lacks it."""
+        """Return the bundle in the object store, put there when a node first lacks it.
+
+        Raises DeviceError where the store cannot hold it.
+        """
+        from ray.exceptions import RayError
+
         with self._lock:
-            return self._pieces
+            try:
+                return self._pieces
+            except RayError as error:
+                raise DeviceError(
+                    f"the bundle cannot be put into the cluster's object store "
+                    f"({_last_line(error)}): start Ray with a larger --object-store-memory"
+                ) from error
 
     @cached_property
     def _pieces(self) -> list[Piece]:
