@@ -26,7 +26,7 @@ from hummingbird_edge.quantize.quality import Quality
 from hummingbird_edge.quantize.report import Accuracy, LayerRow, Report
 from hummingbird_edge.quantize.search import Choice, search
 from hummingbird_edge.quantize.static import quantize
-from hummingbird_edge.quantize.trajectory import encode, trajectories
+from hummingbird_edge.quantize.trajectory import encode, note_unknown, trajectories
 from hummingbird_edge.quantize.weight_only import quantize_weights
 from hummingbird_edge.quantize.weight_store import WeightStore, compact
 from hummingbird_edge.runtime.bundle.bundle import Bundle
@@ -235,7 +235,9 @@ class _Quantization:
         walks = trajectories(self.bundle, prompts, plan.seed, plan.size)
         calibration, contexts = Calibration(), {}
         if plan.observed:
-            contexts = encode(self.bundle, prompts, self.report)
+            contexts = encode(self.bundle, prompts)
+        if plan.calibrated:
+            note_unknown(self.bundle, prompts, self.report)
             calibration = calibrate(
                 self.bundle,
                 self.folder,

@@ -21,7 +21,7 @@ from hummingbird_edge.runtime.request import Request
 from hummingbird_edge.runtime.sampler import sample
 from hummingbird_edge.runtime.tokenizer import Tokenizer
 
-__all__ = ["Run", "decode_frames", "encode", "sample_latents", "trajectories"]
+__all__ = ["Run", "decode_frames", "encode", "note_unknown", "sample_latents", "trajectories"]
 
 Latents = NDArray[np.float32]
 Run = Callable[[Mapping[str, NDArray[Any]]], NDArray[np.float32]]
@@ -52,23 +52,29 @@ def trajectories(
     ]
 
 
-def encode(
-    bundle: Bundle, prompts: Iterable[str], notify: Callable[[str], None] = lambda _: None
-) -> dict[str, NDArray[np.float32]]:
-    """Return the encoded prompts (1, 77, D) by their texts, the empty prompt included.
-
-    `notify` hears of prompts that a small model was not trained on: they show other ranges than its
-    videos have.
-    """
+def encode(bundle: Bundle, prompts: Iterable[str]) -> dict[str, NDArray[np.float32]]:
+    """Return the encoded prompts (1, 77, D) by their texts, the empty prompt included."""
     session = open_session(bundle.graph("text_encoder"), Backend.parse("cpu"))
-    tokenizer = Tokenizer(bundle.path("tokenizer"), bundle.manifest.model.context_length)
-    tokens = {prompt: tokenizer(prompt) for prompt in dict.fromkeys(["", *prompts])}
-    if any(each.unknown for each in tokens.values()):
+    tokenizer = _tokenizer(bundle)
+    return {
+        prompt: session.run({"input_ids": tokenizer(prompt).ids[None, :]})
+        for prompt in dict.fromkeys(["", *prompts])
+    }
+
+
+def note_unknown(bundle: Bundle, prompts: Iterable[str], notify: Callable[[str], None]) -> None:
+    """Tell `notify` of words that a small model was not trained on: its videos have other ranges
+    than those of such prompts."""
+    tokenizer = _tokenizer(bundle)
+    if any(tokenizer(prompt).unknown for prompt in prompts):
         notify(
             "this model was not trained on all words of these prompts, which makes int8 worse: "
             "give --prompts a file of captions as it was trained on"
         )
-    return {prompt: session.run({"input_ids": x.ids[None, :]}) for prompt, x in tokens.items()}
+
+
+def _tokenizer(bundle: Bundle) -> Tokenizer:
+    return Tokenizer(bundle.path("tokenizer"), bundle.manifest.model.context_length)
 
 
 def sample_latents(

@@ -19,6 +19,7 @@ from hummingbird_edge.distill.cartoons.budget import (
     fit_budget,
     parse_budget,
     rate_at,
+    set_gradients,
 )
 from hummingbird_edge.distill.cartoons.delivery import pack, unpack
 from hummingbird_edge.distill.cartoons.pool import draw_clips, read_shots, write_shots
@@ -529,6 +530,22 @@ def test_wrong_orders_are_a_sentence(
     assert message in done.stderr
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "run").exists()
+
+
+def test_gradients_have_their_weights_layout() -> None:
+    """Else the fused optimizer gives every number of a convolution another one's gradient."""
+    torch.manual_seed(0)
+    layer = torch.nn.Conv2d(4, 8, 3).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    weights, flat = list(layer.parameters()), torch.randn(4 * 8 * 9 + 8)
+    set_gradients(weights, flat)
+    weight, bias = weights
+    assert weight.grad is not None
+    assert bias.grad is not None
+    assert weight.grad.stride() == weight.stride()
+    torch.testing.assert_close(torch.cat([weight.grad.flatten(), bias.grad]), flat)
+    before = weight.detach().clone()
+    torch.optim.AdamW(weights, 0.1, weight_decay=0, fused=True).step()
+    torch.testing.assert_close(weight.detach() - before, -0.1 * weight.grad.sign())
 
 
 def test_carried_weights_come_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

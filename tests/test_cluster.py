@@ -86,7 +86,7 @@ def test_a_full_object_store_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> N
 
     monkeypatch.setattr(ray, "put", refuse)
     settings = Settings(str(BUILTIN), "", "")
-    with pytest.raises(DeviceError, match=r"object store \(.*\): start Ray with"):
+    with pytest.raises(DeviceError, match=r"object store \(.*\): give the store more"):
         Cluster(Bundle.open(BUILTIN), settings, []).pieces()
 
 

@@ -47,3 +47,4 @@ def test_a_url_keeps_its_host() -> None:
     assert location == "hosted://somewhere.example/videos/a.mp4"
     with open_file(location) as file:
         assert file.read() == b"whole"
+    assert Folder.at("memory://").location("a.mp4") == "memory:///a.mp4"

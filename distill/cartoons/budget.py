@@ -1,7 +1,7 @@
 """Train for a given time: one loop for every stage, on one process or many, resumed on any device.
 
 A stage gets seconds, not steps: its schedule follows the share of them that has passed, so the same
-recipe ends in nine minutes of a GPU or in ten hours of two cores. Processes of one thread each
+recipe ends in nine minutes of a GPU or in six hours of two cores. Processes of one thread each
 average their gradients (`torchrun --nproc-per-node 2`): two threads beside other work are many
 times slower than one. On a CPU the seconds are those that the process computed: a machine that is
 busy with other work delays a run and does not cut it short.
@@ -11,7 +11,7 @@ import math
 import os
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -31,6 +31,7 @@ __all__ = [
     "is_first",
     "parse_budget",
     "rate_at",
+    "set_gradients",
     "wait",
 ]
 
@@ -248,10 +249,19 @@ def _average_gradients(weights: list[nn.Parameter], clock: Clock) -> None:
     distributed.all_reduce(flat)
     clock.spent_s = float(flat[0])
     flat[1:] /= distributed.get_world_size()
-    start = 1
-    for weight, gradient in zip(weights, gradients, strict=True):
-        weight.grad = flat[start : start + gradient.numel()].view_as(gradient).clone()
-        start += gradient.numel()
+    set_gradients(weights, flat[1:])
+
+
+def set_gradients(weights: Sequence[nn.Parameter], flat: torch.Tensor) -> None:
+    """Give each of `weights` its part of `flat` (all of their numbers, in order) as its gradient.
+
+    In the weight's own layout: the fused optimizer takes all its tensors to have one.
+    """
+    start = 0
+    for weight in weights:
+        part = flat[start : start + weight.numel()].view(weight.shape)
+        weight.grad = torch.empty_like(weight).copy_(part)
+        start += weight.numel()
 
 
 def _restore(
@@ -264,6 +274,8 @@ def _restore(
     try:
         trained.load_state_dict(state["model"])
         if "optimizer" in state:  # what a GPU sends back leaves it out
+            for group in state["optimizer"]["param_groups"]:
+                group["fused"] = True  # a checkpoint of before may have another form
             optimizer.load_state_dict(state["optimizer"])
         device = next(trained.parameters()).device
         average.state = {name: x.to(device) for name, x in state["average"].items()}

@@ -17,7 +17,7 @@ from hummingbird_edge.distill.world.cartoons.judge import Judge, JudgeConfig
 from hummingbird_edge.distill.world.cartoons.sprites import Sprites
 from hummingbird_edge.export.models.config import VAEConfig
 from hummingbird_edge.export.models.vae import VAE
-from hummingbird_edge.runtime.errors import RequestError
+from hummingbird_edge.runtime.errors import CheckpointError, RequestError
 
 __all__ = ["Session", "Weights"]
 
@@ -78,7 +78,13 @@ class Session:
         """Return the run's trained judge, or its critic, frozen."""
         state = self.state(stage)
         judge = Judge(JudgeConfig(**state["config"])).to(self.device)
-        judge.load_state_dict(state["average"])
+        try:
+            judge.load_state_dict(state["average"])
+        except RuntimeError as error:
+            raise CheckpointError(
+                f"{Run(self.run, stage).checkpoint_path} is a judge of another shape: delete the "
+                f"file and train the stage {stage} again"
+            ) from error
         return judge.eval().requires_grad_(False)
 
     def clips(self) -> Clips:

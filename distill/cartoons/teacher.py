@@ -1,7 +1,7 @@
 """The cartoons' teacher: it learns to read, then to paint single frames, then to move them.
 
 Frames come first with the temporal layers left out, which costs a sixteenth and shows the text
-encoder many times more nouns. The temporal layers then start as identities, so that nothing that
+encoder four times as many nouns. The temporal layers then start as identities, so that nothing that
 was learned is lost. Sources: Ho et al. 2022 (arXiv:2204.03458) for images beside video, Blattmann
 et al. 2023 (arXiv:2304.08818, section 3.1) for temporal layers on a trained image model.
 """

@@ -1,7 +1,7 @@
 """Train the cartoons' model, or some of its stages, within one budget of time.
 
     hb-distill all RUN --world cartoons --budget 9m --device auto
-    torchrun --nproc-per-node 2 -m hummingbird_edge.distill all RUN --world cartoons --budget 10h
+    torchrun --nproc-per-node 2 -m hummingbird_edge.distill all RUN --world cartoons --budget 6h
 
 Every stage (`stages`) gets its share of the time. Run again, it goes on from the last checkpoint,
 which is a minute old at most.

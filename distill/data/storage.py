@@ -58,8 +58,11 @@ class Folder:
     def location(self, name: str) -> str:
         """Return what `open_file` takes for a file, on every machine that can reach it."""
         system, root = self._opened()
-        # Elsewhere the URL says more than the root: ftp and sftp leave the host out of it.
-        return f"{(root if _is_local(system) else self.place).rstrip('/')}/{name}"
+        if _is_local(system):
+            return f"{root.rstrip('/')}/{name}"
+        # The URL says more than the root: ftp and sftp leave the host out of it.
+        scheme, _, rest = self.place.partition("://")
+        return f"{scheme}://{rest.rstrip('/')}/{name}"
 
     def exists(self, name: str) -> bool:
         """Tell whether a file is there."""

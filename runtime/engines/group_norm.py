@@ -141,8 +141,10 @@ def _layer(mvn: Any, least: int) -> _GroupNorm | None:
     shape = x.get_partial_shape()
     if shape.is_dynamic or math.prod(shape.to_shape()) < least:
         return None
-    rank = value.get_partial_shape().rank.get_length()
-    if not all(_is_by_channel(each, rank, shape.to_shape()[1]) for each in shapes[2:]):
+    channels = shape.to_shape()[1]
+    if not all(_is_by_channel(each, value, channels) for each in shapes[2:]):
+        return None
+    if not gain.size == bias.size == channels:  # one number that is spread over all
         return None
     return _GroupNorm(x, value, gain, bias, groups, eps, clip)
 
@@ -201,10 +203,12 @@ def _constant(value: Any) -> NDArray[np.float32] | None:
     return np.asarray(node.get_data(), np.float32).reshape(-1)
 
 
-def _is_by_channel(shape: Any, rank: int, channels: int) -> bool:
-    """Tell whether a constant of `shape` has one number for each channel of a value of `rank`."""
-    if shape.is_dynamic:
+def _is_by_channel(shape: Any, value: Any, channels: int) -> bool:
+    """Tell whether a constant of `shape` has one number for each channel of `value`."""
+    known = value.get_partial_shape().rank
+    if shape.is_dynamic or known.is_dynamic:
         return False
+    rank = known.get_length()
     whole = (1,) * (rank - len(shape)) + tuple(shape.to_shape())
     return whole == (1, channels, *(1,) * (rank - 2))
 

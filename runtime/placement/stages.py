@@ -133,9 +133,10 @@ class Stages:
         placements, runner = self._plan.placements[stage], self._kept(stage)
         self._see_memory(following=stage)
         if runner is None:
-            if self._runners.pop(stage, None) is not None:
-                return_freed()  # of another size: engines' pieces would lie between the new ones
+            is_replaced = self._runners.pop(stage, None) is not None
             self._aside.clear()
+            if is_replaced:  # its pieces would lie between those of the new size
+                return_freed()
             if not self._is_resident:
                 self._runners.clear()
             runner = self._loaded_ahead(stage) or self._load(stage, self._plan)

@@ -136,7 +136,8 @@ class Cluster:
             except RayError as error:
                 raise DeviceError(
                     f"the bundle cannot be put into the cluster's object store "
-                    f"({_last_line(error)}): start Ray with a larger --object-store-memory"
+                    f"({_last_line(error)}): give the store more memory and disk, and run the same "
+                    f"command again"
                 ) from error
 
     @cached_property
