@@ -210,7 +210,7 @@ def _is_by_channel(shape: Any, value: Any, channels: int) -> bool:
         return False
     rank = known.get_length()
     whole = (1,) * (rank - len(shape)) + tuple(shape.to_shape())
-    return whole == (1, channels, *(1,) * (rank - 2))
+    return bool(whole == (1, channels, *(1,) * (rank - 2)))
 
 
 def _has_rank(value: Any, rank: int) -> bool:
