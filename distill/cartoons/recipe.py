@@ -128,6 +128,7 @@ _SHARES = {
     **{"vae": 0.16, "judge": 0.08, "critic": 0.05, "clips": 0.03, "teacher": 0.42},
     **{"matching": 0.06, "consistency": 0.16, "decoder": 0.04},
 }
+_FASTER = replace(RECIPE.plans["teacher"].schedule, peak_rate=8e-4, decay=0.998)
 _SMALL_PLANS = {name: replace(plan, share=_SHARES[name]) for name, plan in RECIPE.plans.items()}
 SMALL = replace(
     RECIPE,
@@ -148,12 +149,7 @@ SMALL = replace(
         # Half of the reduction: 16 x 16 latents, at a quarter of the cost.
         vae=replace(VAE_CONFIG, multipliers=(1, 2, 4), latent_channels=4),
     ),
-    plans={
-        **_SMALL_PLANS,
-        "teacher": replace(
-            _SMALL_PLANS["teacher"], schedule=Schedule(8e-4, decay=0.998, weight_decay=0.01)
-        ),
-    },
+    plans={**_SMALL_PLANS, "teacher": replace(_SMALL_PLANS["teacher"], schedule=_FASTER)},
     clips=6_000,
 )
 """Forty nouns at 64 pixels, for processors alone."""

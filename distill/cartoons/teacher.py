@@ -120,9 +120,10 @@ class TeacherStage(TimedStage[Learner]):
         device, diffusion = self.device, self.diffusion
         frames = self.batches.latents.shape[2]
         shared = FRAMES_A_CAPTION if is_single else 1
-        captions = max(1, self.batch * frames // shared) if is_single else self.batch
-        batch = self.batches.draw(captions, generator)
+        count = self.batch * frames if is_single else self.batch
+        captions = max(1, count // shared)
         count = captions * shared
+        batch = self.batches.draw(captions, generator)
         x0 = batch.x0.repeat_interleave(shared, 0)
         if is_single:
             chosen = torch.randint(frames, (count,), generator=generator).to(device)
