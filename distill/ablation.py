@@ -12,8 +12,9 @@ from pathlib import Path
 
 import torch
 
+from hummingbird_edge.distill.exam import FIRST_SEED
 from hummingbird_edge.distill.recipe import Recipe
-from hummingbird_edge.distill.score import FIRST_SEED, score_clips, unseen_captions
+from hummingbird_edge.distill.score import score_clips, unseen_captions
 from hummingbird_edge.distill.stages.sources import Sources
 from hummingbird_edge.distill.stages.students import train_consistency
 from hummingbird_edge.distill.train.model import Model

@@ -1,17 +1,14 @@
-"""Score a bundle: videos of captions it never saw, made by the runtime, judged from their pixels.
-
-Renderer and judge are those of the shapes world.
-"""
+"""The exam of the shapes world: captions never trained on, judged from pixels."""
 
 import random
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from hummingbird_edge.distill.exam import Scores
 from hummingbird_edge.distill.stages.watch import watched_captions
 from hummingbird_edge.distill.world.shapes.captions import sample_held_out
 from hummingbird_edge.distill.world.shapes.judge import judge, score
@@ -22,78 +19,29 @@ from hummingbird_edge.runtime.bundle.bundle import Bundle
 from hummingbird_edge.runtime.devices.backend import Backend
 from hummingbird_edge.runtime.engines.loading import open_session
 from hummingbird_edge.runtime.engines.session import Session
-from hummingbird_edge.runtime.pipeline import TextToVideo
 
-__all__ = [
-    "Scores",
-    "measure_judge",
-    "score_bundle",
-    "score_clips",
-    "score_pipeline",
-    "unseen_captions",
-]
-
-FIRST_SEED = 1_000_000
-"""Of the scored videos; training uses no seeds so high."""
+__all__ = ["ShapesExam", "measure_judge", "score_clips", "unseen_captions"]
 
 
 @dataclass(frozen=True, slots=True)
-class Scores:
-    """How often videos show what their captions say, and how good they look."""
+class ShapesExam:
+    """Captions of the shapes world that were neither trained on nor watched, and its judge."""
 
-    captions: int
-    accuracy: dict[str, float]
-    """Attribute to the share of videos that have it right, in [0, 1]; `all` counts those with no
-    attribute wrong."""
-    quality: dict[str, float]
-    """Mean of each quality score over that of rendered clips of the same scenes."""
+    world: World
 
-    def table(self) -> str:
-        """Return the scores as a Markdown table."""
-        lines = [f"| attribute | right, of {self.captions} |", "|---|---|"]
-        lines += [f"| {name} | {100 * share:.1f} % |" for name, share in self.accuracy.items()]
-        lines += ["", "| quality | of rendered clips' |", "|---|---|"]
-        lines += [
-            f"| {name.replace('_', ' ')} | {100 * share:.1f} % |"
-            for name, share in self.quality.items()
-        ]
-        return "\n".join(lines)
+    def ask(self, count: int, seed: int) -> list[tuple[Scene, str]]:
+        """Draw `count` captions, each with its scene."""
+        return unseen_captions(self.world, count, seed)
+
+    def score(self, clips: NDArray[np.uint8], asked: Sequence[Scene]) -> Scores:
+        """Judge clips (B, T, H, W, 3) uint8 against the scenes of their captions."""
+        return score_clips(clips, list(asked), self.world)
 
 
 def unseen_captions(world: World, count: int, seed: int) -> list[tuple[Scene, str]]:
     """Draw captions that were neither trained on nor watched while training."""
     watched = frozenset(text for _, text in watched_captions(world))
     return sample_held_out(world, count, seed, exclude=watched)
-
-
-def score_bundle(
-    path: Path,
-    world: World,
-    captions: int = 400,
-    seed: int = 0,
-    report: Callable[[int, int], None] = lambda done, count: None,
-) -> Scores:
-    """Make a video of each of many captions never trained on, and judge their pixels.
-
-    `seed` chooses the captions; `report` is called with how many videos are made, of how many.
-    """
-    pipeline = TextToVideo.from_bundle(path, device="cpu")
-    return score_pipeline(pipeline, world, captions, seed, report)
-
-
-def score_pipeline(
-    pipeline: TextToVideo,
-    world: World,
-    captions: int,
-    seed: int,
-    report: Callable[[int, int], None] = lambda done, count: None,
-) -> Scores:
-    """Make one video a held-out caption with fresh seeds and judge each against its scene."""
-    pairs, clips = unseen_captions(world, captions, seed), []
-    for index, (_, caption) in enumerate(pairs):
-        clips.append(pipeline(caption, seed=FIRST_SEED + index).frames)
-        report(index + 1, captions)
-    return score_clips(np.stack(clips), [scene for scene, _ in pairs], world)
 
 
 def score_clips(clips: NDArray[np.uint8], scenes: list[Scene], world: World) -> Scores:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import io
+import json
 import random
 import subprocess
 from collections.abc import Callable, Iterator
@@ -25,6 +26,7 @@ from hummingbird_edge.distill.cartoons.delivery import pack, unpack
 from hummingbird_edge.distill.cartoons.pool import draw_clips, read_shots, write_shots
 from hummingbird_edge.distill.cartoons.recipe import RECIPE, RECIPES, SMALL, TINY, Recipe
 from hummingbird_edge.distill.cartoons.reward import JudgeReward
+from hummingbird_edge.distill.cartoons.scoring import CartoonsExam
 from hummingbird_edge.distill.cartoons.teacher import Learner, without_time
 from hummingbird_edge.distill.cartoons.train import share_out
 from hummingbird_edge.distill.train.run import Run
@@ -582,3 +584,56 @@ def test_the_trained_vae_is_good_enough_for_what_comes_next(tmp_path: Path) -> N
     found = autoencoder.measure_vae(vae.eval(), SMALL.world, every, count=48)
     assert found["psnr_db"] >= 31, found
     assert found["sprite_db"] >= 27, found
+
+
+@pytest.mark.slow  # trains every stage
+def test_the_whole_recipe_ends_in_a_bundle_that_is_judged(hb: Command, tmp_path: Path) -> None:
+    run, bundle = tmp_path / "run", tmp_path / "bundle"
+    recipe = ["--world", "cartoons", "--recipe", "tiny", "--device", "cpu"]
+    made = hb("hb-distill", "all", run, *recipe, "--budget", "16s", "--scored", 4)
+    assert made.returncode == 0, made.stderr
+    built = hb("hb-export", "build", run / "student", bundle, "--precision", "fp32")
+    assert built.returncode == 0, built.stderr
+    asked = ["--world", "cartoons", "--judge", run, "--captions", 2, "--frames", 5, "--json"]
+    scored = hb("hb-distill", "score", bundle, *asked)
+    assert scored.returncode == 0, scored.stderr
+    scores = json.loads(scored.stdout)
+    assert scores["captions"] == 2
+    assert set(scores["accuracy"]) == {"noun", "ground", "path", "size", "action", "all"}
+    assert set(scores["quality"]) == {"subject consistency", "flicker", "smoothness"}
+    teacher = json.loads((run / "scores.json").read_text(encoding="utf-8"))["teacher"]
+    assert set(teacher) == set(scores)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--world", "clay"], "no world 'clay'"),
+        (["--world", "cartoons"], "needs --judge"),
+        (["--judge", "."], "--judge is for --world cartoons"),
+        (["--world", "cartoons", "--judge", "nothing"], "lacks files of carried weights"),
+    ],
+)
+def test_wrong_exams_are_a_sentence(
+    hb: Command, tmp_path: Path, options: list[str], said: str
+) -> None:
+    done = hb("hb-distill", "score", *options, cwd=tmp_path)
+    assert done.returncode in (1, 2)
+    assert said in " ".join(done.stderr.split())
+    assert "Traceback" not in done.stderr
+
+
+def test_an_exam_finds_rendered_clips_as_good_as_rendered_clips(sprites: Sprites) -> None:
+    torch.manual_seed(0)
+    exam = CartoonsExam(Judge(JudgeConfig.of(WORLD)).eval(), WORLD, sprites)
+    asked = exam.ask(3, seed=5)
+    shots = [shot for shot, _ in asked]
+    assert all(is_held_out(shot) for shot in shots)
+    drawn = render(shots, WORLD, sprites, generator()).frames
+    clips = (drawn * 255).round().byte().permute(0, 1, 3, 4, 2).numpy()
+    scores = exam.score(clips, shots)
+    assert scores.captions == 3
+    found = {name: share for name, share in scores.quality.items() if share}
+    assert "smoothness" in found
+    assert found == pytest.approx(dict.fromkeys(found, 1), abs=0.02)
+    assert scores.frechet == pytest.approx(0, abs=1e-3)

@@ -6,6 +6,7 @@ What a GPU that is at hand for minutes has trained goes on elsewhere from here. 
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -14,7 +15,7 @@ from torch import Tensor
 from hummingbird_edge.distill.train.run import Run
 from hummingbird_edge.runtime.errors import CheckpointError, OutputError
 
-__all__ = ["CARRIED", "pack", "unpack"]
+__all__ = ["CARRIED", "pack", "read_stages", "unpack"]
 
 CARRIED = ("vae", "judge", "critic", "teacher", "consistency", "decoder")
 """Stages whose weights later ones or other machines go on from."""
@@ -67,8 +68,19 @@ def unpack(folder: Path, run: Path) -> list[str]:
 
     Raises CheckpointError.
     """
+    stages = read_stages(folder)
+    for stage, state in stages.items():
+        Run(run, stage).save({**state, "model": state["average"], "spent_s": 0.0})
+    return list(stages)
+
+
+def read_stages(folder: Path) -> dict[str, dict[str, Any]]:
+    """Read carried weights: for each stage its `average` (float32), `step` and `config`.
+
+    Raises CheckpointError.
+    """
     weights: dict[str, dict[str, Tensor]] = {}
-    facts: dict[str, dict[str, object]] = {}
+    facts: dict[str, dict[str, Any]] = {}
     try:
         for path in sorted(folder.glob("weights-*.safetensors")):
             with safe_open(path, "pt") as file:
@@ -84,7 +96,4 @@ def unpack(folder: Path, run: Path) -> list[str]:
         ) from error
     if not facts or set(facts) != set(weights):
         raise CheckpointError(f"{folder} lacks files of carried weights: fetch all of them")
-    for stage, own in weights.items():
-        state = {"model": own, "average": own, "spent_s": 0.0, **facts[stage]}
-        Run(run, stage).save(state)
-    return list(weights)
+    return {stage: {"average": own, **facts[stage]} for stage, own in weights.items()}

@@ -2,26 +2,63 @@
 
 import random
 from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from hummingbird_edge.distill.cartoons.budget import TimedStage
+from hummingbird_edge.distill.cartoons.delivery import read_stages
 from hummingbird_edge.distill.mixed_precision import mixed_precision
-from hummingbird_edge.distill.world.cartoons.judge import LOOKS, Judge
+from hummingbird_edge.distill.train.run import Run
+from hummingbird_edge.distill.world.cartoons.judge import LOOKS, Judge, JudgeConfig
 from hummingbird_edge.distill.world.cartoons.render import render
 from hummingbird_edge.distill.world.cartoons.shots import World
 from hummingbird_edge.distill.world.cartoons.sprites import Sprites
 from hummingbird_edge.export.models.vae import VAE
+from hummingbird_edge.runtime.errors import CheckpointError
 
-__all__ = ["JudgeStage", "degrade", "measure_judge", "reconstruct"]
+__all__ = [
+    "JudgeStage",
+    "build_judge",
+    "degrade",
+    "measure_judge",
+    "read_judge",
+    "reconstruct",
+]
 
 FRAMES_SHARE = 0.4
 """Share of the time in which single frames are learned from: noun and ground need no order."""
 RECONSTRUCTED_SHARE = 0.25
 """Share of clips that went through the VAE, where there is one."""
 LABEL_SMOOTHING = 0.02
+
+
+def build_judge(state: Mapping[str, Any], source: Path) -> Judge:
+    """Build a stage's trained judge, frozen; raises CheckpointError, which names `source`."""
+    judge = Judge(JudgeConfig(**state["config"]))
+    try:
+        judge.load_state_dict(state["average"])
+    except RuntimeError as error:
+        raise CheckpointError(
+            f"{source} is a judge of another shape: delete the file and train the stage again"
+        ) from error
+    return judge.eval().requires_grad_(False)
+
+
+def read_judge(folder: Path) -> Judge:
+    """Read the judge of a run, or one among carried weights; raises CheckpointError."""
+    state = Run(folder, "judge").load() if folder.is_dir() else None
+    if state is None:
+        stages = read_stages(folder)
+        if "judge" not in stages:
+            raise CheckpointError(
+                f"{folder} holds {', '.join(stages)} and no judge: name a run that trained one"
+            )
+        state = stages["judge"]
+    return build_judge(state, folder)
 
 
 class JudgeStage(TimedStage[Judge]):

@@ -8,16 +8,17 @@ from typing import Any
 import torch
 
 from hummingbird_edge.distill.cartoons.budget import fit_budget, is_first, wait
+from hummingbird_edge.distill.cartoons.judging import build_judge
 from hummingbird_edge.distill.cartoons.recipe import Recipe
 from hummingbird_edge.distill.data.clips import Clips
 from hummingbird_edge.distill.train.model import Model
 from hummingbird_edge.distill.train.run import Run
 from hummingbird_edge.distill.train.training import Stage
-from hummingbird_edge.distill.world.cartoons.judge import Judge, JudgeConfig
+from hummingbird_edge.distill.world.cartoons.judge import Judge
 from hummingbird_edge.distill.world.cartoons.sprites import Sprites
 from hummingbird_edge.export.models.config import VAEConfig
 from hummingbird_edge.export.models.vae import VAE
-from hummingbird_edge.runtime.errors import CheckpointError, RequestError
+from hummingbird_edge.runtime.errors import RequestError
 
 __all__ = ["Session", "Weights"]
 
@@ -76,16 +77,7 @@ class Session:
 
     def judge(self, stage: str = "judge") -> Judge:
         """Return the run's trained judge, or its critic, frozen."""
-        state = self.state(stage)
-        judge = Judge(JudgeConfig(**state["config"])).to(self.device)
-        try:
-            judge.load_state_dict(state["average"])
-        except RuntimeError as error:
-            raise CheckpointError(
-                f"{Run(self.run, stage).checkpoint_path} is a judge of another shape: delete the "
-                f"file and train the stage {stage} again"
-            ) from error
-        return judge.eval().requires_grad_(False)
+        return build_judge(self.state(stage), Run(self.run, stage).checkpoint_path).to(self.device)
 
     def clips(self) -> Clips:
         """Read the run's encoded clips; raises RequestError where there are none."""

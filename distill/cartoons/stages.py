@@ -18,9 +18,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from PIL import Image
 
 from hummingbird_edge.distill.cartoons.autoencoder import (
     DecoderStage,
@@ -31,11 +29,13 @@ from hummingbird_edge.distill.cartoons.budget import is_first, wait
 from hummingbird_edge.distill.cartoons.judging import JudgeStage, measure_judge
 from hummingbird_edge.distill.cartoons.pool import draw_clips, read_shots, write_shots
 from hummingbird_edge.distill.cartoons.reward import JudgeReward
-from hummingbird_edge.distill.cartoons.scoring import score_model
+from hummingbird_edge.distill.cartoons.scoring import CartoonsExam
 from hummingbird_edge.distill.cartoons.session import Session, Weights
 from hummingbird_edge.distill.cartoons.teacher import TeacherStage
 from hummingbird_edge.distill.data.batches import Batches
 from hummingbird_edge.distill.data.clips import Clips
+from hummingbird_edge.distill.exam import FIRST_SEED
+from hummingbird_edge.distill.strip import write_strips
 from hummingbird_edge.distill.train.consistency import ConsistencyStage
 from hummingbird_edge.distill.train.diffusion import Diffusion
 from hummingbird_edge.distill.train.matching import MatchingStage
@@ -43,6 +43,7 @@ from hummingbird_edge.distill.train.model import Model
 from hummingbird_edge.distill.train.prune import Probe, importance, plan_pruning, prune
 from hummingbird_edge.distill.train.reward import Reward
 from hummingbird_edge.distill.train.run import Run
+from hummingbird_edge.distill.train.sampling import generate
 from hummingbird_edge.distill.world.cartoons.judge import Judge, JudgeConfig
 from hummingbird_edge.export.models.config import ModelConfig
 from hummingbird_edge.export.models.text_encoder import TextEncoder
@@ -53,6 +54,12 @@ __all__ = ["STAGES"]
 
 PROBED = 2
 """Clips on which the teacher's blocks are measured."""
+SCORED_SEED = 77
+"""Chooses the captions that are judged."""
+SCORED_BATCH = 16
+"""Clips that are made at once to be judged."""
+SHOWN = 16
+"""Clips of which pictures are kept."""
 
 
 def train_vae(session: Session) -> None:
@@ -219,20 +226,16 @@ def score(session: Session) -> None:
     """Score the student and, on fewer shots, its teacher; writes RUN/scores.json and pictures."""
     if not is_first():
         return
-    judge, figures = session.judge(), {}
+    figures: dict[str, Mapping[str, object]] = {}
+    exam = CartoonsExam(session.judge(), session.recipe.world, session.sprites)
     for name, count in (("student", session.scored), ("teacher", session.scored // 4)):
         model = Model.read(session.run / name).frozen(session.device)
-        args = (model, judge, session.recipe.world, session.sprites, max(4, count))
-        scores = score_model(*args)
-        figures[name] = {
-            "clips": scores.clips,
-            **scores.accuracy,
-            **scores.quality,
-            "frechet": round(scores.frechet, 4),
-        }
-        rows = [np.concatenate(list(clip[:: max(1, len(clip) // 8)]), 1) for clip in scores.frames]
-        Image.fromarray(np.concatenate(rows)).save(session.run / f"{name}.png")
-        text = "\n".join(scores.captions) + "\n"
+        asked = exam.ask(max(4, count), SCORED_SEED)
+        captions = [caption for _, caption in asked]
+        clips = generate(model, captions, seed=FIRST_SEED, batch=SCORED_BATCH)
+        figures[name] = asdict(exam.score(clips, [shot for shot, _ in asked]))
+        write_strips(session.run / f"{name}.png", list(clips[:SHOWN, ::2]), scale=1)
+        text = "\n".join(captions[:SHOWN]) + "\n"
         (session.run / f"{name}.txt").write_text(text, encoding="utf-8", newline="\n")
     _report(figures, session.run / "scores.json")
 

@@ -3,7 +3,7 @@
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -12,11 +12,17 @@ from hummingbird_edge.distill.commands.options import (
     BundleFolder,
     BundleOption,
     Captions,
+    JudgeOption,
     RunFolder,
     Seed,
+    WorldOption,
 )
 from hummingbird_edge.distill.commands.progress import show_progress
 from hummingbird_edge.runtime.command import require_modules
+from hummingbird_edge.runtime.errors import RequestError
+
+if TYPE_CHECKING:
+    from hummingbird_edge.distill.exam import Exam
 
 __all__ = ["ablate", "card", "judge", "quantize", "score", "strip"]
 
@@ -25,16 +31,39 @@ def score(
     bundle: BundleFolder = None,
     captions: Captions = 400,
     seed: Annotated[int, typer.Option(help="Chooses the captions.")] = 0,
+    world: WorldOption = "shapes",
+    judge: JudgeOption = None,
+    frames: Annotated[int | None, typer.Option(min=1, help="Else the bundle's own.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Make a video for each of many captions never trained on, and judge their pixels."""
-    from hummingbird_edge.distill.recipe import BUILTIN_RECIPE
-    from hummingbird_edge.distill.score import score_bundle
+    from hummingbird_edge.distill.exam import examine_bundle
     from hummingbird_edge.runtime.bundle.bundle import BUILTIN
 
-    world = BUILTIN_RECIPE.world
-    scores = score_bundle(bundle or BUILTIN, world, captions, seed, show_progress)
+    source = bundle or BUILTIN
+    exam = _exam(world, judge, source)
+    scores = examine_bundle(source, exam, captions, seed, show_progress, frames)
     typer.echo(json.dumps(asdict(scores)) if as_json else scores.table())
+
+
+def _exam(world: str, judge: Path | None, bundle: Path) -> "Exam[Any]":
+    """Return the exam of a world at a bundle's size; raises HummingbirdError."""
+    if world == "shapes":
+        from hummingbird_edge.distill.recipe import BUILTIN_RECIPE
+        from hummingbird_edge.distill.score import ShapesExam
+
+        if judge is not None:
+            raise RequestError("--judge is for --world cartoons: leave it out")
+        return ShapesExam(BUILTIN_RECIPE.world)
+    if world != "cartoons":
+        raise RequestError(f"there is no world {world!r}: choose shapes or cartoons")
+    if judge is None:
+        raise RequestError("--world cartoons needs --judge: a run that trained one, or its weights")
+    from hummingbird_edge.distill.cartoons.judging import read_judge
+    from hummingbird_edge.distill.cartoons.scoring import CartoonsExam
+    from hummingbird_edge.runtime.bundle.bundle import Bundle
+
+    return CartoonsExam.by(read_judge(judge), Bundle.open(bundle).manifest.defaults.height)
 
 
 def judge(
@@ -63,18 +92,20 @@ def quantize(
     min_psnr: Annotated[float, typer.Option(help="Of these videos, in dB.")] = 36.0,
     captions: Captions = 400,
     seed: Annotated[int, typer.Option(min=0, help="Chooses captions and noise.")] = 0,
+    world: WorldOption = "shapes",
+    judge: JudgeOption = None,
     force: Annotated[bool, typer.Option("--force", help="Replace a bundle there.")] = False,
 ) -> None:
     """Quantize on captions of the world as hb-export quantize does; judge before and after."""
     require_modules("quantize", "onnx", "onnx_ir", "skimage", "matplotlib")
     from hummingbird_edge.distill.quantized import quantize_judged
-    from hummingbird_edge.distill.recipe import BUILTIN_RECIPE
     from hummingbird_edge.runtime.bundle.bundle import BUILTIN
 
+    source = bundle or BUILTIN
     quantize_judged(
-        bundle or BUILTIN,
+        source,
         output,
-        BUILTIN_RECIPE.world,
+        _exam(world, judge, source),
         precision=precision,
         calibration=calibration,
         held_out=held_out,

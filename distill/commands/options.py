@@ -12,11 +12,13 @@ __all__ = [
     "BundleOption",
     "Captions",
     "ClipsFile",
+    "JudgeOption",
     "RunFolder",
     "Seed",
     "Steps",
     "Student",
     "Teacher",
+    "WorldOption",
 ]
 
 RunFolder = Annotated[Path, typer.Argument(help="The run's folder: logs, checkpoints, models.")]
@@ -29,4 +31,9 @@ ClipsFile = Annotated[Path | None, typer.Option(help="Clips encoded by hb-distil
 Captions = Annotated[int, typer.Option(min=1, help="Number of held-out captions to judge.")]
 BundleFolder = Annotated[Path | None, typer.Argument(help="A bundle, else the built-in one.")]
 BundleOption = Annotated[Path | None, typer.Option("--bundle", help="Else the built-in one.")]
+WorldOption = Annotated[str, typer.Option("--world", help="shapes, or cartoons.")]
+JudgeOption = Annotated[
+    Path | None,
+    typer.Option("--judge", help="Cartoons: a run that trained a judge, or weights of --pack."),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
