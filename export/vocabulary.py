@@ -7,14 +7,14 @@ import gzip
 import itertools
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
 from hummingbird_edge.runtime.tokenizer import END, START, WORD, WORDS
 
-__all__ = ["Vocabulary"]
+__all__ = ["Vocabulary", "pieces_of"]
 
 
 def byte_letters() -> list[str]:
@@ -54,6 +54,26 @@ class Vocabulary:
         known = sorted({part for word in words for part in re.findall(WORD, word)})
         return Vocabulary(tuple(merge for merge in self.merges if merge in used), tuple(known))
 
+    def joined(self, words: Iterable[str]) -> "Vocabulary":
+        """Add merges, after all others, that make each of `words` one token.
+
+        A word is left out where its merges would change the tokens of one that is known already.
+        """
+        words = dict.fromkeys(words)
+        known = [word for word in self.words if word not in words]
+        merges = list(self.merges)
+        rank = {merge: index for index, merge in enumerate(merges)}
+        before = {word: own for word in known if len(own := pieces_of(word, rank)) > 1}
+        for word in words:
+            trial, added = dict(rank), []
+            while len(pieces := pieces_of(word, trial)) > 1:
+                added.append(f"{pieces[0]} {pieces[1]}")
+                trial[added[-1]] = len(trial)
+            if all(pieces_of(other, trial) == own for other, own in before.items()):
+                rank, merges = trial, [*merges, *added]
+                known.append(word)
+        return Vocabulary(tuple(merges), tuple(sorted(known)))
+
     def write(self, folder: Path, length: int) -> None:
         """Write the tokenizer's files into `folder`, in the layout of Transformers.
 
@@ -80,15 +100,24 @@ class Vocabulary:
         (folder / "tokenizer_config.json").write_text(text, encoding="utf-8", newline="\n")
 
 
-def merges_of(word: str, rank: dict[str, int]) -> list[str]:
+def merges_of(word: str, rank: Mapping[str, int]) -> list[str]:
     """Return the merges that byte-pair encoding applies to `word`, in order."""
+    return _merged(word, rank)[0]
+
+
+def pieces_of(word: str, rank: Mapping[str, int]) -> list[str]:
+    """Return the tokens that byte-pair encoding makes of `word`."""
+    return _merged(word, rank)[1]
+
+
+def _merged(word: str, rank: Mapping[str, int]) -> tuple[list[str], list[str]]:
     pieces = [*word[:-1], word[-1] + "</w>"]
     applied: list[str] = []
     while True:
         pairs = [" ".join(pair) for pair in itertools.pairwise(pieces)]
         best = min(pairs, key=lambda pair: rank.get(pair, len(rank)), default="")
         if best not in rank:
-            return applied
+            return applied, pieces
         applied.append(best)
         where = pairs.index(best)
         pieces[where : where + 2] = [best.replace(" ", "")]

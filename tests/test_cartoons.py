@@ -27,12 +27,15 @@ from hummingbird_edge.distill.cartoons.pool import draw_clips, read_shots, write
 from hummingbird_edge.distill.cartoons.recipe import RECIPE, RECIPES, SMALL, TINY, Recipe
 from hummingbird_edge.distill.cartoons.reward import JudgeReward
 from hummingbird_edge.distill.cartoons.scoring import CartoonsExam
+from hummingbird_edge.distill.cartoons.synonyms import learn_synonyms
 from hummingbird_edge.distill.cartoons.teacher import Learner, without_time
 from hummingbird_edge.distill.cartoons.train import share_out
+from hummingbird_edge.distill.train.model import Model
 from hummingbird_edge.distill.train.run import Run
 from hummingbird_edge.distill.world.cartoons import quality
-from hummingbird_edge.distill.world.cartoons.catalog import CATALOG, NOUNS, SPRITES_FOLDER
+from hummingbird_edge.distill.world.cartoons.catalog import CATALOG, NOUNS, SPRITES_FOLDER, synonyms
 from hummingbird_edge.distill.world.cartoons.curate_sprites import fit_frames, write_sprite
+from hummingbird_edge.distill.world.cartoons.curate_synonyms import plural
 from hummingbird_edge.distill.world.cartoons.judge import (
     Judge,
     JudgeConfig,
@@ -637,3 +640,50 @@ def test_an_exam_finds_rendered_clips_as_good_as_rendered_clips(sprites: Sprites
     assert "smoothness" in found
     assert found == pytest.approx(dict.fromkeys(found, 1), abs=0.02)
     assert scores.frechet == pytest.approx(0, abs=1e-3)
+
+
+def agreed() -> dict[str, str]:
+    """Return words that were never trained on, each with the noun that it means: hand-picked."""
+    rows = json.loads((Path(__file__).parent / "data" / "agreed_synonyms.json").read_text("utf-8"))
+    return {word: noun for noun, own in rows.items() for word in own}
+
+
+def test_words_never_trained_on_are_read_as_the_noun_they_mean(tmp_path: Path) -> None:
+    text = dataclasses.replace(TINY.teacher.text, width=32)
+    tokenizer = TINY.tokenizer(tmp_path)
+    config = TINY.teacher_config(tokenizer, 1.0)
+    assert config.text == dataclasses.replace(text, vocab_size=config.text.vocab_size)
+    parts = (TextEncoder(config.text), UNet(config.unet), VAE(config.vae))
+    model = Model(config, *parts, tokenizer)
+    taught = learn_synonyms(model, SMALL.world.nouns, tmp_path / "more")
+
+    def read(which: Model, prompt: str) -> Tensor:
+        with torch.no_grad():
+            hidden: Tensor = which.text(which.ids([prompt]))
+        return hidden
+
+    captions = [describe(SMALL.world.draw(random.Random(i)), random.Random(i)) for i in range(40)]
+    for caption in [*captions, "a t-rex walking", "a flying saucer"]:
+        assert torch.equal(read(taught, caption), read(model, caption))
+    pairs = {w: n for w, n in agreed().items() if n in SMALL.world.nouns}
+    assert not {*pairs} & words()
+    right = [
+        torch.equal(read(taught, f"a {word} in the snow"), read(model, f"a {noun} in the snow"))
+        for word, noun in pairs.items()
+    ]
+    assert sum(right) >= 0.6 * len(pairs)
+    assert taught.tokenizer("a beagle walking").unknown == ()
+    assert taught.tokenizer("a zyzzyva walking").unknown == ("zyzzyva",)
+
+
+def test_synonyms_are_found_in_what_words_mean() -> None:
+    found = synonyms(NOUNS)
+    assert not set(found) & words()
+    right = sum(found.get(word) == noun for word, noun in agreed().items())
+    assert right >= 0.6 * len(agreed())
+    assert plural("wolf") == "wolves"
+    assert (plural("bus"), plural("butterfly"), plural("monkey")) == (
+        "buses",
+        "butterflies",
+        "monkeys",
+    )

@@ -7,7 +7,7 @@ clips         RUN/clips.safetensors    encoded clips, and RUN/shots.json: what e
 teacher       RUN/teacher/             reads, then paints frames, then moves them
 matching      RUN/matched/             the pruned U-Net does as the teacher does
 consistency   RUN/distilled/           four steps
-decoder       RUN/student/             the VAE's decoder, on latents that are a little off
+decoder       RUN/student/             the VAE's decoder, on latents that are a little off; synonyms
 measure       RUN/measured.json        VAE and judge on held-out clips
 score         RUN/scores.json          what the judge says of student and teacher, with pictures
 """
@@ -31,6 +31,7 @@ from hummingbird_edge.distill.cartoons.pool import draw_clips, read_shots, write
 from hummingbird_edge.distill.cartoons.reward import JudgeReward
 from hummingbird_edge.distill.cartoons.scoring import CartoonsExam
 from hummingbird_edge.distill.cartoons.session import Session, Weights
+from hummingbird_edge.distill.cartoons.synonyms import learn_synonyms
 from hummingbird_edge.distill.cartoons.teacher import TeacherStage
 from hummingbird_edge.distill.data.batches import Batches
 from hummingbird_edge.distill.data.clips import Clips
@@ -195,7 +196,8 @@ def train_decoder(session: Session) -> None:
     vae, factor = session.vae(), student.config.vae.scaling_factor
     stage = DecoderStage(vae, factor, world, session.sprites, session.batch("decoder"))
     vae.load_state_dict(session.fit("decoder", stage, asdict(student.config.vae)))
-    session.write(replace(student, vae=vae), "student")
+    student = learn_synonyms(replace(student, vae=vae), world.nouns, session.run / "synonyms")
+    session.write(student, "student")
 
 
 def measure(session: Session) -> None:

@@ -38,9 +38,9 @@ def score(
 ) -> None:
     """Make a video for each of many captions never trained on, and judge their pixels."""
     from hummingbird_edge.distill.exam import examine_bundle
-    from hummingbird_edge.runtime.bundle.bundle import BUILTIN
+    from hummingbird_edge.runtime.bundle.bundle import default_bundle
 
-    source = bundle or BUILTIN
+    source = bundle or default_bundle()
     exam = _exam(world, judge, source)
     scores = examine_bundle(source, exam, captions, seed, show_progress, frames)
     typer.echo(json.dumps(asdict(scores)) if as_json else scores.table())
@@ -74,9 +74,11 @@ def judge(
     """Measure the judge's own errors: on rendered clips, and on those after a bundle's VAE."""
     from hummingbird_edge.distill.recipe import BUILTIN_RECIPE
     from hummingbird_edge.distill.score import measure_judge
-    from hummingbird_edge.runtime.bundle.bundle import BUILTIN, Bundle
+    from hummingbird_edge.runtime.bundle.bundle import Bundle, default_bundle
 
-    found = measure_judge(Bundle.open(bundle or BUILTIN), BUILTIN_RECIPE.world, clips, seed)
+    found = measure_judge(
+        Bundle.open(bundle or default_bundle()), BUILTIN_RECIPE.world, clips, seed
+    )
     for name, scores in found.items():
         typer.echo(f"{name}\n{scores.table()}\n")
 
@@ -99,9 +101,9 @@ def quantize(
     """Quantize on captions of the world as hb-export quantize does; judge before and after."""
     require_modules("quantize", "onnx", "onnx_ir", "skimage", "matplotlib")
     from hummingbird_edge.distill.quantized import quantize_judged
-    from hummingbird_edge.runtime.bundle.bundle import BUILTIN
+    from hummingbird_edge.runtime.bundle.bundle import default_bundle
 
-    source = bundle or BUILTIN
+    source = bundle or default_bundle()
     quantize_judged(
         source,
         output,
@@ -141,9 +143,9 @@ def card(
     """Write the run's model card: data, stages, losses, scores, samples."""
     from hummingbird_edge.distill.card import make_card
     from hummingbird_edge.distill.recipe import BUILTIN_RECIPE
-    from hummingbird_edge.runtime.bundle.bundle import BUILTIN
+    from hummingbird_edge.runtime.bundle.bundle import default_bundle
 
-    source = bundle or BUILTIN
+    source = bundle or default_bundle()
     typer.echo(make_card(run, BUILTIN_RECIPE, source, output, captions, show_progress))
 
 
@@ -155,7 +157,7 @@ def strip(
 ) -> None:
     """Picture the frames of several prompts, a row each."""
     from hummingbird_edge.distill.strip import picture_prompts
-    from hummingbird_edge.runtime.bundle.bundle import BUILTIN
+    from hummingbird_edge.runtime.bundle.bundle import default_bundle
 
-    picture_prompts(output, bundle or BUILTIN, prompts, seed)
+    picture_prompts(output, bundle or default_bundle(), prompts, seed)
     typer.echo(output)

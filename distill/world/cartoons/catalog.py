@@ -1,15 +1,17 @@
 """The catalog of the cartoons world: its nouns, and where their sprites lie."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["CATALOG", "FACINGS", "NOUNS", "SPRITES_FOLDER", "Noun"]
+__all__ = ["CATALOG", "FACINGS", "NOUNS", "SPRITES_FOLDER", "SYNONYMS_FILE", "Noun", "synonyms"]
 
 FOLDER = Path(__file__).parent
 SPRITES_FOLDER = FOLDER / "sprites"
 """Where the sprites lie, with their licence."""
+SYNONYMS_FILE = FOLDER / "synonyms.json"
+"""Words that no caption uses, with the nouns that each is like and how much."""
 FACINGS = ("left", "right", "none")
 
 
@@ -52,3 +54,11 @@ def _read(path: Path) -> tuple[Noun, ...]:
 CATALOG: tuple[Noun, ...] = _read(FOLDER / "catalog.json")
 """Every noun, in the order of the sprites' tensor."""
 NOUNS: Mapping[str, Noun] = {noun.noun: noun for noun in CATALOG}
+
+
+def synonyms(nouns: Collection[str]) -> dict[str, str]:
+    """Return words that no caption uses, each with that of `nouns` which it is most like."""
+    words: Mapping[str, Mapping[str, float]]
+    words = json.loads(SYNONYMS_FILE.read_text(encoding="utf-8"))
+    near = {word: [noun for noun in like if noun in nouns] for word, like in words.items()}
+    return {word: known[0] for word, known in near.items() if known}  # the nearest comes first
