@@ -9,7 +9,8 @@ sequences, the tokens already in that order), and to the text, whose keys and va
 once for all frames because all T * H * W queries of a clip come as one sequence.
 
 Lowerings: two products everywhere, which OpenVINO recognises and fuses; one node for ONNX Runtime's
-CPU and DirectML, see `kernels.fused_attention`.
+CPU and DirectML, see `kernels.fused_attention`. Training on a CPU takes the two products, too: the
+backward passes of PyTorch's own kernels take two to eight times as long on short sequences.
 """
 
 import torch
@@ -29,8 +30,10 @@ def attention(
 
     `causal` hides later keys (Q must equal K). Returns (N, Q, heads * d) in the inputs' dtype.
     """
-    if torch.compiler.is_exporting() and not causal:
-        return _attention_in_products(query, key, value, heads)
+    is_exported = torch.compiler.is_exporting()
+    is_trained = query.requires_grad and query.device.type == "cpu" and not is_exported
+    if is_trained or (is_exported and not causal):
+        return _attention_in_products(query, key, value, heads, causal)
     # Four-dimensional tensors are what PyTorch's fused kernels ask for.
     q, k, v = (x.unflatten(-1, (heads, -1)).transpose(1, 2) for x in (query, key, value))
     mixed = functional.scaled_dot_product_attention(q, k, v, is_causal=causal)
@@ -38,7 +41,7 @@ def attention(
 
 
 def _attention_in_products(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, heads: int
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, heads: int, causal: bool
 ) -> torch.Tensor:
     """Compute attention as two products, with the key's head axis transposed once.
 
@@ -49,4 +52,8 @@ def _attention_in_products(
     q = (query * scale).unflatten(-1, (heads, -1)).transpose(1, 2)
     k = key.unflatten(-1, (heads, -1)).permute(0, 2, 3, 1)
     v = value.unflatten(-1, (heads, -1)).transpose(1, 2)
-    return ((q @ k).softmax(-1) @ v).transpose(1, 2).flatten(2)
+    scores = q @ k
+    if causal:
+        later = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).triu(1)
+        scores = scores.masked_fill(later, -torch.inf)
+    return (scores.softmax(-1) @ v).transpose(1, 2).flatten(2)

@@ -258,6 +258,23 @@ def test_causal_attention(form: Callable[[nn.Module], Callable[..., torch.Tensor
     assert_close(found, attend(double(q), double(k), double(v), 2, causal=True))
 
 
+@pytest.mark.parametrize("causal", [False, True])
+def test_attention_that_is_trained_has_the_gradients_of_pytorchs_own(causal: bool) -> None:
+    own = [normal(2, 6, 8, seed=seed).requires_grad_() for seed in range(3)]
+    theirs = [x.detach().double().requires_grad_() for x in own]
+    found = attention(*own, heads=2, causal=causal)
+    assert_close(found.detach(), attend(*(double(x) for x in own), 2, causal=causal))
+    q, k, v = (x.unflatten(-1, (2, -1)).transpose(1, 2) for x in theirs)
+    expected = nn.functional.scaled_dot_product_attention(q, k, v, is_causal=causal)
+    weights = normal(2, 6, 8, seed=9)
+    (found * weights).sum().backward()
+    (expected.transpose(1, 2).flatten(2) * weights.double()).sum().backward()
+    for x, y in zip(own, theirs, strict=True):
+        assert x.grad is not None
+        assert y.grad is not None
+        assert_close(x.grad, y.grad.numpy())
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("sequences", "queries", "keys"),

@@ -5,11 +5,9 @@ alpha_bar = 0.0047 of the clip, enough for a network to read the clip from its i
 the text (Lin et al. 2024, arXiv:2305.08891).
 """
 
-from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from hummingbird_edge.distill.mixed_precision import mixed_precision
 from hummingbird_edge.export.models.unet import UNet
@@ -105,9 +103,6 @@ def predict(
     fps: torch.Tensor,
 ) -> torch.Tensor:
     """Run the U-Net in mixed precision; returns float32."""
-    device = x_t.device.type
-    # The fused attention's backward pass is slow on short sequences on a CPU.
-    attention = sdpa_kernel(SDPBackend.MATH) if device == "cpu" else nullcontext()
-    with mixed_precision(device), attention:
+    with mixed_precision(x_t.device):
         output: torch.Tensor = unet(x_t, t, context, cond, fps)
     return output.float()
