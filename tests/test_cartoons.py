@@ -22,6 +22,7 @@ from hummingbird_edge.distill.cartoons.budget import (
     rate_at,
     set_gradients,
 )
+from hummingbird_edge.distill.cartoons.card import confusions
 from hummingbird_edge.distill.cartoons.delivery import pack, unpack
 from hummingbird_edge.distill.cartoons.pool import draw_clips, read_shots, write_shots
 from hummingbird_edge.distill.cartoons.recipe import RECIPE, RECIPES, SMALL, TINY, Recipe
@@ -604,6 +605,12 @@ def test_the_whole_recipe_ends_in_a_bundle_that_is_judged(hb: Command, tmp_path:
     assert scores["captions"] == 2
     assert set(scores["accuracy"]) == {"noun", "ground", "path", "size", "action", "all"}
     assert set(scores["quality"]) == {"subject consistency", "flicker", "smoothness"}
+    card = ["--world", "cartoons", "--bundle", bundle, "--captions", 3]
+    carded = hb("hb-distill", "card", run, tmp_path / "card", *card)
+    assert carded.returncode == 0, carded.stderr
+    page = (tmp_path / "card" / "README.md").read_text(encoding="utf-8")
+    for line in ("## Stages", "| teacher |", "## Failures", "samples.png", "Microsoft"):
+        assert line in page
     teacher = json.loads((run / "scores.json").read_text(encoding="utf-8"))["teacher"]
     assert set(teacher) == set(scores)
 
@@ -640,6 +647,14 @@ def test_an_exam_finds_rendered_clips_as_good_as_rendered_clips(sprites: Sprites
     assert "smoothness" in found
     assert found == pytest.approx(dict.fromkeys(found, 1), abs=0.02)
     assert scores.frechet == pytest.approx(0, abs=1e-3)
+
+
+def test_confused_nouns_are_counted() -> None:
+    shots = [Shot("cat", "still", "large", "snow"), Shot("cat", "left", "large", "snow")]
+    seen = [Verdict(dataclasses.replace(shot, noun="dog"), True) for shot in shots]
+    assert "| cat | dog | 2 | 2 |" in confusions(shots, seen)
+    right = [Verdict(shot, True) for shot in shots]
+    assert confusions(shots, right) == "Every noun was seen as it was asked for."
 
 
 def agreed() -> dict[str, str]:

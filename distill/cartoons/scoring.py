@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hummingbird_edge.distill.exam import Scores
-from hummingbird_edge.distill.world.cartoons.judge import Judge, frechet_distance
+from hummingbird_edge.distill.world.cartoons.judge import Judge, Verdict, frechet_distance
 from hummingbird_edge.distill.world.cartoons.quality import assess
 from hummingbird_edge.distill.world.cartoons.render import render
 from hummingbird_edge.distill.world.cartoons.shots import Shot, World, describe
@@ -44,6 +44,14 @@ class CartoonsExam:
         shots = [self.world.draw(rng, held_out=True) for _ in range(count)]
         return [(shot, describe(shot, rng)) for shot in shots]
 
+    def look(self, clips: NDArray[np.uint8]) -> list[Verdict]:
+        """Return what the judge sees in each of clips (B, T, H, W, 3) uint8."""
+        verdicts = []
+        for start in range(0, len(clips), BATCH):
+            frames = self._frames(clips[start : start + BATCH])
+            verdicts += self.judge.verdicts(self.judge.look(frames))
+        return verdicts
+
     def score(self, clips: NDArray[np.uint8], asked: Sequence[Shot]) -> Scores:
         """Judge clips (B, T, H, W, 3) uint8 by the shots that their captions asked for.
 
@@ -57,8 +65,7 @@ class CartoonsExam:
         true_features: list[Tensor] = []
         for start in range(0, len(clips), BATCH):
             shots = asked[start : start + BATCH]
-            frames = torch.from_numpy(clips[start : start + BATCH]).to(self.sprites.device)
-            frames = frames.permute(0, 1, 4, 2, 3).float() / 255
+            frames = self._frames(clips[start : start + BATCH])
             true = render(shots, self.world, self.sprites, generator).frames
             looked = self.judge.look(frames)
             features.append(looked.features.cpu())
@@ -75,6 +82,11 @@ class CartoonsExam:
             quality={name: _ratio(sum(x), sum(reachable[name])) for name, x in quality.items()},
             frechet=frechet_distance(torch.cat(features), torch.cat(true_features)),
         )
+
+    def _frames(self, clips: NDArray[np.uint8]) -> Tensor:
+        """Return clips as the judge takes them, (B, T, 3, H, W) in [0, 1]."""
+        frames = torch.from_numpy(clips).to(self.sprites.device)
+        return frames.permute(0, 1, 4, 2, 3).float() / 255
 
 
 def _ratio(found: float, reachable: float) -> float:

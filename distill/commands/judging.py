@@ -22,6 +22,7 @@ from hummingbird_edge.runtime.command import require_modules
 from hummingbird_edge.runtime.errors import RequestError
 
 if TYPE_CHECKING:
+    from hummingbird_edge.distill.cartoons.scoring import CartoonsExam
     from hummingbird_edge.distill.exam import Exam
 
 __all__ = ["ablate", "card", "judge", "quantize", "score", "strip"]
@@ -59,6 +60,10 @@ def _exam(world: str, judge: Path | None, bundle: Path) -> "Exam[Any]":
         raise RequestError(f"there is no world {world!r}: choose shapes or cartoons")
     if judge is None:
         raise RequestError("--world cartoons needs --judge: a run that trained one, or its weights")
+    return _cartoons_exam(judge, bundle)
+
+
+def _cartoons_exam(judge: Path, bundle: Path) -> "CartoonsExam":
     from hummingbird_edge.distill.cartoons.judging import read_judge
     from hummingbird_edge.distill.cartoons.scoring import CartoonsExam
     from hummingbird_edge.runtime.bundle.bundle import Bundle
@@ -139,13 +144,23 @@ def card(
     output: Annotated[Path, typer.Argument(help="The folder of the card.")],
     bundle: BundleOption = None,
     captions: Captions = 400,
+    world: WorldOption = "shapes",
+    judge: JudgeOption = None,
 ) -> None:
     """Write the run's model card: data, stages, losses, scores, samples."""
-    from hummingbird_edge.distill.card import make_card
-    from hummingbird_edge.distill.recipe import BUILTIN_RECIPE
     from hummingbird_edge.runtime.bundle.bundle import default_bundle
 
     source = bundle or default_bundle()
+    if world == "cartoons":
+        from hummingbird_edge.distill.cartoons.card import write_card
+
+        exam = _cartoons_exam(judge or run, source)
+        typer.echo(write_card(run, source, exam, output, captions, show_progress))
+        return
+    _exam(world, judge, source)  # refuses what is no world
+    from hummingbird_edge.distill.card import make_card
+    from hummingbird_edge.distill.recipe import BUILTIN_RECIPE
+
     typer.echo(make_card(run, BUILTIN_RECIPE, source, output, captions, show_progress))
 
 
