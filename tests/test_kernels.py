@@ -260,10 +260,10 @@ def test_causal_attention(form: Callable[[nn.Module], Callable[..., torch.Tensor
 
 @pytest.mark.parametrize("causal", [False, True])
 def test_attention_that_is_trained_has_the_gradients_of_pytorchs_own(causal: bool) -> None:
-    own = [normal(2, 6, 8, seed=seed).requires_grad_() for seed in range(3)]
+    own = q, k, v = [normal(2, 6, 8, seed=seed).requires_grad_() for seed in range(3)]
     theirs = [x.detach().double().requires_grad_() for x in own]
-    found = attention(*own, heads=2, causal=causal)
-    assert_close(found.detach(), attend(*(double(x) for x in own), 2, causal=causal))
+    found = attention(q, k, v, heads=2, causal=causal)
+    assert_close(found.detach(), attend(double(q), double(k), double(v), 2, causal=causal))
     q, k, v = (x.unflatten(-1, (2, -1)).transpose(1, 2) for x in theirs)
     expected = nn.functional.scaled_dot_product_attention(q, k, v, is_causal=causal)
     weights = normal(2, 6, 8, seed=9)

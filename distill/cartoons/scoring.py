@@ -34,8 +34,7 @@ class CartoonsExam:
     def by(cls, judge: Judge, resolution: int) -> "CartoonsExam":
         """Return the exam of the world that `judge` knows, at `resolution` pixels of a side."""
         known = judge.config
-        names = {"grounds": known.grounds, "paths": known.paths, "sizes": known.sizes}
-        world = World(nouns=known.nouns, resolution=resolution, **names)
+        world = World(known.nouns, known.paths, known.sizes, known.grounds, resolution)
         return cls(judge, world, Sprites.read(known.nouns))
 
     def ask(self, count: int, seed: int) -> list[tuple[Shot, str]]:
