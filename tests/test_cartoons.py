@@ -361,6 +361,19 @@ def test_training_ends_with_its_budget_and_goes_on_from_it(tmp_path: Path) -> No
     assert not again.shares
     fit_budget(run, again, schedule, 1.0, 0)
     assert again.shares[0] >= 0.5
+    pack_as(run, "vae", budget_s=2.0)
+    unpack(tmp_path / "carried", tmp_path / "other")
+    carried = Line()
+    fit_budget(Run(tmp_path / "other", "vae"), carried, schedule, 0.2, 0)
+    assert 0.4 <= carried.shares[0] < 0.9
+
+
+def pack_as(run: Run, name: str, budget_s: float) -> None:
+    """Carry a stage's weights as those of another, of which a part of its time has passed."""
+    state = run.load()
+    assert state is not None
+    Run(run.folder, name).save({**state, "budget_s": budget_s})
+    pack(run.folder, run.folder / "carried")
 
 
 def test_a_checkpoint_of_another_shape_is_refused(tmp_path: Path) -> None:
@@ -559,13 +572,16 @@ def test_carried_weights_come_back(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     torch.manual_seed(0)
     average = {f"layer{i}": torch.randn(20, 40) for i in range(4)}
     state = {"average": average, "model": average, "step": 5, "config": {"width": 8}}
-    Run(tmp_path / "run", "vae").save({**state, "optimizer": {}, "spent_s": 9.0})
+    times = {"spent_s": 9.0, "budget_s": 9.0}
+    Run(tmp_path / "run", "vae").save({**state, "optimizer": {}, **times})
+    Run(tmp_path / "run", "judge").save({**state, **times, "budget_s": 36.0})
     files = pack(tmp_path / "run", tmp_path / "carried")
-    assert len(files) == 4
-    assert unpack(tmp_path / "carried", tmp_path / "other") == ["vae"]
-    back = Run(tmp_path / "other", "vae").load()
+    assert len(files) == 8
+    assert unpack(tmp_path / "carried", tmp_path / "other") == ["vae", "judge"]
+    back, unfinished = (Run(tmp_path / "other", name).load() for name in ("vae", "judge"))
     assert back is not None
-    assert back["spent_s"] == 0
+    assert unfinished is not None
+    assert (back["share"], unfinished["share"]) == (0, 0.25)
     assert back["config"] == {"width": 8}
     for name, tensor in average.items():
         torch.testing.assert_close(back["average"][name], tensor, atol=2e-3, rtol=1e-3)

@@ -166,7 +166,7 @@ def fit_budget(
     )
     average, step, spent = Average(trained, schedule.decay), 0, 0.0
     if (state := run.load()) is not None:
-        step, spent = _restore(run, state, trained, optimizer, average)
+        step, spent = _restore(run, state, trained, optimizer, average, budget_s)
     require_same_step(run.stage, step)
     _share_weights(trained)
     clock = Clock(budget_s, spent, device)
@@ -270,7 +270,9 @@ def _restore(
     trained: nn.Module,
     optimizer: torch.optim.Optimizer,
     average: Average,
+    budget_s: float,
 ) -> tuple[int, float]:
+    """Load a checkpoint; returns its step and the seconds of `budget_s` that are spent."""
     try:
         trained.load_state_dict(state["model"])
         if "optimizer" in state:  # what a GPU sends back leaves it out
@@ -279,7 +281,9 @@ def _restore(
             optimizer.load_state_dict(state["optimizer"])
         device = next(trained.parameters()).device
         average.state = {name: x.to(device) for name, x in state["average"].items()}
-        return int(state["step"]), float(state["spent_s"])
+        # Carried weights know a share of whatever budget they are given next.
+        spent = state["spent_s"] if "spent_s" in state else state["share"] * budget_s
+        return int(state["step"]), float(spent)
     except (KeyError, RuntimeError, ValueError) as error:
         raise CheckpointError(
             f"{run.checkpoint_path} was made by a model of another shape "

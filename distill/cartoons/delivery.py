@@ -31,7 +31,7 @@ def pack(run: Path, folder: Path) -> list[Path]:
     for stage in CARRIED:
         if (state := Run(run, stage).load()) is None:
             continue
-        facts[stage] = {"step": state["step"], "config": state["config"]}
+        facts[stage] = {"step": state["step"], "config": state["config"], "share": _share(state)}
         for name, tensor in state["average"].items():
             half = tensor.half() if tensor.is_floating_point() else tensor
             tensors[f"{stage}/{name}"] = half.contiguous()
@@ -49,6 +49,13 @@ def pack(run: Path, folder: Path) -> list[Path]:
     return files
 
 
+def _share(state: Mapping[str, Any]) -> float:
+    """Return how much of its time a stage has spent, in [0, 1]."""
+    if "spent_s" not in state:
+        return float(state["share"])  # carried before
+    return min(1.0, state["spent_s"] / state["budget_s"])
+
+
 def _parts(tensors: Mapping[str, Tensor]) -> Iterator[dict[str, Tensor]]:
     part: dict[str, Tensor] = {}
     size = 0
@@ -64,18 +71,20 @@ def _parts(tensors: Mapping[str, Tensor]) -> Iterator[dict[str, Tensor]]:
 
 
 def unpack(folder: Path, run: Path) -> list[str]:
-    """Put carried weights into a run as checkpoints that no time was spent on; returns the stages.
+    """Put carried weights into a run as checkpoints; returns the stages.
 
-    Raises CheckpointError.
+    A stage that was not finished goes on at the share of its time that had passed; one that was
+    trains again, for all of its time. Raises CheckpointError.
     """
     stages = read_stages(folder)
     for stage, state in stages.items():
-        Run(run, stage).save({**state, "model": state["average"], "spent_s": 0.0})
+        share = 0.0 if state["share"] >= 1 else state["share"]
+        Run(run, stage).save({**state, "model": state["average"], "share": share})
     return list(stages)
 
 
 def read_stages(folder: Path) -> dict[str, dict[str, Any]]:
-    """Read carried weights: for each stage its `average` (float32), `step` and `config`.
+    """Read carried weights: for each stage `average` (float32), `step`, `config` and `share`.
 
     Raises CheckpointError.
     """
@@ -96,4 +105,4 @@ def read_stages(folder: Path) -> dict[str, dict[str, Any]]:
         ) from error
     if not facts or set(facts) != set(weights):
         raise CheckpointError(f"{folder} lacks files of carried weights: fetch all of them")
-    return {stage: {"average": own, **facts[stage]} for stage, own in weights.items()}
+    return {stage: {"average": own, "share": 1.0, **facts[stage]} for stage, own in weights.items()}
