@@ -36,10 +36,10 @@ QUESTIONS = 16
 DROPPED_CAPTIONS = 0.1
 FRAMES_A_CAPTION = 4
 """Single frames that share a caption: to read one costs as much as to paint half a frame."""
-FIRST_SHARE = 0.25
-"""Share of the draws at t = 999, where a video starts."""
-NOISY_SHARE = 0.5
-"""Share of the others that are drawn above NOISY alone."""
+FIRST_SHARE = {"frames": 0.1, "clips": 0.25}
+"""Share of the draws at t = 999, where a video starts. What a sprite looks like is learned below."""
+NOISY_SHARE = {"frames": 0.3, "clips": 0.5}
+"""Share of the others that are drawn above NOISY alone: how things move is decided there."""
 NOISY = 500
 
 
@@ -130,7 +130,7 @@ class TeacherStage(TimedStage[Learner]):
             x0 = x0[torch.arange(count, device=device), :, chosen][:, :, None]
         is_dropped = torch.rand(captions, 1, generator=generator) < DROPPED_CAPTIONS
         ids = torch.where(is_dropped.to(device), self.empty, batch.ids)
-        t = self._draw_timesteps(count, generator).to(device)
+        t = self._draw_timesteps(count, "frames" if is_single else "clips", generator).to(device)
         noise = torch.randn(x0.shape, generator=_on(device, generator), device=device)
         fps = draw_fps(count, generator).to(device)
         x_t = diffusion.noised(x0, noise, t, torch.ones(1, device=device))
@@ -140,12 +140,11 @@ class TeacherStage(TimedStage[Learner]):
             output = predict(self.trained.unet, x_t, t, context, None, fps)
         return (output - diffusion.target(x0, noise, x_t, t)).square().mean()
 
-    def _draw_timesteps(self, count: int, generator: torch.Generator) -> Tensor:
+    def _draw_timesteps(self, count: int, kind: str, generator: torch.Generator) -> Tensor:
         """Draw timesteps, many of them noisy: there the caption decides (B,) int64."""
-        t = self.diffusion.draw_timesteps(count, FIRST_SHARE, generator)
-        is_noisy = (torch.rand(count, generator=generator) < NOISY_SHARE) & (
-            t < self.diffusion.last
-        )
+        t = self.diffusion.draw_timesteps(count, FIRST_SHARE[kind], generator)
+        is_drawn = torch.rand(count, generator=generator) < NOISY_SHARE[kind]
+        is_noisy = is_drawn & (t < self.diffusion.last)
         noisy = torch.randint(NOISY, self.diffusion.last, (count,), generator=generator)
         return torch.where(is_noisy, noisy, t)
 
