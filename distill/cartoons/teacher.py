@@ -37,7 +37,7 @@ DROPPED_CAPTIONS = 0.1
 FRAMES_A_CAPTION = 4
 """Single frames that share a caption: to read one costs as much as to paint half a frame."""
 FIRST_SHARE = {"frames": 0.1, "clips": 0.25}
-"""Share of the draws at t = 999, where a video starts. What a sprite looks like is learned below."""
+"""Share of the draws at t = 999, where a video starts; how a sprite looks is learned below."""
 NOISY_SHARE = {"frames": 0.3, "clips": 0.5}
 """Share of the others that are drawn above NOISY alone: how things move is decided there."""
 NOISY = 500
