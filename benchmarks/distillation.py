@@ -28,7 +28,7 @@ from hummingbird_edge.runtime.errors import RequestError
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from hummingbird_edge.distill.exam import Scores
+    from hummingbird_edge.distill.evaluation import Scores
     from hummingbird_edge.distill.train.model import Model
 
 MODELS = ("teacher", "student")
@@ -38,7 +38,7 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 def time_clips(models: dict[str, "Model"], prompts: list[str]) -> dict[str, list[float]]:
     """Time one clip a prompt by each model in turns; the first prompt is a warm-up."""
-    from hummingbird_edge.distill.exam import FIRST_SEED
+    from hummingbird_edge.distill.evaluation import FIRST_SEED
     from hummingbird_edge.distill.train.sampling import generate
 
     seconds: dict[str, list[float]] = {name: [] for name in models}
@@ -53,7 +53,7 @@ def time_clips(models: dict[str, "Model"], prompts: list[str]) -> dict[str, list
 
 def score(model: "Model", captions: int, seed: int) -> "Scores":
     """Judge one clip of each held-out caption."""
-    from hummingbird_edge.distill.exam import FIRST_SEED
+    from hummingbird_edge.distill.evaluation import FIRST_SEED
     from hummingbird_edge.distill.recipe import BUILTIN_RECIPE
     from hummingbird_edge.distill.score import score_clips, unseen_captions
     from hummingbird_edge.distill.train.sampling import generate

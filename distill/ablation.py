@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from hummingbird_edge.distill.exam import FIRST_SEED
+from hummingbird_edge.distill.evaluation import FIRST_SEED
 from hummingbird_edge.distill.recipe import Recipe
 from hummingbird_edge.distill.score import score_clips, unseen_captions
 from hummingbird_edge.distill.stages.sources import Sources

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from hummingbird_edge.distill.ablation import ablation_table
-from hummingbird_edge.distill.exam import Scores, examine
+from hummingbird_edge.distill.evaluation import Scores, evaluate
 from hummingbird_edge.distill.recipe import Recipe
-from hummingbird_edge.distill.score import ShapesExam
+from hummingbird_edge.distill.score import ShapesEvaluation
 from hummingbird_edge.distill.strip import write_strips
 from hummingbird_edge.distill.train.prune import Pruning
 from hummingbird_edge.distill.train.run import Run
@@ -46,7 +46,7 @@ def make_card(
     """
     read_logs(run)  # before minutes of scoring
     pipeline = TextToVideo.from_bundle(bundle, device="cpu")
-    scores = examine(pipeline, ShapesExam(recipe.world), captions, 0, report)
+    scores = evaluate(pipeline, ShapesEvaluation(recipe.world), captions, 0, report)
     write_card(run, recipe, pipeline, scores, output)
     return output / "README.md"
 

@@ -1,4 +1,4 @@
-"""Quantize a model of a world that has an exam, and judge what its videos show before and after."""
+"""Quantize a model of a world, and judge what its videos show before and after."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from hummingbird_edge.distill.exam import FIRST_SEED, Asked, Exam
+from hummingbird_edge.distill.evaluation import FIRST_SEED, Evaluation, Target
 from hummingbird_edge.quantize.bundle import Judge, quantize_bundle
 from hummingbird_edge.runtime.bundle.bundle import Bundle
 from hummingbird_edge.runtime.bundle.manifest import Manifest
@@ -18,7 +18,7 @@ __all__ = ["captions_and_judge", "quantize_judged"]
 def quantize_judged(
     source: Path,
     output: Path,
-    exam: Exam[Asked],
+    evaluation: Evaluation[Target],
     *,
     precision: str = "fp32+int8",
     calibration: int = 16,
@@ -35,7 +35,9 @@ def quantize_judged(
     judged before and after. Raises BundleError, RequestError or OutputError.
     """
     manifest = Bundle.open(source).manifest
-    prompts, judge = captions_and_judge(manifest, exam, captions, calibration + held_out, seed)
+    prompts, judge = captions_and_judge(
+        manifest, evaluation, captions, calibration + held_out, seed
+    )
     quantize_bundle(
         source,
         output,
@@ -52,10 +54,10 @@ def quantize_judged(
 
 
 def captions_and_judge(
-    manifest: Manifest, exam: Exam[Asked], captions: int, others: int, seed: int
+    manifest: Manifest, evaluation: Evaluation[Target], captions: int, others: int, seed: int
 ) -> tuple[list[str], Judge]:
     """Return `others` unseen captions to quantize on, and a judge by `captions` more of them."""
-    pairs = exam.ask(others + captions, seed)
+    pairs = evaluation.sample(others + captions, seed)
     judged = pairs[others:]
     requests = [
         Request.for_model(manifest, caption, FIRST_SEED + index)
@@ -63,6 +65,6 @@ def captions_and_judge(
     ]
 
     def accuracy(videos: Sequence[NDArray[np.uint8]]) -> float:
-        return exam.score(np.stack(videos), [what for what, _ in judged]).accuracy["all"]
+        return evaluation.score(np.stack(videos), [target for target, _ in judged]).accuracy["all"]
 
     return [caption for _, caption in pairs[:others]], Judge(requests, accuracy)

@@ -1,4 +1,4 @@
-"""The exam of the shapes world: captions never trained on, judged from pixels."""
+"""Evaluate on the shapes world: captions never trained on, judged from pixels."""
 
 import random
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from hummingbird_edge.distill.exam import Scores
+from hummingbird_edge.distill.evaluation import Scores
 from hummingbird_edge.distill.stages.watch import watched_captions
 from hummingbird_edge.distill.world.shapes.captions import sample_held_out
 from hummingbird_edge.distill.world.shapes.judge import judge, score
@@ -20,22 +20,22 @@ from hummingbird_edge.runtime.devices.backend import Backend
 from hummingbird_edge.runtime.engines.loading import open_session
 from hummingbird_edge.runtime.engines.session import Session
 
-__all__ = ["ShapesExam", "measure_judge", "score_clips", "unseen_captions"]
+__all__ = ["ShapesEvaluation", "measure_judge", "score_clips", "unseen_captions"]
 
 
 @dataclass(frozen=True, slots=True)
-class ShapesExam:
+class ShapesEvaluation:
     """Captions of the shapes world that were neither trained on nor watched, and its judge."""
 
     world: World
 
-    def ask(self, count: int, seed: int) -> list[tuple[Scene, str]]:
+    def sample(self, count: int, seed: int) -> list[tuple[Scene, str]]:
         """Draw `count` captions, each with its scene."""
         return unseen_captions(self.world, count, seed)
 
-    def score(self, clips: NDArray[np.uint8], asked: Sequence[Scene]) -> Scores:
+    def score(self, clips: NDArray[np.uint8], targets: Sequence[Scene]) -> Scores:
         """Judge clips (B, T, H, W, 3) uint8 against the scenes of their captions."""
-        return score_clips(clips, list(asked), self.world)
+        return score_clips(clips, list(targets), self.world)
 
 
 def unseen_captions(world: World, count: int, seed: int) -> list[tuple[Scene, str]]:

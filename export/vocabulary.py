@@ -54,7 +54,7 @@ class Vocabulary:
         known = sorted({part for word in words for part in re.findall(WORD, word)})
         return Vocabulary(tuple(merge for merge in self.merges if merge in used), tuple(known))
 
-    def joined(self, words: Iterable[str]) -> "Vocabulary":
+    def with_words(self, words: Iterable[str]) -> "Vocabulary":
         """Add merges, after all others, that make each of `words` one token.
 
         A word is left out where its merges would change the tokens of one that is known already.

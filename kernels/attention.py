@@ -9,14 +9,18 @@ sequences, the tokens already in that order), and to the text, whose keys and va
 once for all frames because all T * H * W queries of a clip come as one sequence.
 
 Lowerings: two products everywhere, which OpenVINO recognises and fuses; one node for ONNX Runtime's
-CPU and DirectML, see `kernels.fused_attention`. Training on a CPU takes the two products, too: the
-backward passes of PyTorch's own kernels take two to eight times as long on short sequences.
+CPU and DirectML, see `kernels.fused_attention`. Training on a CPU takes the two products, too: with
+PyTorch's own kernels, forward and back take one and a half to eight times as long on sequences of
+up to 64. For long ones the scores are not kept: their memory is quadratic.
 """
 
 import torch
 from torch.nn import functional
 
 __all__ = ["attention"]
+
+MAX_TRAINED_KEYS = 256
+"""Length up to which training keeps all scores."""
 
 
 def attention(
@@ -32,6 +36,7 @@ def attention(
     """
     is_exported = torch.compiler.is_exporting()
     is_trained = query.requires_grad and query.device.type == "cpu" and not is_exported
+    is_trained = is_trained and key.shape[1] <= MAX_TRAINED_KEYS
     if is_trained or (is_exported and not causal):
         return _attention_in_products(query, key, value, heads, causal)
     # Four-dimensional tensors are what PyTorch's fused kernels ask for.

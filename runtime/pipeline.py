@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from hummingbird_edge.runtime.bundle.bundle import Bundle, default_bundle
+from hummingbird_edge.runtime.bundle.bundle import BUILTIN, Bundle
 from hummingbird_edge.runtime.bundle.hub import find_bundle
 from hummingbird_edge.runtime.decoder import decode_by, preview
 from hummingbird_edge.runtime.denoiser import Denoiser
@@ -53,7 +53,7 @@ class TextToVideo:
     @classmethod
     def from_bundle(
         cls,
-        path: str | Path | Bundle | None = None,
+        path: str | Path | Bundle = BUILTIN,
         *,
         device: str = "auto",
         precision: str = "auto",
@@ -63,7 +63,7 @@ class TextToVideo:
         keep_loaded: bool = True,
         notify: Callable[[str], None] | None = None,
     ) -> "TextToVideo":
-        """Open the bundle at `path`, or `owner/name` of the Hugging Face hub, or the default one.
+        """Open the bundle at `path`, or `owner/name` of the Hugging Face hub, or the built-in one.
 
         `device` and `precision` are one name, or one name per stage (`unet=dml,vae=cpu`).
         `max_memory` limits the process, in bytes: the work is planned for it, or refused.
@@ -73,8 +73,7 @@ class TextToVideo:
         receives notes and warnings; without it, the warnings are Python's. Raises BundleError,
         DeviceError, or RequestError for an unknown name.
         """
-        source = default_bundle() if path is None else path
-        bundle = source if isinstance(source, Bundle) else Bundle.open(find_bundle(source), verify)
+        bundle = path if isinstance(path, Bundle) else Bundle.open(find_bundle(path), verify)
         planner = Planner(bundle, device, precision, max_memory, low_power)
         return cls(bundle, planner, Notices.for_user(notify), keep_loaded)
 

@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import BaseModel
 
-from hummingbird_edge.runtime.bundle.bundle import Bundle, default_bundle
+from hummingbird_edge.runtime.bundle.bundle import BUILTIN, Bundle
 from hummingbird_edge.runtime.bundle.hub import find_bundle
 from hummingbird_edge.runtime.errors import RequestError
 from hummingbird_edge.serve.job import Settings
@@ -117,7 +117,7 @@ def open_models(named: Sequence[str]) -> dict[str, Model]:
         name, has_name, path = text.rpartition("=")
         if path.startswith("~"):  # shells leave it after NAME=
             path = os.path.expanduser(path)  # noqa: PTH111 - leaves the home of nobody as it is
-        bundle = Bundle.open(find_bundle(path or default_bundle()))
+        bundle = Bundle.open(find_bundle(path) if path else BUILTIN)
         name = name if has_name else bundle.manifest.name
         if name in models:
             raise RequestError(f"two bundles are called {name}: give --bundle NAME=PATH")

@@ -11,7 +11,6 @@ import pytest
 from hummingbird_edge.distill.world.shapes.judge import judge
 from hummingbird_edge.runtime.bundle.bundle import BUILTIN, Bundle
 from hummingbird_edge.runtime.devices.device import Device
-from hummingbird_edge.runtime.errors import BundleError
 from hummingbird_edge.runtime.pipeline import TextToVideo
 from hummingbird_edge.runtime.placement.trial import snr_db
 
@@ -35,18 +34,6 @@ def test_a_prompt_becomes_what_it_says(
         frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
     verdict = judge(np.stack(frames))
     assert (verdict.background, verdict.actors[0].colour) == ("black", colour)
-
-
-def test_the_environment_names_the_bundle_that_is_used(
-    hb: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("HUMMINGBIRD_BUNDLE", str(tmp_path / "gone"))
-    done = hb("hb-run", "a red circle", cwd=tmp_path)
-    assert done.returncode in (1, 2)
-    assert f"there is no bundle at {tmp_path / 'gone'}" in done.stderr
-    with pytest.raises(BundleError, match="gone"):
-        TextToVideo.from_bundle()
-    assert TextToVideo.from_bundle(BUILTIN).manifest == Bundle.open(BUILTIN).manifest
 
 
 @pytest.mark.slow

@@ -8,9 +8,12 @@ import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from PIL import Image
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from hummingbird_edge.distill.cartoons import autoencoder, delivery, judging
@@ -24,10 +27,11 @@ from hummingbird_edge.distill.cartoons.budget import (
 )
 from hummingbird_edge.distill.cartoons.card import confusions
 from hummingbird_edge.distill.cartoons.delivery import pack, unpack
+from hummingbird_edge.distill.cartoons.judging import read_judge
 from hummingbird_edge.distill.cartoons.pool import draw_clips, read_shots, write_shots
 from hummingbird_edge.distill.cartoons.recipe import RECIPE, RECIPES, SMALL, TINY, Recipe
 from hummingbird_edge.distill.cartoons.reward import JudgeReward
-from hummingbird_edge.distill.cartoons.scoring import CartoonsExam
+from hummingbird_edge.distill.cartoons.scoring import CartoonsEvaluation
 from hummingbird_edge.distill.cartoons.synonyms import learn_synonyms
 from hummingbird_edge.distill.cartoons.teacher import Learner, without_time
 from hummingbird_edge.distill.cartoons.train import share_out
@@ -36,7 +40,7 @@ from hummingbird_edge.distill.train.run import Run
 from hummingbird_edge.distill.world.cartoons import quality
 from hummingbird_edge.distill.world.cartoons.catalog import CATALOG, NOUNS, SPRITES_FOLDER, synonyms
 from hummingbird_edge.distill.world.cartoons.curate_sprites import fit_frames, write_sprite
-from hummingbird_edge.distill.world.cartoons.curate_synonyms import plural
+from hummingbird_edge.distill.world.cartoons.curate_synonyms import LEFT_OUT, plural
 from hummingbird_edge.distill.world.cartoons.judge import (
     Judge,
     JudgeConfig,
@@ -637,10 +641,10 @@ def test_the_whole_recipe_ends_in_a_bundle_that_is_judged(hb: Command, tmp_path:
         (["--world", "clay"], "no world 'clay'"),
         (["--world", "cartoons"], "needs --judge"),
         (["--judge", "."], "--judge is for --world cartoons"),
-        (["--world", "cartoons", "--judge", "nothing"], "lacks files of carried weights"),
+        (["--world", "cartoons", "--judge", "nothing"], "there is no judge in nothing"),
     ],
 )
-def test_wrong_exams_are_a_sentence(
+def test_wrong_worlds_and_judges_are_a_sentence(
     hb: Command, tmp_path: Path, options: list[str], said: str
 ) -> None:
     done = hb("hb-distill", "score", *options, cwd=tmp_path)
@@ -649,20 +653,90 @@ def test_wrong_exams_are_a_sentence(
     assert "Traceback" not in done.stderr
 
 
-def test_an_exam_finds_rendered_clips_as_good_as_rendered_clips(sprites: Sprites) -> None:
+def pixels(shots: list[Shot], world: World, sprites: Sprites) -> NDArray[np.uint8]:
+    drawn = render(shots, world, sprites, generator()).frames
+    clips: NDArray[np.uint8] = (drawn * 255).round().byte().permute(0, 1, 3, 4, 2).numpy()
+    return clips
+
+
+@pytest.fixture
+def evaluation(sprites: Sprites) -> CartoonsEvaluation:
     torch.manual_seed(0)
-    exam = CartoonsExam(Judge(JudgeConfig.of(WORLD)).eval(), WORLD, sprites)
-    asked = exam.ask(3, seed=5)
-    shots = [shot for shot, _ in asked]
-    assert all(is_held_out(shot) for shot in shots)
-    drawn = render(shots, WORLD, sprites, generator()).frames
-    clips = (drawn * 255).round().byte().permute(0, 1, 3, 4, 2).numpy()
-    scores = exam.score(clips, shots)
+    return CartoonsEvaluation(Judge(JudgeConfig.of(WORLD)).eval(), WORLD, sprites)
+
+
+@pytest.mark.parametrize("frames", [16, 26])
+def test_rendered_clips_score_as_rendered_clips(
+    frames: int, evaluation: CartoonsEvaluation, sprites: Sprites
+) -> None:
+    shots = [shot for shot, _ in evaluation.sample(3, seed=5)]
+    clips = pixels(shots, dataclasses.replace(WORLD, frames=frames), sprites)
+    scores = evaluation.score(clips, shots)
     assert scores.captions == 3
-    found = {name: share for name, share in scores.quality.items() if share}
-    assert "smoothness" in found
-    assert found == pytest.approx(dict.fromkeys(found, 1), abs=0.02)
+    assert scores.quality["smoothness"] == pytest.approx(1, abs=0.01)
     assert scores.frechet == pytest.approx(0, abs=1e-3)
+    shaken = clips[:, np.random.default_rng(0).permutation(frames)]
+    worse = evaluation.score(shaken, shots)
+    assert worse.quality["subject consistency"] < scores.quality["subject consistency"]
+    verdicts = evaluation.look(clips)
+    for name, share in scores.accuracy.items():
+        right = [v.score(shot)[name] for v, shot in zip(verdicts, shots, strict=True)]
+        assert share == pytest.approx(sum(right) / 3)
+
+
+def test_what_cannot_be_judged_is_a_sentence(
+    evaluation: CartoonsEvaluation, sprites: Sprites
+) -> None:
+    shots = [shot for shot, _ in evaluation.sample(1, seed=5)]
+    clips = pixels(shots, WORLD, sprites)
+    assert evaluation.score(clips, shots).frechet is None  # one clip has no covariance
+    for odd in (clips[:, :2], clips[:, :, :, :32]):
+        with pytest.raises(RequestError, match="cannot be judged"):
+            evaluation.score(odd, shots)
+    with pytest.raises(RequestError, match="ask for fewer"):
+        evaluation.sample(2000, seed=5)
+
+
+def test_sampled_shots_are_held_out_and_different(evaluation: CartoonsEvaluation) -> None:
+    shots = [shot for shot, _ in evaluation.sample(40, seed=5)]
+    assert len(set(shots)) == 40
+    assert all(is_held_out(shot) for shot in shots)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"nouns": ["cat", "zyzzyva"]}, {"paths": []}, {"colour": 3}, {"width": "wide"}],
+)
+def test_a_judge_of_another_world_is_refused(tmp_path: Path, change: dict[str, object]) -> None:
+    config = JudgeConfig.of(WORLD)
+    state = {"config": dataclasses.asdict(config), "average": Judge(config).state_dict(), "step": 1}
+    Run(tmp_path, "judge").save(state)
+    assert read_judge(tmp_path).config == config
+    Run(tmp_path, "judge").save({**state, "config": {**state["config"], **change}})
+    with pytest.raises(CheckpointError, match=r"judge\.pt is a judge of another shape"):
+        read_judge(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "stages",
+    [
+        '{"vae": 5}',
+        '{"vae": {"step": 1}}',
+        '["vae"]',
+        '{"vae": {"step": 1, "config": {}, "share": 7}}',
+    ],
+)
+def test_odd_metadata_of_carried_weights_is_refused(tmp_path: Path, stages: str) -> None:
+    save_file({"vae/x": torch.zeros(1)}, tmp_path / "weights-0.safetensors", {"stages": stages})
+    with pytest.raises(CheckpointError, match="fetch all its files anew"):
+        unpack(tmp_path, tmp_path / "run")
+
+
+def test_weights_of_no_stage_are_refused(tmp_path: Path) -> None:
+    metadata = {"stages": json.dumps({"../x": {"step": 1, "config": {}}})}
+    save_file({"../x/y": torch.zeros(1)}, tmp_path / "weights-0.safetensors", metadata)
+    with pytest.raises(CheckpointError):
+        unpack(tmp_path, tmp_path / "run")
 
 
 def test_confused_nouns_are_counted() -> None:
@@ -680,10 +754,8 @@ def agreed() -> dict[str, str]:
 
 
 def test_words_never_trained_on_are_read_as_the_noun_they_mean(tmp_path: Path) -> None:
-    text = dataclasses.replace(TINY.teacher.text, width=32)
     tokenizer = TINY.tokenizer(tmp_path)
     config = TINY.teacher_config(tokenizer, 1.0)
-    assert config.text == dataclasses.replace(text, vocab_size=config.text.vocab_size)
     parts = (TextEncoder(config.text), UNet(config.unet), VAE(config.vae))
     model = Model(config, *parts, tokenizer)
     taught = learn_synonyms(model, SMALL.world.nouns, tmp_path / "more")
@@ -712,6 +784,10 @@ def test_synonyms_are_found_in_what_words_mean() -> None:
     assert not set(found) & words()
     right = sum(found.get(word) == noun for word, noun in agreed().items())
     assert right >= 0.6 * len(agreed())
+    assert found["robin"] == "bird"  # no ladybird
+    misleading = {"photo", "picture", "young", "hand", "giant", "drive", "local"}
+    assert not misleading & set(found)
+    assert not LEFT_OUT & set(found)
     assert plural("wolf") == "wolves"
     assert (plural("bus"), plural("butterfly"), plural("monkey")) == (
         "buses",

@@ -19,7 +19,7 @@ from hummingbird_edge.benchmarks.lib.record import Record
 from hummingbird_edge.distill.ablation import VARIANTS, ablate, ablation_table
 from hummingbird_edge.distill.card import write_card
 from hummingbird_edge.distill.data.clips import Clips
-from hummingbird_edge.distill.exam import Scores
+from hummingbird_edge.distill.evaluation import Scores
 from hummingbird_edge.distill.recipe import BUILTIN_RECIPE
 from hummingbird_edge.distill.stages.order import STAGES, train_all
 from hummingbird_edge.distill.stages.sources import Sources

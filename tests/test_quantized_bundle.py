@@ -17,7 +17,7 @@ from onnx import TensorProto
 
 from hummingbird_edge.distill.quantized import captions_and_judge
 from hummingbird_edge.distill.recipe import BUILTIN_RECIPE
-from hummingbird_edge.distill.score import ShapesExam
+from hummingbird_edge.distill.score import ShapesEvaluation
 from hummingbird_edge.export.bundle_plan import BundlePlan
 from hummingbird_edge.export.cli import build_precision
 from hummingbird_edge.export.weights import Weights
@@ -172,8 +172,8 @@ def test_what_is_right_is_counted_before_and_after(hb: Command, tmp_path: Path) 
     done = hb("hb-distill", "quantize", out, *asked)
     assert done.returncode == 0, done.stderr
     found = json.loads((out / "quantization.json").read_text(encoding="utf-8"))["accuracy"]
-    manifest, exam = Bundle.open(BUILTIN).manifest, ShapesExam(BUILTIN_RECIPE.world)
-    _, jury = captions_and_judge(manifest, exam, count, 1, 0)
+    manifest, evaluation = Bundle.open(BUILTIN).manifest, ShapesEvaluation(BUILTIN_RECIPE.world)
+    _, jury = captions_and_judge(manifest, evaluation, count, 1, 0)
     counted = {}
     for name, bundle, precision in (("before", BUILTIN, "fp32"), ("after", out, "vae=int8")):
         pipeline = TextToVideo.from_bundle(bundle, device="cpu", precision=precision)

@@ -5,10 +5,10 @@ import random
 import numpy as np
 import pytest
 
-from hummingbird_edge.distill.exam import FIRST_SEED, Scores, examine
+from hummingbird_edge.distill.evaluation import FIRST_SEED, Scores, evaluate
 from hummingbird_edge.distill.recipe import BUILTIN_RECIPE
 from hummingbird_edge.distill.score import (
-    ShapesExam,
+    ShapesEvaluation,
     measure_judge,
     rendered,
     score_clips,
@@ -62,7 +62,7 @@ def test_scored_captions_were_never_trained_on_or_watched() -> None:
 def test_a_bundle_is_scored_through_the_runtime() -> None:
     pipeline = TextToVideo.from_bundle(BUILTIN, device="cpu")
     seen: list[tuple[int, int]] = []
-    scores = examine(pipeline, ShapesExam(WORLD), 3, 0, lambda *done: seen.append(done))
+    scores = evaluate(pipeline, ShapesEvaluation(WORLD), 3, 0, lambda *done: seen.append(done))
     assert seen == [(1, 3), (2, 3), (3, 3)]
     pairs = unseen_captions(WORLD, 3, 0)
     clips = [pipeline(text, seed=FIRST_SEED + i).frames for i, (_, text) in enumerate(pairs)]

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hummingbird_edge.distill.cartoons.recipe import RECIPE
-from hummingbird_edge.distill.cartoons.scoring import CartoonsExam
-from hummingbird_edge.distill.exam import FIRST_SEED
+from hummingbird_edge.distill.cartoons.scoring import CartoonsEvaluation
+from hummingbird_edge.distill.evaluation import make_clips
 from hummingbird_edge.distill.strip import write_strips
 from hummingbird_edge.distill.train.run import Run
 from hummingbird_edge.distill.world.cartoons.judge import Verdict
@@ -22,15 +22,15 @@ from hummingbird_edge.runtime.pipeline import TextToVideo
 __all__ = ["write_card"]
 
 SHOWN = 8
-"""Clips in each picture, and frames of each."""
-CONFUSIONS = 20
+"""Clips in each picture."""
+MAX_CONFUSIONS = 20
 """Pairs of nouns that are listed at most."""
 
 
 def write_card(
     run: Path,
     bundle: Path,
-    exam: CartoonsExam,
+    evaluation: CartoonsEvaluation,
     output: Path,
     captions: int = 400,
     report: Callable[[int, int], None] = lambda done, count: None,
@@ -41,13 +41,9 @@ def write_card(
     """
     stages = _stages(run)
     pipeline = TextToVideo.from_bundle(bundle, device="cpu")
-    asked = exam.ask(captions, 0)
-    videos = []
-    for index, (_, caption) in enumerate(asked):
-        videos.append(pipeline(caption, seed=FIRST_SEED + index).frames)
-        report(index + 1, captions)
-    clips, shots = np.stack(videos), [shot for shot, _ in asked]
-    scores, verdicts = exam.score(clips, shots), exam.look(clips)
+    shots, texts = zip(*evaluation.sample(captions, 0), strict=True)
+    clips = make_clips(pipeline, texts, report)
+    scores, verdicts = evaluation.score(clips, shots), evaluation.look(clips)
     wrong = [
         index
         for index, (shot, verdict) in enumerate(zip(shots, verdicts, strict=True))
@@ -56,28 +52,28 @@ def write_card(
     output.mkdir(parents=True, exist_ok=True)
     shown = range(min(SHOWN, captions))
     parts = [
-        *_opening(pipeline.bundle, exam.world),
+        *_opening(pipeline.bundle, evaluation.world),
         "## Samples",
         "The first held-out captions of the scores below, not chosen; every other frame.",
-        _pictured(output / "samples.png", clips, [(i, asked[i][1]) for i in shown]),
+        _pictured(output / "samples.png", clips, [(i, texts[i]) for i in shown]),
         "## Stages",
         stages,
         "## Scores",
-        f"`hb-distill score --world cartoons`: {captions} held-out combinations of noun, path and "
-        f"ground, one video each with a seed of its own, through the runtime, read from the "
-        f"decoded pixels by `distill/world/cartoons/judge.py`. `all` is noun, ground and path at "
-        f"once; `action` the share in which the noun's own action is seen. Quality is that of "
-        f"`distill/world/cartoons/quality.py` over that of rendered clips of the same shots.",
+        f"`hb-distill score --world cartoons`: {captions} shots whose combination of noun, path "
+        f"and ground is held out, one video each with a seed of its own, through the runtime, read "
+        f"from the decoded pixels by `distill/world/cartoons/judge.py`. `all` is noun, ground and "
+        f"path at once; `action` the share in which the noun's own action is seen. Quality is that "
+        f"of `distill/world/cartoons/quality.py` over that of rendered clips of the same shots.",
         scores.table(),
         *_measured(run),
         "## Failures",
         confusions(shots, verdicts),
     ]
     if wrong:
-        told = [(i, f"{asked[i][1]} ({_said(verdicts[i].shot)})") for i in wrong]
+        labels = [(i, f"{texts[i]} ({_seen(verdicts[i].shot)})") for i in wrong]
         parts += [
             "The first clips of which noun, ground or path is wrong, and what the judge saw:",
-            _pictured(output / "failures.png", clips, told),
+            _pictured(output / "failures.png", clips, labels),
         ]
     if (run / "notes.md").exists():
         parts += ["## Notes", (run / "notes.md").read_text(encoding="utf-8").strip()]
@@ -133,11 +129,11 @@ def _measured(run: Path) -> list[str]:
     for name, own in figures.items():
         said = ", ".join(f"{key} {value:g}" for key, value in own.items())
         lines.append(f"| {name} | {said} |")
-    return ["What limits the scores, the VAE and the judge themselves:", "\n".join(lines)]
+    return ["The scores can be no better than VAE and judge are:", "\n".join(lines)]
 
 
 def confusions(shots: Sequence[Shot], verdicts: Sequence[Verdict]) -> str:
-    """Return a table of the nouns that were asked for and of those seen in their place."""
+    """Return a table of the nouns that the judge took for others."""
     pairs = Counter(
         (shot.noun, verdict.shot.noun)
         for shot, verdict in zip(shots, verdicts, strict=True)
@@ -149,19 +145,19 @@ def confusions(shots: Sequence[Shot], verdicts: Sequence[Verdict]) -> str:
     lines = ["| asked for | seen | times | of |", "|---|---|---|---|"]
     lines += [
         f"| {noun} | {seen} | {count} | {asked[noun]} |"
-        for (noun, seen), count in pairs.most_common(CONFUSIONS)
+        for (noun, seen), count in pairs.most_common(MAX_CONFUSIONS)
     ]
-    if len(pairs) > CONFUSIONS:
-        lines.append(f"| {len(pairs) - CONFUSIONS} pairs more | | | |")
+    if len(pairs) > MAX_CONFUSIONS:
+        lines.append(f"| {len(pairs) - MAX_CONFUSIONS} pairs more | | | |")
     return "\n".join(lines)
 
 
-def _pictured(path: Path, clips: NDArray[np.uint8], told: Sequence[tuple[int, str]]) -> str:
+def _pictured(path: Path, clips: NDArray[np.uint8], labels: Sequence[tuple[int, str]]) -> str:
     """Write every other frame of some clips, a row each; returns the picture and its rows."""
-    write_strips(path, [clips[index, ::2] for index, _ in told], scale=1)
-    rows = [f"{row}. {text}" for row, (_, text) in enumerate(told, 1)]
+    write_strips(path, [clips[index, ::2] for index, _ in labels], scale=1)
+    rows = [f"{row}. {text}" for row, (_, text) in enumerate(labels, 1)]
     return f"![{path.stem}]({path.name})\n\n" + "\n".join(rows)
 
 
-def _said(shot: Shot) -> str:
+def _seen(shot: Shot) -> str:
     return f"seen: {shot.size} {shot.noun}, {shot.path}, {shot.ground}"

@@ -27,11 +27,11 @@ MAX_FILES = 8
 def pack(run: Path, folder: Path) -> list[Path]:
     """Write the averaged weights of a run's stages; returns the files. Raises OutputError."""
     tensors: dict[str, Tensor] = {}
-    facts = {}
+    metadata = {}
     for stage in CARRIED:
         if (state := Run(run, stage).load()) is None:
             continue
-        facts[stage] = {"step": state["step"], "config": state["config"], "share": _share(state)}
+        metadata[stage] = {"step": state["step"], "config": state["config"], "share": _share(state)}
         for name, tensor in state["average"].items():
             half = tensor.half() if tensor.is_floating_point() else tensor
             tensors[f"{stage}/{name}"] = half.contiguous()
@@ -42,17 +42,19 @@ def pack(run: Path, folder: Path) -> list[Path]:
             f"a smaller model"
         )
     folder.mkdir(parents=True, exist_ok=True)
+    for old in folder.glob("weights-*.safetensors"):
+        old.unlink()
     files = []
     for index, part in enumerate(parts):
         files.append(folder / f"weights-{index}.safetensors")
-        save_file(part, files[-1], {"stages": json.dumps(facts)})
+        save_file(part, files[-1], {"stages": json.dumps(metadata)})
     return files
 
 
 def _share(state: Mapping[str, Any]) -> float:
     """Return how much of its time a stage has spent, in [0, 1]."""
-    if "spent_s" not in state:
-        return float(state["share"])  # carried before
+    if "budget_s" not in state:  # carried here, and not trained since
+        return float(state.get("share", 0.0))
     return min(1.0, state["spent_s"] / state["budget_s"])
 
 
@@ -89,20 +91,29 @@ def read_stages(folder: Path) -> dict[str, dict[str, Any]]:
     Raises CheckpointError.
     """
     weights: dict[str, dict[str, Tensor]] = {}
-    facts: dict[str, dict[str, Any]] = {}
+    metadata: dict[str, Any] = {}
     try:
         for path in sorted(folder.glob("weights-*.safetensors")):
             with safe_open(path, "pt") as file:
-                facts = json.loads(file.metadata()["stages"])
+                metadata = json.loads(file.metadata()["stages"])
                 for key in file.keys():  # noqa: SIM118 - not a mapping
                     stage, name = key.split("/", 1)
                     tensor = file.get_tensor(key)
                     value = tensor.float() if tensor.is_floating_point() else tensor
                     weights.setdefault(stage, {})[name] = value
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+        stages = {stage: _stage(known) for stage, known in metadata.items()}
+    except (OSError, SafetensorError, AttributeError, KeyError, TypeError, ValueError) as error:
         raise CheckpointError(
             f"{folder} holds no carried weights ({type(error).__name__}): fetch all its files anew"
         ) from error
-    if not facts or set(facts) != set(weights):
+    if not stages or set(stages) != set(weights) or not set(stages) <= set(CARRIED):
         raise CheckpointError(f"{folder} lacks files of carried weights: fetch all of them")
-    return {stage: {"average": own, "share": 1.0, **facts[stage]} for stage, own in weights.items()}
+    return {stage: {**known, "average": weights[stage]} for stage, known in stages.items()}
+
+
+def _stage(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what is known of a stage; raises TypeError, KeyError or ValueError for what is odd."""
+    share, config = float(metadata.get("share", 1.0)), metadata["config"]
+    if not 0 <= share <= 1 or not isinstance(config, dict):
+        raise ValueError
+    return {"step": int(metadata["step"]), "config": config, "share": share}

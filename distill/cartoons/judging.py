@@ -13,9 +13,10 @@ from hummingbird_edge.distill.cartoons.budget import TimedStage
 from hummingbird_edge.distill.cartoons.delivery import read_stages
 from hummingbird_edge.distill.mixed_precision import mixed_precision
 from hummingbird_edge.distill.train.run import Run
+from hummingbird_edge.distill.world.cartoons.catalog import NOUNS
 from hummingbird_edge.distill.world.cartoons.judge import LOOKS, Judge, JudgeConfig
 from hummingbird_edge.distill.world.cartoons.render import render
-from hummingbird_edge.distill.world.cartoons.shots import World
+from hummingbird_edge.distill.world.cartoons.shots import GROUNDS, PATHS, SIZES, World
 from hummingbird_edge.distill.world.cartoons.sprites import Sprites
 from hummingbird_edge.export.models.vae import VAE
 from hummingbird_edge.runtime.errors import CheckpointError
@@ -38,27 +39,39 @@ LABEL_SMOOTHING = 0.02
 
 def build_judge(state: Mapping[str, Any], source: Path) -> Judge:
     """Build a stage's trained judge, frozen; raises CheckpointError, which names `source`."""
-    judge = Judge(JudgeConfig(**state["config"]))
     try:
+        config = JudgeConfig(**state["config"])
+        pairs = zip(_names(config), (NOUNS, PATHS, SIZES, GROUNDS), strict=True)
+        if not all(own and set(own) <= set(known) for own, known in pairs):
+            raise ValueError("it names what this world lacks")
+        judge = Judge(config)
         judge.load_state_dict(state["average"])
-    except RuntimeError as error:
+    except (KeyError, RuntimeError, TypeError, ValueError) as error:
         raise CheckpointError(
-            f"{source} is a judge of another shape: delete the file and train the stage again"
+            f"{source} is a judge of another shape ({str(error).splitlines()[0]}): delete the file "
+            f"and train the stage again"
         ) from error
     return judge.eval().requires_grad_(False)
 
 
+def _names(config: JudgeConfig) -> tuple[tuple[str, ...], ...]:
+    return config.nouns, config.paths, config.sizes, config.grounds
+
+
 def read_judge(folder: Path) -> Judge:
     """Read the judge of a run, or one among carried weights; raises CheckpointError."""
-    state = Run(folder, "judge").load() if folder.is_dir() else None
-    if state is None:
-        stages = read_stages(folder)
-        if "judge" not in stages:
-            raise CheckpointError(
-                f"{folder} holds {', '.join(stages)} and no judge: name a run that trained one"
-            )
-        state = stages["judge"]
-    return build_judge(state, folder)
+    if (folder / "judge.pt").exists():
+        run = Run(folder, "judge")
+        state = run.load()
+        assert state is not None
+        return build_judge(state, run.checkpoint_path)
+    stages = read_stages(folder) if list(folder.glob("weights-*.safetensors")) else {}
+    if "judge" not in stages:
+        raise CheckpointError(
+            f"there is no judge in {folder}: name a run that trained one, or a folder that --pack "
+            f"wrote"
+        )
+    return build_judge(stages["judge"], folder)
 
 
 class JudgeStage(TimedStage[Judge]):

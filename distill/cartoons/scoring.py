@@ -1,46 +1,61 @@
-"""The exam of the cartoons world: held-out combinations, marked by its judge."""
+"""Evaluate on the cartoons world: held-out combinations, judged by a trained network."""
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from hummingbird_edge.distill.exam import Scores
+from hummingbird_edge.distill.evaluation import Scores
 from hummingbird_edge.distill.world.cartoons.judge import Judge, Verdict, frechet_distance
 from hummingbird_edge.distill.world.cartoons.quality import assess
 from hummingbird_edge.distill.world.cartoons.render import render
 from hummingbird_edge.distill.world.cartoons.shots import Shot, World, describe
 from hummingbird_edge.distill.world.cartoons.sprites import Sprites
+from hummingbird_edge.runtime.errors import RequestError
 
-__all__ = ["CartoonsExam"]
+__all__ = ["CartoonsEvaluation"]
 
 BATCH = 16
 """Clips judged at once."""
+MIN_FRAMES = 3
+"""Motion is smooth or not from here on."""
+MAX_DRAWS = 50
+"""Draws for each shot that is wanted: few combinations are held out of a small world."""
 
 
 @dataclass(frozen=True, slots=True)
-class CartoonsExam:
-    """Captions of combinations of noun, ground and path that are held out, and a judge."""
+class CartoonsEvaluation:
+    """Captions of combinations of noun, path and ground that are held out, and a judge."""
 
     judge: Judge
     world: World
     sprites: Sprites
 
     @classmethod
-    def by(cls, judge: Judge, resolution: int) -> "CartoonsExam":
-        """Return the exam of the world that `judge` knows, at `resolution` pixels of a side."""
+    def by(cls, judge: Judge) -> "CartoonsEvaluation":
+        """Return the evaluation on the world that `judge` knows."""
         known = judge.config
-        world = World(known.nouns, known.paths, known.sizes, known.grounds, resolution)
+        world = World(known.nouns, known.paths, known.sizes, known.grounds)
         return cls(judge, world, Sprites.read(known.nouns))
 
-    def ask(self, count: int, seed: int) -> list[tuple[Shot, str]]:
-        """Draw `count` captions, each with its shot."""
-        rng = random.Random(seed)
-        shots = [self.world.draw(rng, held_out=True) for _ in range(count)]
+    def sample(self, count: int, seed: int) -> list[tuple[Shot, str]]:
+        """Draw `count` different held-out shots, each with a caption.
+
+        Raises RequestError where there are not so many.
+        """
+        rng, shots = random.Random(seed), dict[Shot, None]()
+        for _ in range(MAX_DRAWS * count):
+            if len(shots) < count:
+                shots[self.world.draw(rng, held_out=True)] = None
+        if len(shots) < count:
+            raise RequestError(
+                f"{count} held-out captions were asked for and this world has about {len(shots)}: "
+                f"ask for fewer"
+            )
         return [(shot, describe(shot, rng)) for shot in shots]
 
     def look(self, clips: NDArray[np.uint8]) -> list[Verdict]:
@@ -51,35 +66,47 @@ class CartoonsExam:
             verdicts += self.judge.verdicts(self.judge.look(frames))
         return verdicts
 
-    def score(self, clips: NDArray[np.uint8], asked: Sequence[Shot]) -> Scores:
-        """Judge clips (B, T, H, W, 3) uint8 by the shots that their captions asked for.
+    def score(self, clips: NDArray[np.uint8], targets: Sequence[Shot]) -> Scores:
+        """Judge clips (B, T, H, W, 3) uint8 against the shots of their captions.
 
-        `action` is the share of clips in which the noun's own action is seen.
+        `action` is the share of clips in which the noun's own action is seen. Quality is compared
+        with rendered clips of the same shots, length and size. Raises RequestError for clips of
+        fewer than 3 frames, or of frames that are not square.
         """
+        count, length, height, width, _ = clips.shape
+        if length < MIN_FRAMES or height != width:
+            raise RequestError(
+                f"clips of {length} frames of {width}x{height} cannot be judged: give {MIN_FRAMES} "
+                f"frames or more, as wide as high"
+            )
+        world = replace(self.world, frames=length, resolution=height)
         generator = torch.Generator().manual_seed(0)
         right: dict[str, int] = {}
         quality: dict[str, list[float]] = {}
         reachable: dict[str, list[float]] = {}
         features: list[Tensor] = []
         true_features: list[Tensor] = []
-        for start in range(0, len(clips), BATCH):
-            shots = asked[start : start + BATCH]
+        for start in range(0, count, BATCH):
+            shots = targets[start : start + BATCH]
             frames = self._frames(clips[start : start + BATCH])
-            true = render(shots, self.world, self.sprites, generator).frames
-            looked = self.judge.look(frames)
-            features.append(looked.features.cpu())
+            true = render(shots, world, self.sprites, generator).frames
+            seen = self.judge.look(frames)
+            features.append(seen.features.cpu())
             true_features.append(self.judge.look(true).features.cpu())
             for found, made in ((quality, frames), (reachable, true)):
                 for name, value in assess(self.judge, made).items():
                     found.setdefault(name, []).append(value * len(shots))
-            for verdict, shot in zip(self.judge.verdicts(looked), shots, strict=True):
+            for verdict, shot in zip(self.judge.verdicts(seen), shots, strict=True):
                 for name, is_right in verdict.score(shot).items():
                     right[name] = right.get(name, 0) + is_right
+        distance = None
+        if count > 1:
+            distance = frechet_distance(torch.cat(features), torch.cat(true_features))
         return Scores(
-            captions=len(clips),
-            accuracy={name: hits / len(clips) for name, hits in right.items()},
+            captions=count,
+            accuracy={name: hits / count for name, hits in right.items()},
             quality={name: _ratio(sum(x), sum(reachable[name])) for name, x in quality.items()},
-            frechet=frechet_distance(torch.cat(features), torch.cat(true_features)),
+            frechet=distance,
         )
 
     def _frames(self, clips: NDArray[np.uint8]) -> Tensor:

@@ -16,6 +16,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -29,13 +30,13 @@ from hummingbird_edge.distill.cartoons.budget import is_first, wait
 from hummingbird_edge.distill.cartoons.judging import JudgeStage, measure_judge
 from hummingbird_edge.distill.cartoons.pool import draw_clips, read_shots, write_shots
 from hummingbird_edge.distill.cartoons.reward import JudgeReward
-from hummingbird_edge.distill.cartoons.scoring import CartoonsExam
+from hummingbird_edge.distill.cartoons.scoring import CartoonsEvaluation
 from hummingbird_edge.distill.cartoons.session import Session, Weights
 from hummingbird_edge.distill.cartoons.synonyms import learn_synonyms
 from hummingbird_edge.distill.cartoons.teacher import TeacherStage
 from hummingbird_edge.distill.data.batches import Batches
 from hummingbird_edge.distill.data.clips import Clips
-from hummingbird_edge.distill.exam import FIRST_SEED
+from hummingbird_edge.distill.evaluation import FIRST_SEED
 from hummingbird_edge.distill.strip import write_strips
 from hummingbird_edge.distill.train.consistency import ConsistencyStage
 from hummingbird_edge.distill.train.diffusion import Diffusion
@@ -196,8 +197,12 @@ def train_decoder(session: Session) -> None:
     vae, factor = session.vae(), student.config.vae.scaling_factor
     stage = DecoderStage(vae, factor, world, session.sprites, session.batch("decoder"))
     vae.load_state_dict(session.fit("decoder", stage, asdict(student.config.vae)))
-    student = learn_synonyms(replace(student, vae=vae), world.nouns, session.run / "synonyms")
-    session.write(student, "student")
+    student = replace(student, vae=vae)
+    if is_first():
+        with TemporaryDirectory() as folder:
+            taught = learn_synonyms(student, world.nouns, Path(folder))
+            taught.write(session.run / "student")
+    wait()
 
 
 def measure(session: Session) -> None:
@@ -229,13 +234,13 @@ def score(session: Session) -> None:
     if not is_first():
         return
     figures: dict[str, Mapping[str, object]] = {}
-    exam = CartoonsExam(session.judge(), session.recipe.world, session.sprites)
+    evaluation = CartoonsEvaluation(session.judge(), session.recipe.world, session.sprites)
     for name, count in (("student", session.scored), ("teacher", session.scored // 4)):
         model = Model.read(session.run / name).frozen(session.device)
-        asked = exam.ask(max(4, count), SCORED_SEED)
-        captions = [caption for _, caption in asked]
+        sampled = evaluation.sample(max(4, count), SCORED_SEED)
+        captions = [caption for _, caption in sampled]
         clips = generate(model, captions, seed=FIRST_SEED, batch=SCORED_BATCH)
-        figures[name] = asdict(exam.score(clips, [shot for shot, _ in asked]))
+        figures[name] = asdict(evaluation.score(clips, [shot for shot, _ in sampled]))
         write_strips(session.run / f"{name}.png", list(clips[:SHOWN, ::2]), scale=1)
         text = "\n".join(captions[:SHOWN]) + "\n"
         (session.run / f"{name}.txt").write_text(text, encoding="utf-8", newline="\n")

@@ -27,13 +27,13 @@ def learn_synonyms(model: Model, nouns: Collection[str], folder: Path) -> Model:
     Nouns of several tokens get none: no single embedding stands for them.
     """
     vocab = json.loads((model.tokenizer.folder / "vocab.json").read_text(encoding="utf-8"))
-    near = {word: f"{noun}</w>" for word, noun in synonyms(nouns).items()}
+    nouns = [noun for noun in nouns if f"{noun}</w>" in vocab]
     # A word that is a token already ends a longer one that is known.
     near = {
-        word: token for word, token in near.items() if token in vocab and f"{word}</w>" not in vocab
+        word: f"{noun}</w>" for word, noun in synonyms(nouns).items() if f"{word}</w>" not in vocab
     }
     known = model.tokenizer.words
-    vocabulary = Vocabulary.clip().restricted_to({*known, *near}).joined(near)
+    vocabulary = Vocabulary.clip().restricted_to({*known, *near}).with_words(near)
     vocabulary.write(folder, model.config.text.context_length)
     tokenizer = Tokenizer(folder, model.config.text.context_length)
     old = model.text.token_embedding.weight.detach()

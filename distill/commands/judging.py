@@ -22,8 +22,8 @@ from hummingbird_edge.runtime.command import require_modules
 from hummingbird_edge.runtime.errors import RequestError
 
 if TYPE_CHECKING:
-    from hummingbird_edge.distill.cartoons.scoring import CartoonsExam
-    from hummingbird_edge.distill.exam import Exam
+    from hummingbird_edge.distill.cartoons.scoring import CartoonsEvaluation
+    from hummingbird_edge.distill.evaluation import Evaluation
 
 __all__ = ["ablate", "card", "judge", "quantize", "score", "strip"]
 
@@ -38,37 +38,36 @@ def score(
     as_json: AsJson = False,
 ) -> None:
     """Make a video for each of many captions never trained on, and judge their pixels."""
-    from hummingbird_edge.distill.exam import examine_bundle
-    from hummingbird_edge.runtime.bundle.bundle import default_bundle
+    from hummingbird_edge.distill.evaluation import evaluate_bundle
+    from hummingbird_edge.runtime.bundle.bundle import BUILTIN
 
-    source = bundle or default_bundle()
-    exam = _exam(world, judge, source)
-    scores = examine_bundle(source, exam, captions, seed, show_progress, frames)
+    source = bundle or BUILTIN
+    evaluation = _evaluation(world, judge)
+    scores = evaluate_bundle(source, evaluation, captions, seed, show_progress, frames)
     typer.echo(json.dumps(asdict(scores)) if as_json else scores.table())
 
 
-def _exam(world: str, judge: Path | None, bundle: Path) -> "Exam[Any]":
-    """Return the exam of a world at a bundle's size; raises HummingbirdError."""
+def _evaluation(world: str, judge: Path | None) -> "Evaluation[Any]":
+    """Return the evaluation on a world; raises HummingbirdError."""
     if world == "shapes":
         from hummingbird_edge.distill.recipe import BUILTIN_RECIPE
-        from hummingbird_edge.distill.score import ShapesExam
+        from hummingbird_edge.distill.score import ShapesEvaluation
 
         if judge is not None:
             raise RequestError("--judge is for --world cartoons: leave it out")
-        return ShapesExam(BUILTIN_RECIPE.world)
+        return ShapesEvaluation(BUILTIN_RECIPE.world)
     if world != "cartoons":
         raise RequestError(f"there is no world {world!r}: choose shapes or cartoons")
     if judge is None:
         raise RequestError("--world cartoons needs --judge: a run that trained one, or its weights")
-    return _cartoons_exam(judge, bundle)
+    return _cartoons(judge)
 
 
-def _cartoons_exam(judge: Path, bundle: Path) -> "CartoonsExam":
+def _cartoons(judge: Path) -> "CartoonsEvaluation":
     from hummingbird_edge.distill.cartoons.judging import read_judge
-    from hummingbird_edge.distill.cartoons.scoring import CartoonsExam
-    from hummingbird_edge.runtime.bundle.bundle import Bundle
+    from hummingbird_edge.distill.cartoons.scoring import CartoonsEvaluation
 
-    return CartoonsExam.by(read_judge(judge), Bundle.open(bundle).manifest.defaults.height)
+    return CartoonsEvaluation.by(read_judge(judge))
 
 
 def judge(
@@ -79,11 +78,9 @@ def judge(
     """Measure the judge's own errors: on rendered clips, and on those after a bundle's VAE."""
     from hummingbird_edge.distill.recipe import BUILTIN_RECIPE
     from hummingbird_edge.distill.score import measure_judge
-    from hummingbird_edge.runtime.bundle.bundle import Bundle, default_bundle
+    from hummingbird_edge.runtime.bundle.bundle import BUILTIN, Bundle
 
-    found = measure_judge(
-        Bundle.open(bundle or default_bundle()), BUILTIN_RECIPE.world, clips, seed
-    )
+    found = measure_judge(Bundle.open(bundle or BUILTIN), BUILTIN_RECIPE.world, clips, seed)
     for name, scores in found.items():
         typer.echo(f"{name}\n{scores.table()}\n")
 
@@ -106,13 +103,13 @@ def quantize(
     """Quantize on captions of the world as hb-export quantize does; judge before and after."""
     require_modules("quantize", "onnx", "onnx_ir", "skimage", "matplotlib")
     from hummingbird_edge.distill.quantized import quantize_judged
-    from hummingbird_edge.runtime.bundle.bundle import default_bundle
+    from hummingbird_edge.runtime.bundle.bundle import BUILTIN
 
-    source = bundle or default_bundle()
+    source = bundle or BUILTIN
     quantize_judged(
         source,
         output,
-        _exam(world, judge, source),
+        _evaluation(world, judge),
         precision=precision,
         calibration=calibration,
         held_out=held_out,
@@ -148,16 +145,16 @@ def card(
     judge: JudgeOption = None,
 ) -> None:
     """Write the run's model card: data, stages, losses, scores, samples."""
-    from hummingbird_edge.runtime.bundle.bundle import default_bundle
+    from hummingbird_edge.runtime.bundle.bundle import BUILTIN
 
-    source = bundle or default_bundle()
+    source = bundle or BUILTIN
     if world == "cartoons":
         from hummingbird_edge.distill.cartoons.card import write_card
 
-        exam = _cartoons_exam(judge or run, source)
-        typer.echo(write_card(run, source, exam, output, captions, show_progress))
+        evaluation = _cartoons(judge or run)
+        typer.echo(write_card(run, source, evaluation, output, captions, show_progress))
         return
-    _exam(world, judge, source)  # refuses what is no world
+    _evaluation(world, judge)  # raises for an unknown world
     from hummingbird_edge.distill.card import make_card
     from hummingbird_edge.distill.recipe import BUILTIN_RECIPE
 
@@ -172,7 +169,7 @@ def strip(
 ) -> None:
     """Picture the frames of several prompts, a row each."""
     from hummingbird_edge.distill.strip import picture_prompts
-    from hummingbird_edge.runtime.bundle.bundle import default_bundle
+    from hummingbird_edge.runtime.bundle.bundle import BUILTIN
 
-    picture_prompts(output, bundle or default_bundle(), prompts, seed)
+    picture_prompts(output, bundle or BUILTIN, prompts, seed)
     typer.echo(output)

@@ -18,16 +18,10 @@ from hummingbird_edge.runtime.files import (
     write_record,
 )
 
-__all__ = ["BUILTIN", "Bundle", "default_bundle"]
+__all__ = ["BUILTIN", "Bundle"]
 
 BUILTIN = Path(__file__).parent.parent / "builtin"
 """The bundle that is installed with the runtime."""
-
-
-def default_bundle() -> Path:
-    """Return what is used where no bundle is named: HUMMINGBIRD_BUNDLE, a path or an `owner/name`
-    of the Hugging Face hub, else BUILTIN."""
-    return Path(os.environ.get("HUMMINGBIRD_BUNDLE") or BUILTIN)
 
 
 @dataclass(frozen=True)

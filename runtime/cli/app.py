@@ -203,13 +203,13 @@ def run(
         low_power = low_power or before.get("low_power") is True
         if max_memory is None and (known := before.get("max_memory")) is not None:
             max_memory = str(known)
-    from hummingbird_edge.runtime.bundle.bundle import default_bundle
+    from hummingbird_edge.runtime.bundle.bundle import BUILTIN
     from hummingbird_edge.runtime.cli.making import Wanted, make_all
     from hummingbird_edge.runtime.pipeline import TextToVideo
     from hummingbird_edge.runtime.placement.memory import parse_memory
 
     pipeline = TextToVideo.from_bundle(
-        origin["bundle"] or default_bundle(),
+        origin["bundle"] or BUILTIN,
         device=origin["device"],
         precision=origin["precision"],
         max_memory=None if max_memory is None else parse_memory(max_memory),

@@ -51,7 +51,7 @@ def command_again(settings: dict[str, object], path: Path | None = None) -> str:
 
 def _generating(settings: dict[str, object]) -> list[str]:
     """Return the words of the command that generates; raises OutputError."""
-    from hummingbird_edge.runtime.bundle.bundle import default_bundle
+    from hummingbird_edge.runtime.bundle.bundle import BUILTIN
     from hummingbird_edge.runtime.bundle.manifest import MANIFEST
     from hummingbird_edge.runtime.cli.again import options_again
     from hummingbird_edge.runtime.errors import OutputError
@@ -71,7 +71,7 @@ def _generating(settings: dict[str, object]) -> list[str]:
     for option, key in (("--device", "devices"), ("--precision", "precisions")):
         if recorded := _by_stage(settings.get(key)):
             parts += [option, recorded]
-    manifest = default_bundle() / MANIFEST
+    manifest = BUILTIN / MANIFEST
     if not manifest.is_file() or settings.get("bundle_sha256") != sha256_of(manifest):
         parts += ["--bundle", f"PATH_TO_{settings.get('model')}"]
     return [*parts, "--", prompt]

@@ -15,7 +15,7 @@ from hummingbird_edge.benchmarks.lib.cases import VideoCase
 from hummingbird_edge.benchmarks.lib.record import Row
 from hummingbird_edge.benchmarks.lib.table import markdown_table
 from hummingbird_edge.benchmarks.lib.vbench.dimensions import DIMENSIONS
-from hummingbird_edge.distill.exam import FIRST_SEED
+from hummingbird_edge.distill.evaluation import FIRST_SEED
 from hummingbird_edge.distill.recipe import BUILTIN_RECIPE
 from hummingbird_edge.distill.score import rendered, unseen_captions
 from hummingbird_edge.distill.world.shapes.judge import Seen, Verdict, judge, score

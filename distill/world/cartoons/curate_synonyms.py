@@ -33,14 +33,25 @@ __all__ = ["WordNet", "find_synonyms", "main", "plural"]
 
 DRAWABLE = (5, 6, 13, 17, 19, 20)
 """WordNet's lexicographer files of animals, artifacts, food, objects, phenomena and plants."""
-MIN_SIMILARITY = 0.42
-"""Cosine below which a word is not like a noun."""
+MIN_SIMILARITY = {"animal": 0.42, "other": 0.46}
+"""Cosine below which a word is not like a noun; things differ more than animals do."""
+ANIMALS = 5
+"""The lexicographer file of animals."""
+MIN_USE = 0.5
+"""Share of a word's uses in WordNet's tagged texts that must mean what can be drawn: "young" is no
+dog."""
+MIN_COUNT = 5
+"""Uses from which that share says something."""
+COARSE = frozenset({"ass", "bitch", "cock", "coon", "pussy", "puss", "tit"})
+PICTURES = frozenset({"film", "image", "movie", "photo", "picture", "portrait", "scene", "video"})
+LEFT_OUT = COARSE | PICTURES
+"""A prompt's "photo of" names no camera."""
 NEAREST = 4
 """Nouns kept for a word: a world that has not the first may have the next."""
 TAXON = r"(the |type |a |large |small )*"
 TAXON += r"(genus|family|order|suborder|superfamily|subfamily|class|subclass|phylum|tribe)\b"
 """How the meaning of a Latin name begins."""
-MAX_PIECES = 2
+MAX_PIECES = 3
 """Of CLIP's tokens in a word: rare words have more."""
 LETTERS = range(3, 15)
 """How long a word may be."""
@@ -52,10 +63,13 @@ Vectors = NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True)
 class Meaning:
-    """One sense of a word."""
+    """One sense of a noun."""
 
     kind: int
+    """Its lexicographer file."""
     gloss: str
+    use: float
+    """Share of the word's uses, as any part of speech, in [0, 1]; 1 where few are known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,16 +82,27 @@ class WordNet:
     def read(cls, tarball: Path) -> "WordNet":
         """Read the nouns out of the npm package."""
         with tarfile.open(tarball, "r:gz") as archive:
-            data, index = (_lines(archive, f"package/dict/{name}.noun") for name in WORDNET_FILES)
-        by_offset = {}
+            data, index, senses = (_lines(archive, f"package/dict/{name}") for name in FILES)
+        glosses = {}
         for line in data:
             fields, gloss = line.split("|", 1)
             offset, kind = fields.split()[:2]
-            by_offset[offset] = Meaning(int(kind), gloss.split('; "')[0].strip())
+            glosses[offset] = int(kind), gloss.split('; "')[0].strip()
+        uses: dict[str, int] = {}
+        as_noun: dict[tuple[str, str], int] = {}
+        for line in senses:
+            key, offset, _, count = line.split()
+            word, part = key.split("%")[0], key.split("%")[1][0]
+            uses[word] = uses.get(word, 0) + int(count)
+            if part == "1":
+                as_noun[word, offset] = int(count)
         meanings = {}
         for line in index:
             word, _, count, *rest = line.split()
-            meanings[word] = tuple(by_offset[offset] for offset in rest[-int(count) :])
+            meanings[word] = tuple(
+                Meaning(*glosses[offset], _use(as_noun.get((word, offset), 0), uses[word]))
+                for offset in rest[-int(count) :]
+            )
         return cls(meanings)
 
     def meaning(self, name: str) -> Meaning | None:
@@ -87,20 +112,25 @@ class WordNet:
         return next(iter([*drawable, *senses]), None)
 
     def candidates(self, known: frozenset[str]) -> list[tuple[str, Meaning]]:
-        """Return the single words that are not `known`, each with the senses it may be meant in:
-        the most frequent one, and the most frequent that can be drawn."""
+        """Return the single words that are not `known`, each with the sense that can be drawn."""
         rank = {merge: index for index, merge in enumerate(Vocabulary.clip().merges)}
         found = []
-        for word, senses in self.meanings.items():
-            if word in known or not re.fullmatch("[a-z]+", word) or len(word) not in LETTERS:
+        for word in self.meanings:
+            if word in known | LEFT_OUT or not re.fullmatch("[a-z]+", word):
                 continue
-            if len(pieces_of(word, rank)) <= MAX_PIECES:
-                meant = dict.fromkeys([senses[0], self.meaning(word)])
-                found += [(word, x) for x in meant if x and not re.match(TAXON, x.gloss)]
+            sense = self.meaning(word)
+            if sense is None or sense.use < MIN_USE or re.match(TAXON, sense.gloss):
+                continue
+            if len(word) in LETTERS and len(pieces_of(word, rank)) <= MAX_PIECES:
+                found.append((word, sense))
         return found
 
 
-WORDNET_FILES = ("data", "index")
+FILES = ("data.noun", "index.noun", "index.sense")
+
+
+def _use(count: int, total: int) -> float:
+    return count / total if total >= MIN_COUNT else 1.0
 
 
 def _lines(archive: tarfile.TarFile, name: str) -> list[str]:
@@ -156,6 +186,7 @@ def find_synonyms(wordnet: WordNet, encoder: SentenceEncoder) -> dict[str, dict[
     Nouns of several words are left out: they are several tokens. Plurals are as near as can be.
     """
     names = [(noun.noun, name) for noun in CATALOG if " " not in noun.noun for name in noun.names]
+    names = [(noun, name) for noun, name in names if not _ends_in_another(noun, name)]
     senses = [wordnet.meaning(noun) for noun, _ in names]
     kinds = np.array([sense.kind if sense else -1 for sense in senses])
     found = [item for item in wordnet.candidates(words()) if item[1].kind in kinds]
@@ -171,7 +202,7 @@ def find_synonyms(wordnet: WordNet, encoder: SentenceEncoder) -> dict[str, dict[
         for (noun, _), similarity in zip(
             names, np.where(kinds == sense.kind, row, -1), strict=True
         ):
-            if similarity >= MIN_SIMILARITY:
+            if similarity >= MIN_SIMILARITY["animal" if sense.kind == ANIMALS else "other"]:
                 own = near.setdefault(word, {})
                 own[noun] = max(own.get(noun, 0.0), round(float(similarity), 3))
     for noun, name in names:
@@ -180,13 +211,19 @@ def find_synonyms(wordnet: WordNet, encoder: SentenceEncoder) -> dict[str, dict[
     return {word: _nearest(own) for word, own in sorted(near.items())}
 
 
+def _ends_in_another(noun: str, name: str) -> bool:
+    """Tell whether a name would draw words to it that mean another noun: a ladybird is no bird."""
+    others = (other.noun for other in CATALOG if other.noun != noun)
+    return name != noun and name.endswith(tuple(others))
+
+
 def _nearest(nouns: Mapping[str, float]) -> dict[str, float]:
     ranked = sorted(nouns.items(), key=lambda item: -item[1])
     return dict(ranked[:NEAREST])
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Write the synonyms that the packages in a folder tell."""
+    """Find synonyms with the packages in a folder and write them."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("packages", type=Path, help="folder of the three packages")
     parser.add_argument("--output", type=Path, default=SYNONYMS_FILE)

@@ -8,7 +8,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from hummingbird_edge.runtime.bundle.bundle import Bundle, default_bundle
+from hummingbird_edge.runtime.bundle.bundle import BUILTIN, Bundle
 from hummingbird_edge.runtime.bundle.hub import find_bundle
 from hummingbird_edge.runtime.cli.batch.body import request_of
 from hummingbird_edge.runtime.cli.batch.crew import Crew, Places
@@ -94,7 +94,7 @@ def run_batch(batch: Batch, as_json: bool, is_quiet: bool) -> None:
     if batch.ray is not None:
         require_modules("cluster", "ray")
     jobs = read_jobs(batch.jobs)
-    bundle = Bundle.open(find_bundle(batch.bundle or default_bundle()), batch.verify)
+    bundle = Bundle.open(find_bundle(batch.bundle or BUILTIN), batch.verify)
     batch.check_devices(bundle)
     requests = {job.custom_id: _request(job, batch, bundle) for job in jobs}
     wanted = {

@@ -1,0 +1,118 @@
+"""Evaluate a model on a world: captions never trained on, and a judge of the clips made of them."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hummingbird_edge.runtime.pipeline import TextToVideo
+
+__all__ = [
+    "FIRST_SEED",
+    "Evaluation",
+    "Scores",
+    "Target",
+    "evaluate",
+    "evaluate_bundle",
+    "make_clips",
+]
+
+FIRST_SEED = 1_000_000
+"""Of the scored videos; training uses no seeds so high."""
+
+Target = TypeVar("Target")
+"""What a caption describes: a scene of the shapes world, a shot of the cartoons world."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """How often videos show what their captions say, and how good they look."""
+
+    captions: int
+    accuracy: dict[str, float]
+    """Attribute to the share of videos that have it right, in [0, 1]; `all` counts those that have
+    all of them right (in the cartoons world noun, ground and path)."""
+    quality: dict[str, float]
+    """Mean of each quality score over that of rendered clips of the same targets."""
+    frechet: float | None = None
+    """Fréchet distance to rendered clips on a judge's features, where it has some and there are two
+    clips or more."""
+
+    def table(self) -> str:
+        """Return the scores as a Markdown table."""
+        lines = [f"| attribute | right, of {self.captions} |", "|---|---|"]
+        lines += [f"| {name} | {100 * share:.1f} % |" for name, share in self.accuracy.items()]
+        lines += ["", "| quality | of rendered clips' |", "|---|---|"]
+        lines += [
+            f"| {name.replace('_', ' ')} | {100 * share:.1f} % |"
+            for name, share in self.quality.items()
+        ]
+        if self.frechet is not None:
+            lines += ["", f"Fréchet distance to rendered clips: {self.frechet:.2f}."]
+        return "\n".join(lines)
+
+
+class Evaluation(Protocol[Target]):
+    """A world's held-out captions and its judge."""
+
+    def sample(self, count: int, seed: int) -> list[tuple[Target, str]]:
+        """Draw `count` different targets that were never trained on, each with a caption.
+
+        Raises RequestError where there are not so many.
+        """
+        ...
+
+    def score(self, clips: NDArray[np.uint8], targets: Sequence[Target]) -> Scores:
+        """Judge clips (B, T, H, W, 3) uint8 against the targets of their captions.
+
+        Raises RequestError for clips that are too short to judge.
+        """
+        ...
+
+
+def evaluate_bundle(
+    path: Path,
+    evaluation: Evaluation[Target],
+    captions: int = 400,
+    seed: int = 0,
+    report: Callable[[int, int], None] = lambda done, count: None,
+    frames: int | None = None,
+) -> Scores:
+    """Make a video of each of many captions never trained on, and judge their pixels.
+
+    `seed` chooses the captions; `report` is called with how many videos are made, of how many;
+    `frames` is the length of each, if not the bundle's own. Raises HummingbirdError.
+    """
+    pipeline = TextToVideo.from_bundle(path, device="cpu")
+    return evaluate(pipeline, evaluation, captions, seed, report, frames)
+
+
+def evaluate(
+    pipeline: TextToVideo,
+    evaluation: Evaluation[Target],
+    captions: int,
+    seed: int,
+    report: Callable[[int, int], None] = lambda done, count: None,
+    frames: int | None = None,
+) -> Scores:
+    """Make one video a caption, with seeds no training used, and judge each."""
+    pairs = evaluation.sample(captions, seed)
+    clips = make_clips(pipeline, [caption for _, caption in pairs], report, frames)
+    return evaluation.score(clips, [target for target, _ in pairs])
+
+
+def make_clips(
+    pipeline: TextToVideo,
+    captions: Sequence[str],
+    report: Callable[[int, int], None] = lambda done, count: None,
+    frames: int | None = None,
+) -> NDArray[np.uint8]:
+    """Make one video a caption, (B, T, H, W, 3) uint8, with the seeds from FIRST_SEED on."""
+    clips = []
+    for index, caption in enumerate(captions):
+        clips.append(pipeline(caption, seed=FIRST_SEED + index, frames=frames).frames)
+        report(index + 1, len(captions))
+    return np.stack(clips)
