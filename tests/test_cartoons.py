@@ -37,6 +37,7 @@ from hummingbird_edge.distill.cartoons.teacher import Learner, without_time
 from hummingbird_edge.distill.cartoons.train import share_out
 from hummingbird_edge.distill.train.model import Model
 from hummingbird_edge.distill.train.run import Run
+from hummingbird_edge.distill.train.sampling import generate
 from hummingbird_edge.distill.world.cartoons import quality
 from hummingbird_edge.distill.world.cartoons.catalog import CATALOG, NOUNS, SPRITES_FOLDER, synonyms
 from hummingbird_edge.distill.world.cartoons.curate_sprites import fit_frames, write_sprite
@@ -61,6 +62,7 @@ from hummingbird_edge.distill.world.cartoons.shots import (
     words,
 )
 from hummingbird_edge.distill.world.cartoons.sprites import LOOP, Sprites, read_frames
+from hummingbird_edge.export.models.config import ModelConfig
 from hummingbird_edge.export.models.text_encoder import TextEncoder
 from hummingbird_edge.export.models.unet import UNet
 from hummingbird_edge.export.models.vae import VAE
@@ -599,7 +601,7 @@ def test_carried_weights_that_are_missing_are_refused(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_the_trained_vae_is_good_enough_for_what_comes_next(tmp_path: Path) -> None:
     weights = Path(__file__).parents[1] / "distill" / "cartoons" / "weights" / "small"
-    assert unpack(weights, tmp_path) == ["vae"]
+    assert unpack(weights, tmp_path) == ["vae", "teacher"]
     state = Run(tmp_path, "vae").load()
     assert state is not None
     vae = VAE(SMALL.teacher.vae)
@@ -608,6 +610,31 @@ def test_the_trained_vae_is_good_enough_for_what_comes_next(tmp_path: Path) -> N
     found = autoencoder.measure_vae(vae.eval(), SMALL.world, every, count=48)
     assert found["psnr_db"] >= 31, found
     assert found["sprite_db"] >= 27, found
+
+
+@pytest.mark.slow
+def test_the_teacher_that_is_half_trained_follows_its_captions(tmp_path: Path) -> None:
+    weights = Path(__file__).parents[1] / "distill" / "cartoons" / "weights" / "small"
+    unpack(weights, tmp_path)
+    state, vae_state = (Run(tmp_path, name).load() for name in ("teacher", "vae"))
+    assert state is not None
+    assert vae_state is not None
+    assert 0.4 < state["share"] < 1
+    config = ModelConfig.from_dict(state["config"])
+    config = dataclasses.replace(config, defaults=dataclasses.replace(config.defaults, frames=1))
+    learner, vae = Learner(config, SMALL.world), VAE(config.vae)
+    learner.load_state_dict(state["average"])
+    vae.load_state_dict(vae_state["average"])
+    tokenizer = SMALL.tokenizer(tmp_path)
+    model = Model(config, learner.text, learner.unet, vae, tokenizer).frozen()
+    colours = {"red": (255, 0, 0), "blue": (0, 0, 255), "green": (0, 255, 0), "black": (0, 0, 0)}
+    captions = [f"a small cat on a {colour} background" for colour in colours]
+    with without_time(model.unet):
+        frames = generate(model, captions, steps=6, seed=3)[:, 0]
+    corners = frames[:, :6, :6].mean((1, 2))
+    painted = np.array(list(colours.values()))
+    nearest = ((corners[:, None] - painted) ** 2).sum(-1).argmin(1)
+    assert nearest.tolist() == [0, 1, 2, 3]
 
 
 @pytest.mark.slow  # trains every stage
