@@ -35,8 +35,9 @@ def attention(
     `causal` hides later keys (Q must equal K). Returns (N, Q, heads * d) in the inputs' dtype.
     """
     is_exported = torch.compiler.is_exporting()
-    is_trained = query.requires_grad and query.device.type == "cpu" and not is_exported
-    is_trained = is_trained and key.shape[1] <= MAX_TRAINED_KEYS
+    # Not by `requires_grad`: in training a frozen teacher computes as its student does.
+    is_trained = query.device.type == "cpu" and not torch.is_inference_mode_enabled()
+    is_trained = is_trained and not is_exported and key.shape[1] <= MAX_TRAINED_KEYS
     if is_trained or (is_exported and not causal):
         return _attention_in_products(query, key, value, heads, causal)
     # Four-dimensional tensors are what PyTorch's fused kernels ask for.

@@ -736,10 +736,10 @@ def test_sampled_shots_are_held_out_and_different(evaluation: CartoonsEvaluation
 )
 def test_a_judge_of_another_world_is_refused(tmp_path: Path, change: dict[str, object]) -> None:
     config = JudgeConfig.of(WORLD)
-    state = {"config": dataclasses.asdict(config), "average": Judge(config).state_dict(), "step": 1}
-    Run(tmp_path, "judge").save(state)
+    known, weights = dataclasses.asdict(config), Judge(config).state_dict()
+    Run(tmp_path, "judge").save({"config": known, "average": weights, "step": 1})
     assert read_judge(tmp_path).config == config
-    Run(tmp_path, "judge").save({**state, "config": {**state["config"], **change}})
+    Run(tmp_path, "judge").save({"config": {**known, **change}, "average": weights, "step": 1})
     with pytest.raises(CheckpointError, match=r"judge\.pt is a judge of another shape"):
         read_judge(tmp_path)
 
