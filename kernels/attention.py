@@ -9,18 +9,31 @@ sequences, the tokens already in that order), and to the text, whose keys and va
 once for all frames because all T * H * W queries of a clip come as one sequence.
 
 Lowerings: two products everywhere, which OpenVINO recognises and fuses; one node for ONNX Runtime's
-CPU and DirectML, see `kernels.fused_attention`. Training on a CPU takes the two products, too: with
-PyTorch's own kernels, forward and back take one and a half to eight times as long on sequences of
-up to 64. For long ones the scores are not kept: their memory is quadratic.
+CPU and DirectML, see `kernels.fused_attention`. Training on a CPU asks for the two products, too:
+with PyTorch's own kernels, forward and back take one and a half to eight times as long on sequences
+of up to 64.
 """
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 
 import torch
 from torch.nn import functional
 
-__all__ = ["attention"]
+__all__ = ["attention", "attention_in_products"]
 
-MAX_TRAINED_KEYS = 256
-"""Length up to which training keeps all scores."""
+_in_products = ContextVar("_in_products", default=False)
+
+
+@contextmanager
+def attention_in_products() -> Iterator[None]:
+    """Compute attention that is not causal as two products while the context lasts."""
+    token = _in_products.set(True)
+    try:
+        yield
+    finally:
+        _in_products.reset(token)
 
 
 def attention(
@@ -34,12 +47,8 @@ def attention(
 
     `causal` hides later keys (Q must equal K). Returns (N, Q, heads * d) in the inputs' dtype.
     """
-    is_exported = torch.compiler.is_exporting()
-    # Not by `requires_grad`: in training a frozen teacher computes as its student does.
-    is_trained = query.device.type == "cpu" and not torch.is_inference_mode_enabled()
-    is_trained = is_trained and not is_exported and key.shape[1] <= MAX_TRAINED_KEYS
-    if is_trained or (is_exported and not causal):
-        return _attention_in_products(query, key, value, heads, causal)
+    if not causal and (torch.compiler.is_exporting() or _in_products.get()):
+        return _attention_in_products(query, key, value, heads)
     # Four-dimensional tensors are what PyTorch's fused kernels ask for.
     q, k, v = (x.unflatten(-1, (heads, -1)).transpose(1, 2) for x in (query, key, value))
     mixed = functional.scaled_dot_product_attention(q, k, v, is_causal=causal)
@@ -47,7 +56,7 @@ def attention(
 
 
 def _attention_in_products(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, heads: int, causal: bool
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, heads: int
 ) -> torch.Tensor:
     """Compute attention as two products, with the key's head axis transposed once.
 
@@ -58,8 +67,4 @@ def _attention_in_products(
     q = (query * scale).unflatten(-1, (heads, -1)).transpose(1, 2)
     k = key.unflatten(-1, (heads, -1)).permute(0, 2, 3, 1)
     v = value.unflatten(-1, (heads, -1)).transpose(1, 2)
-    scores = q @ k
-    if causal:
-        later = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).triu(1)
-        scores = scores.masked_fill(later, -torch.inf)
-    return (scores.softmax(-1) @ v).transpose(1, 2).flatten(2)
+    return ((q @ k).softmax(-1) @ v).transpose(1, 2).flatten(2)

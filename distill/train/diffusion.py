@@ -5,12 +5,14 @@ alpha_bar = 0.0047 of the clip, enough for a network to read the clip from its i
 the text (Lin et al. 2024, arXiv:2305.08891).
 """
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
 
 from hummingbird_edge.distill.mixed_precision import mixed_precision
 from hummingbird_edge.export.models.unet import UNet
+from hummingbird_edge.kernels.attention import attention_in_products
 from hummingbird_edge.runtime.sampler import Sampler
 
 __all__ = ["Diffusion", "predict"]
@@ -103,6 +105,7 @@ def predict(
     fps: torch.Tensor,
 ) -> torch.Tensor:
     """Run the U-Net in mixed precision; returns float32."""
-    with mixed_precision(x_t.device):
+    lowering = attention_in_products() if x_t.device.type == "cpu" else nullcontext()
+    with mixed_precision(x_t.device), lowering:
         output: torch.Tensor = unet(x_t, t, context, cond, fps)
     return output.float()
