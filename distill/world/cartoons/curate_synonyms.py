@@ -199,12 +199,10 @@ def find_synonyms(wordnet: WordNet, encoder: SentenceEncoder) -> dict[str, dict[
     likeness = 0.5 * defined @ named.T + 0.25 * alone @ named.T + 0.25 * defined @ meant.T
     near: dict[str, dict[str, float]] = {}
     for (word, sense), row in zip(found, likeness, strict=True):
-        for (noun, _), similarity in zip(
-            names, np.where(kinds == sense.kind, row, -1), strict=True
-        ):
-            if similarity >= MIN_SIMILARITY["animal" if sense.kind == ANIMALS else "other"]:
-                own = near.setdefault(word, {})
-                own[noun] = max(own.get(noun, 0.0), round(float(similarity), 3))
+        least = MIN_SIMILARITY["animal" if sense.kind == ANIMALS else "other"]
+        for place in np.flatnonzero((kinds == sense.kind) & (row >= least)):
+            noun, nouns = names[place][0], near.setdefault(word, {})
+            nouns[noun] = max(nouns.get(noun, 0.0), round(float(row[place]), 3))
     for noun, name in names:
         if name.isalpha() and (many := plural(name)) not in words():
             near[many] = {noun: 1.0}
