@@ -8,7 +8,7 @@ import pytest
 DISTILL = Path(__file__).parent.parent / "distill"
 PACKAGE = "hummingbird_edge.distill."
 FLOORS = (
-    {"mixed_precision"},
+    {"mixed_precision", "evaluation"},
     {"world", "strip"},
     {"data"},
     {"curation"},
