@@ -14,6 +14,7 @@ A comment right above a block, `<!-- long -->` or `<!-- needs ... -->`, says why
 then what it calls of this project must take its arguments.
 """
 
+import argparse
 import ast
 import importlib
 import inspect
@@ -26,7 +27,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 import typer.main
@@ -116,6 +117,8 @@ def command_of(words: list[str]) -> tuple[Any, list[str]] | None:
             words[2:],
         )
     elif "hummingbird_edge.distill" in words:  # accelerate launch ... -m hummingbird_edge.distill
+        if words[0] == "torchrun":
+            assert_torchrun_takes(words[1:])
         return command_of(["hb-distill", *words[words.index("hummingbird_edge.distill") + 1 :]])
     else:
         return None
@@ -125,6 +128,21 @@ def command_of(words: list[str]) -> tuple[Any, list[str]] | None:
         assert rest[0] in members, f"{words[0]} has no {rest[0]}"
         return members[rest[0]], rest[1:]
     return command, rest
+
+
+def assert_torchrun_takes(arguments: list[str]) -> None:
+    """Hold arguments to torchrun's parser, which looks at the program's own options too.
+
+    It took `--start` as the beginning of `--start-method` and of `--start_method`.
+    """
+    from torch.distributed.run import get_args_parser
+
+    def refuse(_: argparse.ArgumentParser, message: str) -> NoReturn:
+        raise ValueError(message)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(argparse.ArgumentParser, "error", refuse)
+        get_args_parser().parse_args(arguments)
 
 
 def assert_known(line: str) -> None:

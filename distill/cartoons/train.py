@@ -38,7 +38,7 @@ class Order:
     """Of `RECIPES`."""
     stages: str | None = None
     """With commas; None for all of them."""
-    start: Path | None = None
+    unpack: Path | None = None
     """Weights that another run packed, to begin from."""
     pack: Path | None = None
     """Where halves of all weights go after each stage."""
@@ -70,8 +70,8 @@ def train(order: Order) -> None:
     stages, recipe = order.stage_names, RECIPES[order.recipe]
     budgets = share_out(recipe, stages, parse_budget(order.budget))
     device = choose_device(order.device)
-    if order.start is not None and is_first() and not list(order.run.glob("*.pt")):
-        unpack(order.start, order.run)
+    if order.unpack is not None and is_first() and not list(order.run.glob("*.pt")):
+        unpack(order.unpack, order.run)
     wait()
     sprites = Sprites.read(recipe.world.nouns, device)
     session = Session(order.run, recipe, sprites, device, order.seed, budgets, order.scored)

@@ -41,7 +41,7 @@ def everything(
     stages: Annotated[
         str | None, typer.Option(help="Cartoons: some stages alone, with commas.")
     ] = None,
-    start: Annotated[
+    unpack: Annotated[
         Path | None, typer.Option(help="Cartoons: begin from what --pack wrote.")
     ] = None,
     pack: Annotated[
@@ -57,7 +57,7 @@ def everything(
         "device": device,
         "recipe": recipe,
         "stages": stages,
-        "start": start,
+        "unpack": unpack,
         "pack": pack,
         "scored": scored,
     }
