@@ -32,6 +32,7 @@ __all__ = [
     "parse_budget",
     "rate_at",
     "set_gradients",
+    "share_of",
     "wait",
 ]
 
@@ -171,6 +172,8 @@ def fit_budget(
     _share_weights(trained)
     clock = Clock(budget_s, spent, device)
     saved, saves, totals, count = time.monotonic(), 0, torch.zeros(0, device=device), 0
+    if state is not None and share_of(state) < 1 <= clock.share:
+        run.save({**state, "spent_s": spent, "budget_s": budget_s})  # enough, by a smaller budget
     if clock.share < 1:
         run.log(step=step, seed=seed, spent_s=round(spent, 1), budget_s=budget_s)
     while clock.share < 1:
@@ -212,6 +215,13 @@ def fit_budget(
                 clock.skip()  # measuring costs no training time
             saved = time.monotonic()
     return average.state
+
+
+def share_of(state: Mapping[str, Any]) -> float:
+    """Return how much of its time a stage's checkpoint has had, in [0, 1]."""
+    if "budget_s" not in state:  # carried here, and not trained since
+        return float(state.get("share", 0.0))
+    return min(1.0, state["spent_s"] / state["budget_s"])
 
 
 def _state(
@@ -281,9 +291,11 @@ def _restore(
             optimizer.load_state_dict(state["optimizer"])
         device = next(trained.parameters()).device
         average.state = {name: x.to(device) for name, x in state["average"].items()}
-        # Carried weights know a share of whatever budget they are given next.
-        spent = state["spent_s"] if "spent_s" in state else state["share"] * budget_s
-        return int(state["step"]), float(spent)
+        if "spent_s" in state:
+            return int(state["step"]), float(state["spent_s"])
+        # Carried weights know a share of whatever budget comes next; finished ones train again.
+        share = share_of(state)
+        return int(state["step"]), share * budget_s if share < 1 else 0.0
     except (KeyError, RuntimeError, ValueError) as error:
         raise CheckpointError(
             f"{run.checkpoint_path} was made by a model of another shape "

@@ -12,6 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from hummingbird_edge.distill.cartoons.budget import share_of
 from hummingbird_edge.distill.train.run import Run
 from hummingbird_edge.runtime.errors import CheckpointError, OutputError
 
@@ -31,7 +32,11 @@ def pack(run: Path, folder: Path) -> list[Path]:
     for stage in CARRIED:
         if (state := Run(run, stage).load()) is None:
             continue
-        metadata[stage] = {"step": state["step"], "config": state["config"], "share": _share(state)}
+        metadata[stage] = {
+            "step": state["step"],
+            "config": state["config"],
+            "share": share_of(state),
+        }
         for name, tensor in state["average"].items():
             half = tensor.half() if tensor.is_floating_point() else tensor
             tensors[f"{stage}/{name}"] = half.contiguous()
@@ -51,13 +56,6 @@ def pack(run: Path, folder: Path) -> list[Path]:
     return files
 
 
-def _share(state: Mapping[str, Any]) -> float:
-    """Return how much of its time a stage has spent, in [0, 1]."""
-    if "budget_s" not in state:  # carried here, and not trained since
-        return float(state.get("share", 0.0))
-    return min(1.0, state["spent_s"] / state["budget_s"])
-
-
 def _parts(tensors: Mapping[str, Tensor]) -> Iterator[dict[str, Tensor]]:
     part: dict[str, Tensor] = {}
     size = 0
@@ -75,13 +73,13 @@ def _parts(tensors: Mapping[str, Tensor]) -> Iterator[dict[str, Tensor]]:
 def unpack(folder: Path, run: Path) -> list[str]:
     """Put carried weights into a run as checkpoints; returns the stages.
 
-    A stage that was not finished goes on at the share of its time that had passed; one that was
-    trains again, for all of its time. Raises CheckpointError.
+    A stage that was not finished goes on at the share of its time that had passed. One that was
+    trains again for all of its time, or, where it is not among the run's stages, is used as it is.
+    Raises CheckpointError.
     """
     stages = read_stages(folder)
     for stage, state in stages.items():
-        share = 0.0 if state["share"] >= 1 else state["share"]
-        Run(run, stage).save({**state, "model": state["average"], "share": share})
+        Run(run, stage).save({**state, "model": state["average"]})
     return list(stages)
 
 

@@ -1,13 +1,14 @@
 """One run of the cartoons' recipe: its folder, its device, its time, and what it left so far."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
-from hummingbird_edge.distill.cartoons.budget import fit_budget, is_first, wait
+from hummingbird_edge.distill.cartoons.budget import fit_budget, is_first, share_of, wait
 from hummingbird_edge.distill.cartoons.judging import build_judge
 from hummingbird_edge.distill.cartoons.recipe import Recipe
 from hummingbird_edge.distill.data.clips import Clips
@@ -16,9 +17,11 @@ from hummingbird_edge.distill.train.run import Run
 from hummingbird_edge.distill.train.training import Stage
 from hummingbird_edge.distill.world.cartoons.judge import Judge
 from hummingbird_edge.distill.world.cartoons.sprites import Sprites
-from hummingbird_edge.export.models.config import VAEConfig
+from hummingbird_edge.export.models.config import ModelConfig, VAEConfig
+from hummingbird_edge.export.models.text_encoder import TextEncoder
+from hummingbird_edge.export.models.unet import UNet
 from hummingbird_edge.export.models.vae import VAE
-from hummingbird_edge.runtime.errors import RequestError
+from hummingbird_edge.runtime.errors import CheckpointError, RequestError
 
 __all__ = ["Session", "Weights"]
 
@@ -79,6 +82,43 @@ class Session:
         """Return the run's trained judge, or its critic, frozen."""
         return build_judge(self.state(stage), Run(self.run, stage).checkpoint_path).to(self.device)
 
+    def finished(self, stage: str) -> dict[str, Any]:
+        """Return the checkpoint of a stage; raises RequestError where it has not ended."""
+        state = self.state(stage)
+        if (share := share_of(state)) < 1:
+            raise RequestError(
+                f"{self.run} has a {stage} that had {share:.0%} of its time: run that stage first"
+            )
+        return state
+
+    def teacher(self) -> Model:
+        """Return the run's trained teacher; raises HummingbirdError."""
+        state, vae = self.finished("teacher"), self.vae()
+        if is_first():
+            self.recipe.tokenizer(self.run)
+        wait()
+        config = ModelConfig.from_dict(state["config"])
+        text, unet = TextEncoder(config.text), UNet(config.unet)
+        self._load(text, _part(state["average"], "text."))
+        self._load(unet, _part(state["average"], "unet."))
+        return Model(config, text, unet, vae, self.recipe.tokenizer(self.run))
+
+    def student(self, state: Mapping[str, Any]) -> Model:
+        """Return the student of a checkpoint of `matching` or `consistency`."""
+        config = ModelConfig.from_dict(state["config"])
+        unet = UNet(config.unet)
+        self._load(unet, state["average"])
+        return replace(self.teacher(), config=config, unet=unet)
+
+    def _load(self, network: nn.Module, weights: Weights) -> None:
+        try:
+            network.load_state_dict(weights)
+        except RuntimeError as error:
+            raise CheckpointError(
+                f"{self.run} holds a model of another shape ({str(error).splitlines()[0]}): "
+                f"choose another folder, or delete it"
+            ) from error
+
     def clips(self) -> Clips:
         """Read the run's encoded clips; raises RequestError where there are none."""
         path = self.run / "clips.safetensors"
@@ -91,3 +131,8 @@ class Session:
         if is_first():
             model.write(self.run / folder)
         wait()
+
+
+def _part(weights: Weights, prefix: str) -> Weights:
+    own = {name: tensor for name, tensor in weights.items() if name.startswith(prefix)}
+    return {name.removeprefix(prefix): tensor for name, tensor in own.items()}

@@ -5,8 +5,8 @@ judge         RUN/judge.pt             reads clips, rendered and reconstructed
 critic        RUN/critic.pt            another judge: one rewards, the other scores
 clips         RUN/clips.safetensors    encoded clips, and RUN/shots.json: what each of them shows
 teacher       RUN/teacher/             reads, then paints frames, then moves them
-matching      RUN/matched/             the pruned U-Net does as the teacher does
-consistency   RUN/distilled/           four steps
+matching      RUN/matching.pt          the pruned U-Net does as the teacher does
+consistency   RUN/consistency.pt       four steps
 decoder       RUN/student/             the VAE's decoder, on latents that are a little off; synonyms
 measure       RUN/measured.json        VAE and judge on held-out clips
 score         RUN/scores.json          what the judge says of student and teacher, with pictures
@@ -17,7 +17,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import torch
 
@@ -47,9 +46,6 @@ from hummingbird_edge.distill.train.reward import Reward
 from hummingbird_edge.distill.train.run import Run
 from hummingbird_edge.distill.train.sampling import generate
 from hummingbird_edge.distill.world.cartoons.judge import Judge, JudgeConfig
-from hummingbird_edge.export.models.config import ModelConfig
-from hummingbird_edge.export.models.text_encoder import TextEncoder
-from hummingbird_edge.export.models.unet import UNet
 from hummingbird_edge.export.models.vae import VAE
 
 __all__ = ["STAGES"]
@@ -125,30 +121,20 @@ def train_teacher(session: Session) -> None:
     tokenizer = recipe.tokenizer(session.run)
     config = recipe.teacher_config(tokenizer, clips.scaling_factor)
     args = (config, recipe.world, clips, tokenizer, session.batch("teacher"), session.device)
-    weights = session.fit("teacher", TeacherStage(*args), config.to_dict())
-    text, unet = TextEncoder(config.text), UNet(config.unet)
-    text.load_state_dict(_part(weights, "text."))
-    unet.load_state_dict(_part(weights, "unet."))
-    session.write(Model(config, text, unet, session.vae(), tokenizer), "teacher")
-
-
-def _part(weights: Weights, prefix: str) -> dict[str, torch.Tensor]:
-    own = {name: tensor for name, tensor in weights.items() if name.startswith(prefix)}
-    return {name.removeprefix(prefix): tensor for name, tensor in own.items()}
+    session.fit("teacher", TeacherStage(*args), config.to_dict())
+    session.write(session.teacher(), "teacher")
 
 
 def train_matching(session: Session) -> None:
-    """Prune the teacher and let the student do as it does; writes RUN/matched."""
-    recipe, clips = session.recipe, session.clips()
-    teacher = Model.read(session.run / "teacher")
+    """Prune the teacher and let the student do as it does."""
+    recipe, clips, teacher = session.recipe, session.clips(), session.teacher()
     config = recipe.student_config(teacher.config, recipe.student_unet())
     worth = importance(teacher.unet.to(session.device).eval(), _probes(session, teacher, clips))
     pruning = plan_pruning(teacher.config.unet, config.unet, worth)
     student = teacher.with_unet(config, prune(teacher.unet.state_dict(), pruning, config.unet))
     args = (clips, recipe.matching, session.batch("matching"), session.device)
     stage = MatchingStage(teacher, student.unet, *args)
-    weights = session.fit("matching", stage, config.to_dict())
-    session.write(student.with_unet(config, weights), "matched")
+    session.fit("matching", stage, config.to_dict())
 
 
 def _probes(session: Session, teacher: Model, clips: Clips) -> list[Probe]:
@@ -168,11 +154,12 @@ def _probes(session: Session, teacher: Model, clips: Clips) -> list[Probe]:
 
 
 def train_consistency(session: Session) -> None:
-    """Distil to a few steps; writes RUN/distilled."""
-    recipe, clips = session.recipe, session.clips()
-    teacher = Model.read(session.run / "teacher")
-    known = Run(session.run, "consistency").load()
-    student = Model.read(session.run / "matched") if known is None else _student(known, teacher)
+    """Distil to a few steps."""
+    recipe, clips, teacher = session.recipe, session.clips(), session.teacher()
+    # Carried weights come without the matched ones that they began from.
+    has_matched = session.has("matching")
+    begun = session.finished("matching") if has_matched else session.state("consistency")
+    student = session.student(begun)
     batch = session.batch("consistency")
     rewards: dict[str, tuple[float, Reward]] = {}
     if session.has("critic"):
@@ -181,19 +168,12 @@ def train_consistency(session: Session) -> None:
     stage = ConsistencyStage(
         teacher, student.unet, clips, rewards, recipe.consistency, batch, session.device
     )
-    weights = session.fit("consistency", stage, student.config.to_dict())
-    session.write(student.with_unet(student.config, weights), "distilled")
-
-
-def _student(state: Mapping[str, Any], teacher: Model) -> Model:
-    """Return a student whose weights are those of its checkpoint."""
-    config = ModelConfig.from_dict(state["config"])
-    return teacher.with_unet(config, state["average"])
+    session.fit("consistency", stage, student.config.to_dict())
 
 
 def train_decoder(session: Session) -> None:
     """Finetune the VAE's decoder for latents that are made; writes RUN/student."""
-    student, world = Model.read(session.run / "distilled"), session.recipe.world
+    world, student = session.recipe.world, session.student(session.finished("consistency"))
     vae, factor = session.vae(), student.config.vae.scaling_factor
     stage = DecoderStage(vae, factor, world, session.sprites, session.batch("decoder"))
     vae.load_state_dict(session.fit("decoder", stage, asdict(student.config.vae)))
@@ -236,7 +216,8 @@ def score(session: Session) -> None:
     figures: dict[str, Mapping[str, object]] = {}
     evaluation = CartoonsEvaluation(session.judge(), session.recipe.world, session.sprites)
     for name, count in (("student", session.scored), ("teacher", session.scored // 4)):
-        model = Model.read(session.run / name).frozen(session.device)
+        made = session.teacher() if name == "teacher" else Model.read(session.run / name)
+        model = made.frozen(session.device)
         sampled = evaluation.sample(max(4, count), SCORED_SEED)
         captions = [caption for _, caption in sampled]
         clips = generate(model, captions, seed=FIRST_SEED, batch=SCORED_BATCH)

@@ -16,11 +16,12 @@ from hummingbird_edge.distill.world.cartoons.shots import describe, words
 from hummingbird_edge.export.models.text_encoder import TextEncoder
 from hummingbird_edge.export.models.unet import UNet
 from hummingbird_edge.export.models.vae import VAE
+from tests.conftest import DATA
 
 
 def agreed() -> dict[str, str]:
     """Return words that were never trained on, each with the noun that it means: hand-picked."""
-    rows = json.loads((Path(__file__).parent / "data" / "agreed_synonyms.json").read_text("utf-8"))
+    rows = json.loads((DATA / "agreed_synonyms.json").read_text("utf-8"))
     return {word: noun for noun, own in rows.items() for word in own}
 
 
