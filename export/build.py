@@ -20,8 +20,10 @@ from hummingbird_edge.export.weights import (
 )
 from hummingbird_edge.quantize.bundle_folder import require_free
 from hummingbird_edge.quantize.precision import LAPTOP, graphs_for
+from hummingbird_edge.runtime.bundle.manifest import require_prompts
 from hummingbird_edge.runtime.errors import OutputError, RequestError
 from hummingbird_edge.runtime.files import read_json
+from hummingbird_edge.runtime.prompts import read_prompts
 
 __all__ = ["build_bundle"]
 
@@ -61,7 +63,8 @@ def build_bundle(
     shape is read off the checkpoint where neither is given. `precision` names the graphs, as for
     `quantize_bundle`: by default float16 for GPUs and int8 for CPUs, quickly calibrated on
     `prompts`. `storage` of float32 graphs is `float32` or `float16` (half the size, arithmetic
-    still float32). `tiny_decoder` is a TAESD decoder's file, `lora` an adapter's folder,
+    still float32). The bundle carries what `prompts.txt` in the checkpoint's folder says that the
+    model can be asked for. `tiny_decoder` is a TAESD decoder's file, `lora` an adapter's folder,
     which is merged into the U-Net, `tokenizer` a CLIP tokenizer's folder. `revision` and `filename`
     choose in a Hub repository. `notify` hears a line a stage; `force` replaces a bundle at `out`,
     which on any failure is as it was.
@@ -79,6 +82,7 @@ def build_bundle(
     if storage not in ("float32", "float16"):
         raise RequestError(f"--storage is {storage!r}: choose float32 or float16")
     given, weights = _given_config(preset, config), RandomWeights(seed)
+    examples: Sequence[str] = ()
     if source is None:
         if given is None:
             raise RequestError("--random-weights needs --preset or --config")
@@ -86,6 +90,7 @@ def build_bundle(
     else:
         given, made, preset = _from_checkpoint(source, given, preset, revision, filename)
         tokenizer = tokenizer or _tokenizer_beside(source)
+        examples = _prompts_beside(source)
     if lora is not None:
         made = MergedWeights(made, Adapter.read(lora))
     if tiny_decoder is not None:
@@ -95,7 +100,8 @@ def build_bundle(
     stages = ["text_encoder", "unet", "vae_decoder"]
     stages += ["vae_encoder"] if vae_encoder else []
     stages += ["tiny_decoder"] if tiny_decoder is not None else []
-    plan = BundlePlan(name or fallback, given, stages, opset, storage, tokenizer, licence or terms)
+    terms = licence or terms
+    plan = BundlePlan(name or fallback, given, stages, opset, storage, tokenizer, terms, examples)
     if not quantizes:
         write_bundle(plan, made, target, notify, force)
         return target
@@ -146,6 +152,19 @@ def _from_checkpoint(
 def _tokenizer_beside(source: str | Path) -> Path | None:
     beside = Path(source) / "tokenizer"
     return beside if beside.is_dir() else None
+
+
+def _prompts_beside(source: str | Path) -> Sequence[str]:
+    """Return what a model's folder says that it can be asked for; raises RequestError."""
+    path = Path(source) / "prompts.txt"
+    if not path.is_file():
+        return ()
+    prompts = read_prompts(path)
+    try:
+        require_prompts(prompts)
+    except ValueError as error:
+        raise RequestError(f"{path} cannot be in a bundle ({error}): shorten it") from error
+    return prompts
 
 
 @contextmanager

@@ -23,3 +23,5 @@ class BundlePlan:
     tokenizer: Path | None
     """A folder with the tokenizer's files; None for CLIP's own."""
     licence: str
+    prompts: Sequence[str] = ()
+    """What the model can be asked for."""

@@ -133,4 +133,5 @@ def _manifest(
             "torch": torch.__version__,
         },
         "licence": plan.licence,
+        **({"prompts": list(plan.prompts)} if plan.prompts else {}),
     }

@@ -226,6 +226,7 @@ def inspect(
         f"{defaults.frames} frames of {defaults.width}x{defaults.height} in {defaults.steps} steps",
         f"  from {manifest.provenance.source}",
         f"  {manifest.licence}",
+        *(f"  can be asked for {prompt!r}" for prompt in manifest.prompts[:2]),
     ]
     for line in lines:
         typer.echo(printable(line))

@@ -48,6 +48,8 @@ class ModelObject(Settings):
     default: bool
     limits: dict[str, Range]
     devices: list[str]
+    prompts: list[str]
+    """What it can be asked for, as whoever made it says."""
     card: str | None
 
 
@@ -102,6 +104,7 @@ class Model:
             default=self.is_default,
             limits=self.limits,
             devices=list(devices),
+            prompts=list(self.bundle.manifest.prompts),
             card=self.card,
             **self.defaults.model_dump(),
         )

@@ -242,6 +242,25 @@ def test_a_strange_version_is_refused(folder: Path, version: Any) -> None:
 
 
 @pytest.mark.parametrize(
+    ("prompts", "message"),
+    [
+        (["a cat"] * 65, "there are 65 prompts, 64 at most"),
+        (["a cat", " "], "the prompt ' ' is no line of 1 to 1000"),
+        (["a" * 1001], "is no line of 1 to 1000 characters"),
+        (["a cat\x1b[2J"], "is no line of 1 to 1000 characters"),
+        ("a cat", "Expected `array`"),
+    ],
+)
+def test_prompts_that_are_no_examples_are_refused(
+    folder: Path, prompts: object, message: str
+) -> None:
+    assert Bundle.open(folder).manifest.prompts == ()
+    write(folder, {**read(folder), "prompts": prompts})
+    with pytest.raises(BundleError, match=message):
+        Bundle.open(folder)
+
+
+@pytest.mark.parametrize(
     "path",
     [
         "../secret",

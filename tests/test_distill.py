@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -27,10 +28,11 @@ from hummingbird_edge.distill.strip import write_strips
 from hummingbird_edge.distill.train.consistency import ConsistencyRecipe, ConsistencyStage
 from hummingbird_edge.distill.train.diffusion import Diffusion
 from hummingbird_edge.distill.train.matching import MatchingRecipe, MatchingStage
-from hummingbird_edge.distill.train.model import Model
+from hummingbird_edge.distill.train.model import PROMPTS, Model
 from hummingbird_edge.distill.train.run import Run
 from hummingbird_edge.distill.train.sampling import generate
 from hummingbird_edge.distill.train.training import Stage, cosine_rate, fit, generator_of
+from hummingbird_edge.export import build_bundle
 from hummingbird_edge.export.checkpoint import read_checkpoint
 from hummingbird_edge.export.models.config import ModelConfig, UNetConfig
 from hummingbird_edge.export.weights import CheckpointWeights
@@ -43,6 +45,7 @@ from hummingbird_edge.runtime.errors import (
     RequestError,
 )
 from hummingbird_edge.runtime.pipeline import TextToVideo
+from hummingbird_edge.runtime.prompts import read_prompts
 from tests.tiny_distill import RECIPE, TINY
 
 pytestmark = pytest.mark.slow  # trains
@@ -125,6 +128,17 @@ def test_models_are_checkpoints_that_export_reads(run: Path, name: str) -> None:
     assert (config.unet.guidance_width, config.unet.middle_block) == (
         (None, True) if is_teacher else (256, False)
     )
+    assert (folder / "prompts.txt").exists() == (name == "student")
+
+
+def test_prompts_that_no_bundle_can_carry_are_refused(run: Path, tmp_path: Path) -> None:
+    model = tmp_path / "model"
+    shutil.copytree(run / "student", model)
+    assert len(read_prompts(model / "prompts.txt")) == PROMPTS
+    (model / "prompts.txt").write_text("a red circle\n" * 65, encoding="utf-8")
+    with pytest.raises(RequestError, match="there are 65 prompts, 64 at most can be"):
+        build_bundle(model, tmp_path / "bundle", precision="fp32")
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
 
 def test_a_model_that_cannot_be_moved_into_place_leaves_the_old_one(

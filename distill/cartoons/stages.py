@@ -13,6 +13,7 @@ score         RUN/scores.json          what the judge says of student and teache
 """
 
 import json
+import random
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -40,12 +41,13 @@ from hummingbird_edge.distill.strip import write_strips
 from hummingbird_edge.distill.train.consistency import ConsistencyStage
 from hummingbird_edge.distill.train.diffusion import Diffusion
 from hummingbird_edge.distill.train.matching import MatchingStage
-from hummingbird_edge.distill.train.model import Model
+from hummingbird_edge.distill.train.model import PROMPTS, Model
 from hummingbird_edge.distill.train.prune import Probe, importance, plan_pruning, prune
 from hummingbird_edge.distill.train.reward import Reward
 from hummingbird_edge.distill.train.run import Run
 from hummingbird_edge.distill.train.sampling import generate
 from hummingbird_edge.distill.world.cartoons.judge import Judge, JudgeConfig
+from hummingbird_edge.distill.world.cartoons.shots import describe
 from hummingbird_edge.export.models.vae import VAE
 
 __all__ = ["STAGES"]
@@ -177,7 +179,9 @@ def train_decoder(session: Session) -> None:
     vae, factor = session.vae(), student.config.vae.scaling_factor
     stage = DecoderStage(vae, factor, world, session.sprites, session.batch("decoder"))
     vae.load_state_dict(session.fit("decoder", stage, asdict(student.config.vae)))
-    student = replace(student, vae=vae)
+    rng = random.Random(session.seed)
+    prompts = [describe(world.draw(rng), rng) for _ in range(PROMPTS)]
+    student = replace(student, vae=vae, prompts=prompts)
     if is_first():
         with TemporaryDirectory() as folder:
             taught = learn_synonyms(student, world.nouns, Path(folder))

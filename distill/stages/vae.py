@@ -1,5 +1,6 @@
 """The VAE: trained first, and its decoder again at the end."""
 
+import random
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -9,9 +10,11 @@ import torch
 from hummingbird_edge.distill.recipe import Recipe
 from hummingbird_edge.distill.stages.sources import Sources
 from hummingbird_edge.distill.train.autoencoder import AutoencoderStage, DecoderStage, measure
+from hummingbird_edge.distill.train.model import PROMPTS
 from hummingbird_edge.distill.train.processes import device, is_first
 from hummingbird_edge.distill.train.run import Run, load_finished
 from hummingbird_edge.distill.train.training import fit
+from hummingbird_edge.distill.world.shapes.captions import sample_training
 from hummingbird_edge.export.models.config import VAEConfig
 from hummingbird_edge.export.models.vae import VAE
 from hummingbird_edge.runtime.errors import RequestError
@@ -41,7 +44,9 @@ def train_decoder(sources: Sources, recipe: Recipe, seed: int = 0) -> None:
         return measure(_vae(config, weights), recipe.world)
 
     weights = fit(Run(sources.run, "decoder", is_first()), stage, plan, seed, watched)
-    sources.write(replace(student, vae=_vae(config, weights)), "student")
+    rng = random.Random(seed)
+    prompts = sample_training([recipe.world.draw(rng) for _ in range(PROMPTS)], rng)
+    sources.write(replace(student, vae=_vae(config, weights), prompts=prompts), "student")
 
 
 def _vae(config: VAEConfig, weights: Mapping[str, torch.Tensor]) -> VAE:

@@ -9,7 +9,7 @@ import atexit
 import json
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -31,7 +31,10 @@ from hummingbird_edge.runtime.errors import CheckpointError, OutputError
 from hummingbird_edge.runtime.files import atomic_folder, write_json
 from hummingbird_edge.runtime.tokenizer import Tokenizer
 
-__all__ = ["Model"]
+__all__ = ["PROMPTS", "Model"]
+
+PROMPTS = 16
+"""How many a trained model says that it can be asked for: as many as calibrate int8 well."""
 
 
 @dataclass
@@ -43,6 +46,8 @@ class Model:
     unet: UNet
     vae: VAE
     tokenizer: Tokenizer
+    prompts: Sequence[str] = ()
+    """What it can be asked for, for the bundle that is built of it."""
 
     @classmethod
     def read(cls, path: Path) -> "Model":
@@ -86,6 +91,9 @@ class Model:
                 save_file(tensors, partial / "model.safetensors")
                 write_json(partial / "config.json", self.config.to_dict())
                 shutil.copytree(self.tokenizer.folder, partial / "tokenizer")
+                if self.prompts:
+                    lines = "\n".join(self.prompts) + "\n"
+                    (partial / "prompts.txt").write_text(lines, encoding="utf-8", newline="\n")
         except (OSError, SafetensorError) as error:
             raise OutputError(
                 f"{folder} cannot be written ({error}): make room and run the command again"

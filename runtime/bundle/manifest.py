@@ -4,13 +4,13 @@
      "sampler": {...}, "defaults": {...},
      "stages": {"unet": {"kind": "unet", "variants": [{"graph": path, ...}, ...], ...}, ...},
      "files": {"unet/model.onnx": {"bytes": ..., "sha256": ...}, ...},
-     "provenance": {...}, "licence": "..."}
+     "prompts": [...], "provenance": {...}, "licence": "..."}
 
 What the model is stands here; what the user wants of it is a `Request`.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -45,6 +45,7 @@ __all__ = [
     "TiledConfig",
     "Variant",
     "Width",
+    "require_prompts",
 ]
 
 MANIFEST = "hummingbird.json"
@@ -57,6 +58,8 @@ _MIN_STAGE_PSNR_DB = MIN_PSNR_DB + 3
 MAX_SETTINGS = {"frames": 10_000, "width": 16_384, "height": 16_384, "steps": 1000, "fps": 240}
 """Beyond these no machine or player follows, and arithmetic overflows."""
 MAX_GUIDANCE = 10_000
+_MAX_PROMPTS, _MAX_PROMPT = 64, 1000
+"""How many prompts a manifest holds, and how long each may be."""
 
 Count = Annotated[int, Meta(ge=1, le=10**15)]
 SmallCount = Annotated[int, Meta(ge=1, le=4096)]
@@ -241,8 +244,12 @@ class Manifest(Struct, frozen=True):
     """Relative POSIX path to what is there."""
     provenance: Provenance
     licence: str
+    prompts: tuple[str, ...] = ()
+    """What the model can be asked for, as whoever made it says: examples, and what int8 is
+    calibrated on."""
 
     def __post_init__(self) -> None:
+        require_prompts(self.prompts)
         for name in self.files:
             require_inside(name)
         if "vae_decoder_tail" in self.stages and (
@@ -322,6 +329,17 @@ class Manifest(Struct, frozen=True):
                 f"choose another --precision, or build it again"
             )
         return [*own, *common][0].graph
+
+
+def require_prompts(prompts: Sequence[str]) -> None:
+    """Raise ValueError for prompts that a manifest does not hold."""
+    if len(prompts) > _MAX_PROMPTS:
+        raise ValueError(f"there are {len(prompts)} prompts, {_MAX_PROMPTS} at most can be")
+    for prompt in prompts:
+        if not prompt.strip() or len(prompt) > _MAX_PROMPT or not prompt.isprintable():
+            raise ValueError(
+                f"the prompt {prompt[:40]!r} is no line of 1 to {_MAX_PROMPT} characters"
+            )
 
 
 def _check_format(entries: Any, path: Path) -> None:

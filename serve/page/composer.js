@@ -44,6 +44,11 @@ export class Composer {
     this.#pickModel();
   }
 
+  /** What the picked model says that it can be asked for. */
+  get prompts() {
+    return this.#models.find((model) => model.id === this.model.value)?.prompts ?? [];
+  }
+
   /** Ask again what a video takes: the last one may have taught the server more. */
   estimateAgain() {
     this.estimate.ask(this.#request());

@@ -9,8 +9,6 @@ import { Screen } from "./screen.js";
 import { timeline } from "./timeline.js";
 
 const FORMATS = ["mp4", "gif", "webp"];
-const SHAPES = ["a red circle moving right", "a small green square bouncing on a gray background",
-  "a blue star getting bigger on a gray background", "a purple cross spinning in place"];
 const SCENES = ["a cat DJ at a party", "a hummingbird at a red flower, slow motion",
   "waves on a beach at sunset", "a steam train in the snow"];
 
@@ -56,14 +54,14 @@ export class Stage {
 
   #welcome() {
     this.#shown = "";
-    const builtin = this.actions.composer.model.value === "moving-shapes";
+    const prompts = this.actions.composer.prompts;
     this.element.replaceChildren(
       h(
         "div",
         { class: "plate welcome" },
         h("h2", { id: "stage-title" }, "Nothing made yet"),
         h("p", {}, "Write a prompt, or begin with one of these."),
-        h("ul", {}, (builtin ? SHAPES : SCENES).map((prompt) =>
+        h("ul", {}, (prompts.length ? prompts : SCENES).slice(0, 4).map((prompt) =>
           h("li", {}, h("button", { type: "button", class: "plain", onclick: () => this.actions.composer.write(prompt) }, prompt)),
         )),
       ),

@@ -27,7 +27,7 @@ from hummingbird_edge.distill.cartoons.recipe import RECIPE, RECIPES, SMALL, TIN
 from hummingbird_edge.distill.cartoons.session import Session
 from hummingbird_edge.distill.cartoons.teacher import Learner, without_time
 from hummingbird_edge.distill.cartoons.train import share_out
-from hummingbird_edge.distill.train.model import Model
+from hummingbird_edge.distill.train.model import PROMPTS, Model
 from hummingbird_edge.distill.train.run import Run
 from hummingbird_edge.distill.train.sampling import generate
 from hummingbird_edge.distill.world.cartoons.catalog import NOUNS
@@ -39,6 +39,7 @@ from hummingbird_edge.export.models.config import ModelConfig
 from hummingbird_edge.export.models.text_encoder import TextEncoder
 from hummingbird_edge.export.models.unet import UNet
 from hummingbird_edge.export.models.vae import VAE
+from hummingbird_edge.runtime.bundle.bundle import Bundle
 from hummingbird_edge.runtime.errors import CheckpointError, RequestError
 from tests.cartoons.conftest import WORLD, generator
 
@@ -301,6 +302,9 @@ def test_the_whole_recipe_ends_in_a_bundle_that_is_judged(hb: Command, tmp_path:
     assert made.returncode == 0, made.stderr
     built = hb("hb-export", "build", run / "student", bundle, "--precision", "fp32")
     assert built.returncode == 0, built.stderr
+    prompts = Bundle.open(bundle).manifest.prompts
+    assert len(prompts) == PROMPTS
+    assert all("cat" in p or "rocket" in p or "penguin" in p for p in prompts)
     asked = ["--world", "cartoons", "--judge", run, "--captions", 2, "--frames", 5, "--json"]
     scored = hb("hb-distill", "score", bundle, *asked)
     assert scored.returncode == 0, scored.stderr

@@ -185,6 +185,7 @@ def test_models_promises_and_devices(server: Server) -> None:
     (model,) = server.client.get("/v1/models").json()["data"]
     assert (model["id"], model["default"], model["num_frames"]) == ("moving-shapes", True, 8)
     assert model["devices"] == ["cpu"]
+    assert "a red circle moving right" in model["prompts"]
     assert model["limits"]["width"] == {"min": 16, "max": 256, "multiple": 16}
     promise = server.client.post("/v1/promise", json={"prompt": "a", "num_frames": 4}).json()
     assert promise["seconds"] > 0
