@@ -38,6 +38,8 @@ from hummingbird_edge.runtime.placement.runner import Runner
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
 CAP = 600_000_000
 CPU = Backend.parse("cpu")
+MANIFEST = Bundle.open(BUILTIN).manifest
+SHAPE = (MANIFEST.defaults.frames, MANIFEST.defaults.height, MANIFEST.defaults.width, 3)
 SIZES = {"frames": 8, "height": 8, "width": 8}
 DECODER = Placement("vae_decoder", StageKind.DECODER, CPU, SIZES)
 
@@ -228,7 +230,7 @@ def test_a_cap_that_is_too_small_names_one_that_would_do() -> None:
         TextToVideo.from_bundle(device="cpu", max_memory=50_000_000)("a red circle")
     figure = str(caught.value).split("--max-memory ")[1].split(" ")[0]
     capped = TextToVideo.from_bundle(device="cpu", max_memory=parse_memory(figure))
-    assert capped("a red circle", steps=1).frames.shape == (8, 64, 64, 3)
+    assert capped("a red circle", steps=1).frames.shape == SHAPE
 
 
 class _Fails:
@@ -260,8 +262,8 @@ def test_a_decoder_out_of_memory_takes_fewer_frames(monkeypatch: pytest.MonkeyPa
     video = pipeline("a red circle", steps=1)
     assert np.abs(video.frames.astype(int) - whole.frames).max() <= 1
     assert [note.rpartition(", ")[2] for note in notes] == [
-        "4 frames at once",
-        "2 frames at once",
+        f"{SHAPE[0] // 2} frames at once",
+        f"{SHAPE[0] // 4} frames at once",
     ]
 
 
@@ -279,10 +281,11 @@ def test_a_failed_session_is_gone_before_the_next_opens(monkeypatch: pytest.Monk
 
     monkeypatch.setattr(runner_module, "open_stage", open_watched)
     runner = Runner(Bundle.open(BUILTIN), [DECODER], None, Notices())
-    latents = np.zeros((8, 4, 8, 8), np.float32)
+    latents = np.zeros((8, MANIFEST.model.latent_channels, 8, 8), np.float32)
+    side = 8 * MANIFEST.model.vae_downsampling
     assert runner.try_run({"latent_sample": latents}) is None
     assert runner.sizes["frames"] == 4
-    assert runner.run({"latent_sample": latents[:4]}).shape == (4, 3, 64, 64)
+    assert runner.run({"latent_sample": latents[:4]}).shape == (4, 3, side, side)
     assert alive == [0, 0]
 
 
@@ -291,7 +294,7 @@ def test_a_pipeline_goes_on_after_a_failure(monkeypatch: pytest.MonkeyPatch) -> 
     pipeline = TextToVideo.from_bundle(device="cpu")
     with pytest.raises(DeviceError, match="the driver was reset"):
         pipeline("a red circle", steps=1)
-    assert pipeline("a red circle", steps=1).frames.shape == (8, 64, 64, 3)
+    assert pipeline("a red circle", steps=1).frames.shape == SHAPE
 
 
 def test_a_device_that_fails_while_running_is_left(monkeypatch: pytest.MonkeyPatch) -> None:

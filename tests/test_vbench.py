@@ -328,7 +328,8 @@ def test_a_video_that_fails_costs_no_other(tmp_path: Path) -> None:
 
 def test_another_run_in_the_folder_is_refused(tmp_path: Path) -> None:
     run_of(tmp_path, PAIR)
-    with pytest.raises(RequestError, match=r"a run with video.frames 8, not 4: choose another"):
+    own = Bundle.open(BUILTIN).manifest.defaults.frames
+    with pytest.raises(RequestError, match=f"a run with video.frames {own}, not 4: choose another"):
         begin(tmp_path, record_of(PAIR, frames=4), PAIR.samples())
     (tmp_path / "else").mkdir()
     (tmp_path / "else" / "thesis.txt").touch()

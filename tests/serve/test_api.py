@@ -12,8 +12,10 @@ import pytest
 from PIL import Image
 
 from hummingbird_edge import TextToVideo
+from hummingbird_edge.runtime.bundle.bundle import BUILTIN, Bundle
 from hummingbird_edge.runtime.media.video import read_frames, read_settings
 
+MODEL = Bundle.open(BUILTIN).manifest
 pytestmark = pytest.mark.slow  # starts servers
 Server = Any
 
@@ -183,9 +185,10 @@ def test_sync_answers_with_the_file(server: Server) -> None:
 
 def test_models_promises_and_devices(server: Server) -> None:
     (model,) = server.client.get("/v1/models").json()["data"]
-    assert (model["id"], model["default"], model["num_frames"]) == ("moving-shapes", True, 8)
+    assert (model["id"], model["default"]) == (MODEL.name, True)
+    assert model["num_frames"] == MODEL.defaults.frames
     assert model["devices"] == ["cpu"]
-    assert "a red circle moving right" in model["prompts"]
+    assert tuple(model["prompts"]) == MODEL.prompts
     assert model["limits"]["width"] == {"min": 16, "max": 256, "multiple": 16}
     promise = server.client.post("/v1/promise", json={"prompt": "a", "num_frames": 4}).json()
     assert promise["seconds"] > 0
@@ -221,7 +224,11 @@ def test_metrics_count(server: Server) -> None:
     [
         ({}, "prompt", "prompt is missing"),
         ({"prompt": "  "}, "prompt", "say what the video shows"),
-        ({"prompt": "a", "model": "sora-2"}, "model", "choose moving-shapes"),
+        (
+            {"prompt": "a", "model": "sora-2"},
+            "model",
+            f"choose {Bundle.open(BUILTIN).manifest.name}",
+        ),
         ({"prompt": "a", "width": 100}, "width", "a multiple of 16 from 16 to 256"),
         ({"prompt": "a", "size": "512x512"}, "size", "from 16 to 256"),
         ({"prompt": "a", "size": "big"}, "size", "size is 'big': write WIDTHxHEIGHT"),

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from hummingbird_edge.runtime.bundle.bundle import BUILTIN, Bundle
 from hummingbird_edge.serve.store import Store
 
 pytestmark = pytest.mark.slow
@@ -27,7 +28,7 @@ def test_openais_client(server: Server, tmp_path: Path) -> None:
     openai = pytest.importorskip("openai")
     with openai.OpenAI(base_url=f"http://127.0.0.1:{server.port}/v1", api_key="none") as client:
         video = client.videos.create_and_poll(
-            model="moving-shapes",
+            model=Bundle.open(BUILTIN).manifest.name,
             prompt="a red circle moving right",
             seconds="1",
             size="32x32",

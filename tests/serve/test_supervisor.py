@@ -10,6 +10,7 @@ from typing import Any
 import psutil
 import pytest
 
+from hummingbird_edge.runtime.bundle.bundle import BUILTIN, Bundle
 from hummingbird_edge.serve.job import Job
 from hummingbird_edge.serve.jobs import Jobs
 from hummingbird_edge.serve.schema import CreateBody
@@ -17,7 +18,7 @@ from hummingbird_edge.serve.service import Service
 from hummingbird_edge.serve.supervisor import Supervisor
 
 IDLE = [sys.executable, "-c", "import sys; sys.stdin.read()"]
-MODEL = "moving-shapes"
+MODEL = Bundle.open(BUILTIN).manifest.name
 
 
 @pytest.fixture
