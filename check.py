@@ -25,7 +25,7 @@ def main() -> None:
     run("format", "-m", "ruff", "format", "--check", ".")
     run("lint", "-m", "ruff", "check", ".")
     snapshot()
-    scripts = (str(ROOT / "tests"), str(ROOT / "docs" / "commands.py"), str(ROOT / "check.py"))
+    scripts = (ROOT / "tests", *(ROOT / "docs").glob("*.py"), ROOT / "check.py")
     mypy = (
         "mypy",
         f"--config-file={ROOT / 'pyproject.toml'}",

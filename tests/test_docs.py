@@ -32,6 +32,9 @@ from typing import Any, NoReturn
 import pytest
 import typer.main
 
+from hummingbird_edge.runtime.bundle.bundle import BUILTIN, Bundle
+from hummingbird_edge.runtime.media.video import read_settings
+
 ROOT = Path(__file__).parent.parent
 COMMANDS = ROOT / "docs" / "commands.md"
 NANO = ROOT / "tests" / "data" / "nano_07b_merged_all.pt"
@@ -185,6 +188,18 @@ def test_the_command_reference_is_up_to_date() -> None:
     assert "| `--max-memory` |" in made
     assert "### hb-distill consistency" in made
     assert COMMANDS.read_text(encoding="utf-8") == made, "run python docs/commands.py"
+
+
+def test_the_gallery_shows_what_the_built_in_model_makes() -> None:
+    gallery = runpy.run_path(str(ROOT / "docs" / "gallery.py"))
+    again = "run python docs/gallery.py"
+    assert gallery["PAGE"].read_text(encoding="utf-8") == gallery["page"](), again
+    entries = list(gallery["entries"]())
+    assert len(entries) >= 16
+    for seed, prompt, path in entries:
+        settings = read_settings(path)
+        assert (settings["seed"], settings["prompt"]) == (seed, prompt), again
+        assert settings["bundle_sha256"] == Bundle.open(BUILTIN).digest, again
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
