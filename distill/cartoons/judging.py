@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,8 @@ def build_judge(state: Mapping[str, Any], source: Path) -> Judge:
     try:
         config = JudgeConfig(**state["config"])
         pairs = zip(_names(config), (NOUNS, PATHS, SIZES, GROUNDS), strict=True)
-        if not all(own and set(own) <= set(known) for own, known in pairs):
+        known_well = all(own and set(own) <= set(known) for own, known in pairs)
+        if not known_well or not set(config.unseen) < set(config.nouns):
             raise ValueError("it names what this world lacks")
         judge = Judge(config)
         judge.load_state_dict(state["average"])
@@ -82,7 +84,8 @@ class JudgeStage(TimedStage[Judge]):
     ) -> None:
         super().__init__()
         self.trained = judge.to(sprites.device)
-        self.world, self.sprites, self.batch = world, sprites, batch
+        self.world = replace(world, nouns=tuple(judge.config.nouns))
+        self.sprites, self.batch = sprites, batch
         # Not a submodule: it is neither trained nor saved.
         self.vaes = [vae] if vae is not None else []
 

@@ -45,6 +45,8 @@ class Recipe:
     """Of the critic, beside consistency."""
     guidance: float
     """The teacher's default w, and the student's."""
+    unseen: tuple[str, ...] = ()
+    """Nouns that the judge alone learns, so that it can tell what an adapter was taught."""
 
     def tokenizer(self, folder: Path) -> Tokenizer:
         """Return the tokenizer in `folder/tokenizer`; CLIP's, cut down to the world's words."""
@@ -151,6 +153,7 @@ SMALL = replace(
     ),
     plans={**_SMALL_PLANS, "teacher": replace(_SMALL_PLANS["teacher"], schedule=_FASTER)},
     clips=6_000,
+    unseen=("spider", "robot"),
 )
 """Forty nouns at 64 pixels, for processors alone."""
 _NANO = UNetConfig(
@@ -179,6 +182,7 @@ TINY = replace(
         name: replace(plan, cpu_batch=min(plan.cpu_batch, 2)) for name, plan in RECIPE.plans.items()
     },
     clips=16,
+    unseen=("spider",),
 )
 """Every stage in seconds: nothing it makes is worth looking at."""
 RECIPES: Mapping[str, Recipe] = {"full": RECIPE, "small": SMALL, "tiny": TINY}

@@ -87,7 +87,7 @@ def train_critic(session: Session) -> None:
 
 def _train_judge(session: Session, name: str, seed: int) -> None:
     world = session.recipe.world
-    config = JudgeConfig.of(world)
+    config = JudgeConfig.of(world, session.recipe.unseen)
 
     def watch(weights: Weights) -> Mapping[str, float]:
         judge = Judge(config).to(session.device)

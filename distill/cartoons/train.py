@@ -73,7 +73,7 @@ def train(order: Order) -> None:
     if order.unpack is not None and is_first() and not list(order.run.glob("*.pt")):
         unpack(order.unpack, order.run)
     wait()
-    sprites = Sprites.read(recipe.world.nouns, device)
+    sprites = Sprites.read((*recipe.world.nouns, *recipe.unseen), device)
     session = Session(order.run, recipe, sprites, device, order.seed, budgets, order.scored)
     torch.manual_seed(order.seed)
     for stage in stages:

@@ -186,6 +186,17 @@ def test_what_cannot_be_judged_is_a_sentence(
         evaluation.sample(2000, seed=5)
 
 
+def test_a_judge_knows_nouns_that_no_model_has_seen() -> None:
+    config = JudgeConfig.of(WORLD, ("robot",))
+    evaluation = CartoonsEvaluation.by(Judge(config))
+    assert config.nouns == (*FEW, "robot")
+    assert evaluation.world.nouns == FEW
+    assert evaluation.sprites.nouns == config.nouns
+    assert {target.noun for target, _ in evaluation.sample(40, seed=1)} <= {*FEW}
+    stage = judging.JudgeStage(Judge(config), WORLD, evaluation.sprites, 1)
+    assert "robot" in stage.world.nouns
+
+
 def test_sampled_shots_are_held_out_and_different(evaluation: CartoonsEvaluation) -> None:
     shots = [shot for shot, _ in evaluation.sample(40, seed=5)]
     assert len(set(shots)) == 40
@@ -194,7 +205,13 @@ def test_sampled_shots_are_held_out_and_different(evaluation: CartoonsEvaluation
 
 @pytest.mark.parametrize(
     "change",
-    [{"nouns": ["cat", "zyzzyva"]}, {"paths": []}, {"colour": 3}, {"width": "wide"}],
+    [
+        {"nouns": ["cat", "zyzzyva"]},
+        {"paths": []},
+        {"colour": 3},
+        {"width": "wide"},
+        {"unseen": ["robot"]},
+    ],
 )
 def test_a_judge_of_another_world_is_refused(tmp_path: Path, change: dict[str, object]) -> None:
     config = JudgeConfig.of(WORLD)

@@ -44,11 +44,14 @@ class JudgeConfig:
     paths: tuple[str, ...]
     sizes: tuple[str, ...]
     width: int = 64
+    unseen: tuple[str, ...] = ()
+    """Those of the nouns that no model of the world has seen: what adapters are taught."""
 
     @classmethod
-    def of(cls, world: World) -> "JudgeConfig":
-        """Return the configuration of a judge for `world`."""
-        return cls(world.nouns, world.grounds, world.paths, world.sizes)
+    def of(cls, world: World, unseen: Sequence[str] = ()) -> "JudgeConfig":
+        """Return the configuration of a judge for `world`, which knows `unseen` nouns besides."""
+        nouns = (*world.nouns, *unseen)
+        return cls(nouns, world.grounds, world.paths, world.sizes, unseen=tuple(unseen))
 
 
 @dataclass(frozen=True, slots=True)
