@@ -1,6 +1,7 @@
 """Compare the 4-step student with its own teacher of 50 guided steps.
 
     python benchmarks/distillation.py RUN               after hb-distill all RUN
+    python benchmarks/distillation.py RUN --world cartoons
 
 Both make clips of the same captions in PyTorch, in turns: text encoder, U-Net steps and VAE of one
 clip at a time. Then both are judged: the share of `--captions` clips that show everything their
@@ -9,7 +10,7 @@ caption says.
 
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -28,10 +29,12 @@ from hummingbird_edge.runtime.errors import RequestError
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from hummingbird_edge.distill.evaluation import Scores
+    from hummingbird_edge.distill.evaluation import Evaluation, Scores
     from hummingbird_edge.distill.train.model import Model
 
 MODELS = ("teacher", "student")
+BATCH = 8
+"""Clips made at once to be judged."""
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -51,16 +54,14 @@ def time_clips(models: dict[str, "Model"], prompts: list[str]) -> dict[str, list
     return seconds
 
 
-def score(model: "Model", captions: int, seed: int) -> "Scores":
+def score(model: "Model", evaluation: "Evaluation[Any]", captions: int, seed: int) -> "Scores":
     """Judge one clip of each held-out caption."""
     from hummingbird_edge.distill.evaluation import FIRST_SEED
-    from hummingbird_edge.distill.recipe import BUILTIN_RECIPE
-    from hummingbird_edge.distill.score import score_clips, unseen_captions
     from hummingbird_edge.distill.train.sampling import generate
 
-    pairs = unseen_captions(BUILTIN_RECIPE.world, captions, seed)
-    clips = generate(model, [caption for _, caption in pairs], seed=FIRST_SEED)
-    return score_clips(clips, [scene for scene, _ in pairs], BUILTIN_RECIPE.world)
+    pairs = evaluation.sample(captions, seed)
+    clips = generate(model, [caption for _, caption in pairs], seed=FIRST_SEED, batch=BATCH)
+    return evaluation.score(clips, [target for target, _ in pairs])
 
 
 def row_of(name: str, model: "Model", seconds: list[float], scores: "Scores", captions: int) -> Row:
@@ -85,17 +86,17 @@ def table(rows: list[Row], captions: int) -> str:
     return f"{row_table(header, rows, cells)}\n\n{speedup}"
 
 
-def measure(run: Path, captions: int, clips: int, output: Path) -> ResultsWriter:
+def measure(
+    run: Path, evaluation: "Evaluation[Any]", captions: int, clips: int, output: Path
+) -> ResultsWriter:
     """Time both models, then judge them."""
-    from hummingbird_edge.distill.recipe import BUILTIN_RECIPE
-    from hummingbird_edge.distill.score import unseen_captions
     from hummingbird_edge.distill.train.model import Model
 
     models = {name: Model.read(run / name).frozen() for name in MODELS}
-    prompts = [text for _, text in unseen_captions(BUILTIN_RECIPE.world, clips, 5)]
+    prompts = [text for _, text in evaluation.sample(clips, 5)]
     writer, seconds = ResultsWriter("distillation", None, output), time_clips(models, prompts)
     for name, model in models.items():
-        scores = score(model, captions, 0)
+        scores = score(model, evaluation, captions, 0)
         writer.add(row_of(name, model, seconds[name], scores, captions))
     return writer
 
@@ -110,6 +111,7 @@ def main(
     run: Annotated[Path, typer.Argument(help="The folder of a finished run.")],
     captions: Annotated[int, typer.Option(min=1, help="Captions to judge.")] = 100,
     clips: Annotated[int, typer.Option(min=2, help="Clips to time, a warm-up included.")] = 6,
+    world: Annotated[str, typer.Option(help="shapes, or cartoons: the run's judge.")] = "shapes",
     output: Output = Path("distillation.json"),
 ) -> None:
     """Compare the student with its own teacher."""
@@ -118,7 +120,10 @@ def main(
         if not (run / folder).is_dir():
             raise RequestError(f"{run} has no {folder}: run hb-distill all {run} first")
     require_output(output)
-    writer = measure(run, captions, clips, output)
+    from hummingbird_edge.distill.worlds import evaluation_of
+
+    evaluation = evaluation_of(world, run if world == "cartoons" else None)
+    writer = measure(run, evaluation, captions, clips, output)
     rows = writer.rows
     writer.publish(rows, table(rows, captions), lambda axes: draw_times(axes, rows))
 

@@ -16,6 +16,7 @@ FLOORS = (
     {"recipe"},
     {"stages", "cartoons"},
     {"score"},
+    {"worlds"},
     {"ablation"},
     {"card", "quantized"},
     {"commands"},

@@ -3,7 +3,7 @@
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -19,11 +19,6 @@ from hummingbird_edge.distill.commands.options import (
 )
 from hummingbird_edge.distill.commands.progress import show_progress
 from hummingbird_edge.runtime.command import require_modules
-from hummingbird_edge.runtime.errors import RequestError
-
-if TYPE_CHECKING:
-    from hummingbird_edge.distill.cartoons.scoring import CartoonsEvaluation
-    from hummingbird_edge.distill.evaluation import Evaluation
 
 __all__ = ["ablate", "card", "judge", "quantize", "score", "strip"]
 
@@ -39,35 +34,13 @@ def score(
 ) -> None:
     """Make a video for each of many captions never trained on, and judge their pixels."""
     from hummingbird_edge.distill.evaluation import evaluate_bundle
+    from hummingbird_edge.distill.worlds import evaluation_of
     from hummingbird_edge.runtime.bundle.bundle import BUILTIN
 
     source = bundle or BUILTIN
-    evaluation = _evaluation(world, judge)
+    evaluation = evaluation_of(world, judge)
     scores = evaluate_bundle(source, evaluation, captions, seed, show_progress, frames)
     typer.echo(json.dumps(asdict(scores)) if as_json else scores.table())
-
-
-def _evaluation(world: str, judge: Path | None) -> "Evaluation[Any]":
-    """Return the evaluation on a world; raises HummingbirdError."""
-    if world == "shapes":
-        from hummingbird_edge.distill.recipe import BUILTIN_RECIPE
-        from hummingbird_edge.distill.score import ShapesEvaluation
-
-        if judge is not None:
-            raise RequestError("--judge is for --world cartoons: leave it out")
-        return ShapesEvaluation(BUILTIN_RECIPE.world)
-    if world != "cartoons":
-        raise RequestError(f"there is no world {world!r}: choose shapes or cartoons")
-    if judge is None:
-        raise RequestError("--world cartoons needs --judge: a run that trained one, or its weights")
-    return _cartoons(judge)
-
-
-def _cartoons(judge: Path) -> "CartoonsEvaluation":
-    from hummingbird_edge.distill.cartoons.judging import read_judge
-    from hummingbird_edge.distill.cartoons.scoring import CartoonsEvaluation
-
-    return CartoonsEvaluation.by(read_judge(judge))
 
 
 def judge(
@@ -103,13 +76,14 @@ def quantize(
     """Quantize on captions of the world as hb-export quantize does; judge before and after."""
     require_modules("quantize", "onnx", "onnx_ir", "skimage", "matplotlib")
     from hummingbird_edge.distill.quantized import quantize_judged
+    from hummingbird_edge.distill.worlds import evaluation_of
     from hummingbird_edge.runtime.bundle.bundle import BUILTIN
 
     source = bundle or BUILTIN
     quantize_judged(
         source,
         output,
-        _evaluation(world, judge),
+        evaluation_of(world, judge),
         precision=precision,
         calibration=calibration,
         held_out=held_out,
@@ -145,16 +119,16 @@ def card(
     judge: JudgeOption = None,
 ) -> None:
     """Write the run's model card: data, stages, losses, scores, samples."""
+    from hummingbird_edge.distill.cartoons.card import write_card
+    from hummingbird_edge.distill.cartoons.scoring import CartoonsEvaluation
+    from hummingbird_edge.distill.worlds import evaluation_of
     from hummingbird_edge.runtime.bundle.bundle import BUILTIN
 
     source = bundle or BUILTIN
-    if world == "cartoons":
-        from hummingbird_edge.distill.cartoons.card import write_card
-
-        evaluation = _cartoons(judge or run)
+    evaluation = evaluation_of(world, (judge or run) if world == "cartoons" else judge)
+    if isinstance(evaluation, CartoonsEvaluation):
         typer.echo(write_card(run, source, evaluation, output, captions, show_progress))
         return
-    _evaluation(world, judge)  # raises for an unknown world
     from hummingbird_edge.distill.card import make_card
     from hummingbird_edge.distill.recipe import BUILTIN_RECIPE
 

@@ -52,6 +52,8 @@ def everything(
     ] = None,
 ) -> None:
     """Run every stage that is not finished, from nothing to the 4-step student."""
+    from hummingbird_edge.distill.worlds import require_world
+
     settings: dict[str, Any] = {
         "budget": budget,
         "device": device,
@@ -62,13 +64,12 @@ def everything(
         "scored": scored,
     }
     given = {name: value for name, value in settings.items() if value is not None}
+    require_world(world)
     if world == "cartoons":
         from hummingbird_edge.distill.cartoons.train import Order, train
 
         train(replace(Order(run, seed=seed), **given))
         return
-    if world != "shapes":
-        raise RequestError(f"there is no world {world!r}: choose shapes or cartoons")
     if given:
         raise RequestError(f"--{next(iter(given))} is for --world cartoons: leave it out")
     from hummingbird_edge.distill.recipe import BUILTIN_RECIPE
