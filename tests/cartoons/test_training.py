@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from hummingbird_edge.benchmarks.lib.record import Record
 from hummingbird_edge.distill.cartoons import autoencoder, delivery
 from hummingbird_edge.distill.cartoons.budget import (
     Schedule,
@@ -41,6 +43,7 @@ from hummingbird_edge.export.models.unet import UNet
 from hummingbird_edge.export.models.vae import VAE
 from hummingbird_edge.runtime.bundle.bundle import Bundle
 from hummingbird_edge.runtime.errors import CheckpointError, RequestError
+from hummingbird_edge.runtime.tokenizer import Tokenizer
 from tests.cartoons.conftest import WORLD, generator
 
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -304,7 +307,8 @@ def test_the_whole_recipe_ends_in_a_bundle_that_is_judged(hb: Command, tmp_path:
     assert built.returncode == 0, built.stderr
     prompts = Bundle.open(bundle).manifest.prompts
     assert len(prompts) == PROMPTS
-    assert all("cat" in p or "rocket" in p or "penguin" in p for p in prompts)
+    tokenizer = Tokenizer(bundle / "tokenizer", TINY.teacher.text.context_length)
+    assert not [prompt for prompt in prompts if tokenizer(prompt).unknown]
     asked = ["--world", "cartoons", "--judge", run, "--captions", 2, "--frames", 5, "--json"]
     scored = hb("hb-distill", "score", bundle, *asked)
     assert scored.returncode == 0, scored.stderr
@@ -320,6 +324,18 @@ def test_the_whole_recipe_ends_in_a_bundle_that_is_judged(hb: Command, tmp_path:
         assert line in page
     teacher = json.loads((run / "scores.json").read_text(encoding="utf-8"))["teacher"]
     assert set(teacher) == set(scores)
+    script = Path(__file__).parents[2] / "benchmarks" / "adapter.py"
+    few = ["--clips", "2", "--steps", "2", "--captions", "2"]
+    taught = subprocess.run(
+        [sys.executable, str(script), str(run), *few],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert taught.returncode == 0, taught.stderr
+    rows = Record.read(tmp_path / "adapter.json").rows
+    assert [row.median("training_s") > 0 for row in rows] == [False, True]
+    assert "spider seen, of 2" in taught.stdout
     later = ["--stages", "clips,consistency,decoder", "--budget", "4s"]
     again = hb(
         "hb-distill", "all", tmp_path / "next", *recipe, "--unpack", tmp_path / "carried", *later
