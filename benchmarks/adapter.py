@@ -8,7 +8,7 @@ captions: of the new noun, and of those that it knew. The judge says in how many
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -24,7 +24,7 @@ from hummingbird_edge.benchmarks.lib.results_writer import (
     ResultsWriter,
     require_output,
 )
-from hummingbird_edge.benchmarks.lib.table import row_table
+from hummingbird_edge.benchmarks.lib.table import format_number, row_table
 from hummingbird_edge.runtime.command import require_modules, run_command
 from hummingbird_edge.runtime.errors import RequestError
 
@@ -59,43 +59,56 @@ def teach(
     return time.process_time() - started
 
 
-def ask(bundle: Path, evaluation: "CartoonsEvaluation", nouns: Sequence[str], captions: int) -> Row:
+def ask(
+    bundle: Path, evaluation: "CartoonsEvaluation", nouns: Sequence[str], captions: int
+) -> float:
     """Return the share of videos in which the judge sees the noun that was asked for."""
     from hummingbird_edge.distill.evaluation import evaluate_bundle
 
     world = replace(evaluation.world, nouns=tuple(nouns))
     scores = evaluate_bundle(bundle, replace(evaluation, world=world), captions, SEED)
-    return Row("", {"noun_right": (scores.accuracy["noun"],)}, {"accuracy": scores.accuracy})
+    return scores.accuracy["noun"]
+
+
+def reachable(evaluation: "CartoonsEvaluation", noun: str, captions: int) -> float:
+    """Return the same of rendered clips: what the judge itself can reach."""
+    from hummingbird_edge.distill.cartoons.judging import measure_judge
+
+    world = replace(evaluation.world, nouns=(noun,))
+    return measure_judge(evaluation.judge, world, evaluation.sprites, captions)["noun"]
 
 
 def measure(
     run: Path, evaluation: "CartoonsEvaluation", noun: str, clips: int, steps: int, captions: int
-) -> list[Row]:
-    """Return a row without the adapter and one with it."""
+) -> Iterator[Row]:
+    """Yield a row of rendered clips, one without the adapter and one with it."""
     from hummingbird_edge.export import build_bundle
 
-    rows = []
+    metadata = {"noun": noun, "clips": clips, "steps": steps, "captions": captions}
+    yield Row("rendered", {"new_right": (reachable(evaluation, noun, captions),)}, metadata)
     with TemporaryDirectory(prefix="hummingbird-adapter-") as folder:
         adapter, student = Path(folder) / "adapter", run / "student"
         seconds = teach(student, evaluation, noun, clips, steps, adapter)
         for name, lora in (("student", None), (f"with the adapter of {clips} clips", adapter)):
             bundle = build_bundle(student, Path(folder) / name, precision="fp32", lora=lora)
-            new = ask(bundle, evaluation, [noun], captions)
-            known = ask(bundle, evaluation, evaluation.world.nouns, captions)
-            measures = {"new_right": new.measures["noun_right"]}
-            measures["known_right"] = known.measures["noun_right"]
-            measures["training_s"] = (seconds if lora else 0.0,)
-            metadata = {"noun": noun, "clips": clips, "steps": steps, "captions": captions}
-            rows.append(Row(name, measures, metadata))
-    return rows
+            measures = {
+                "new_right": (ask(bundle, evaluation, [noun], captions),),
+                "known_right": (ask(bundle, evaluation, evaluation.world.nouns, captions),),
+                "training_s": (seconds if lora else 0.0,),
+            }
+            yield Row(name, measures, metadata)
 
 
 def table(rows: Sequence[Row], noun: str, captions: int) -> str:
     """Return the rows as Markdown."""
 
     def cells(row: Row) -> list[str]:
-        shares = [f"{100 * row.median(name):.0f} %" for name in ("new_right", "known_right")]
-        return [*shares, f"{row.median('training_s') / 60:.1f}"]
+        shares = [row.median(name) for name in ("new_right", "known_right")]
+        minutes = row.median("training_s") / 60
+        return [
+            *(format_number(100 * share, "{:.0f} %") for share in shares),
+            format_number(minutes, "{:.1f}"),
+        ]
 
     header = [f"{noun} seen, of {captions}", "known nouns seen", "CPU minutes of training"]
     return row_table(header, rows, cells)
@@ -124,10 +137,14 @@ def main(
     from hummingbird_edge.distill.cartoons.scoring import CartoonsEvaluation
 
     judge = read_judge(run)
-    noun = noun or next(iter(judge.config.unseen), "")
+    if not judge.config.unseen:
+        raise RequestError(
+            f"the judge of {run} knows no noun that its model has not seen: train one with "
+            f"--recipe small"
+        )
+    noun = noun or judge.config.unseen[0]
     if noun not in judge.config.unseen:
-        known = ", ".join(judge.config.unseen) or "none"
-        raise RequestError(f"the judge must know {noun!r} and no model have seen it: {known} is so")
+        raise RequestError(f"--noun is {noun!r}: choose from {', '.join(judge.config.unseen)}")
     writer = ResultsWriter("adapter", None, output)
     for row in measure(run, CartoonsEvaluation.by(judge), noun, clips, steps, captions):
         writer.add(row)

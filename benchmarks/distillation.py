@@ -118,7 +118,9 @@ def main(
     require_modules("benchmark,distill", "matplotlib", "torch", "accelerate")
     for folder in MODELS:
         if not (run / folder).is_dir():
-            raise RequestError(f"{run} has no {folder}: run hb-distill all {run} first")
+            raise RequestError(
+                f"{run} has no {folder}: run hb-distill all {run} --world {world} first"
+            )
     require_output(output)
     from hummingbird_edge.distill.worlds import evaluation_of
 

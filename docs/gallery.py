@@ -17,8 +17,8 @@ SIDE = 160
 HEAD = """# Gallery
 
 Made by `python docs/gallery.py`: the prompts that the built-in model carries, each with its number
-as the seed, none left out or made twice. `hb-run PROMPT --seed NUMBER` makes the same video on any
-machine, up to rounding.
+as the seed, none left out or made twice. `hb-run PROMPT --seed NUMBER --device cpu` makes the same
+video on any machine, up to rounding.
 """
 
 

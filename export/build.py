@@ -163,7 +163,10 @@ def _prompts_beside(source: str | Path) -> Sequence[str]:
     try:
         require_prompts(prompts)
     except ValueError as error:
-        raise RequestError(f"{path} cannot be in a bundle ({error}): shorten it") from error
+        raise RequestError(
+            f"{path} says what the model can be asked for, one prompt a line, but {error}: change "
+            f"it, or move it elsewhere"
+        ) from error
     return prompts
 
 

@@ -66,7 +66,8 @@ def build(
         str | None, typer.Option(help="Of float32 graphs: float32, or float16 at half the size.")
     ] = None,
     prompts: Annotated[
-        Path | None, typer.Option(help="Prompts to calibrate int8 on, one per line.")
+        Path | None,
+        typer.Option(help="To calibrate int8 on, one a line; else the model's own."),
     ] = None,
     tokenizer: Annotated[
         Path | None, typer.Option(help="A CLIP tokenizer's folder, instead of CLIP's own.")
@@ -152,7 +153,7 @@ def quantize_(
     ] = "int8",
     prompts: Annotated[
         Path | None,
-        typer.Option(help="A text file, a prompt a line: the first ones calibrate, others judge."),
+        typer.Option(help="One a line: the first calibrate, others judge; else the bundle's own."),
     ] = None,
     quick: Annotated[
         bool,

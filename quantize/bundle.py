@@ -129,7 +129,7 @@ def quantize_bundle(
 
     `precision` is `int8`, `fp16`, `fp32+int8` for both, or a list (`unet=int8,vae=fp16`). int8
     calibrates on videos of the first `calibration` (4) of `prompts` (else of those that the bundle
-    carries, then of a list of the project's own), with `frames`, `width` and `height` as given or
+    carries, or of a list of the project's own), with `frames`, `width` and `height` as given or
     the bundle's defaults, and noise from `seed` on; layers stay in float32 until the median PSNR of
     `held_out` (4) other videos is `min_psnr` dB. `quick` calibrates on videos of 4 frames and
     quantizes all layers without a search; `held_out` (1) videos tell the loss. `judge` measures
@@ -140,8 +140,8 @@ def quantize_bundle(
     opened, target = Bundle.open(bundle), Path(out)
     if quick and frames is None:
         frames = min(_QUICK_FRAMES, opened.manifest.defaults.frames)
-    own = [*opened.manifest.prompts, *read_prompts(PROMPTS)]
-    texts = list(prompts) if prompts is not None else own
+    own = opened.manifest.prompts or read_prompts(PROMPTS)
+    texts = list(own if prompts is None else prompts)
     size = {"frames": frames, "width": width, "height": height}
     default_held_out = 1 if quick else 4
     plan = QuantizationPlan(

@@ -5,7 +5,12 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from hummingbird_edge.runtime.bundle.manifest import MAX_GUIDANCE, MAX_SETTINGS, Manifest
+from hummingbird_edge.runtime.bundle.manifest import (
+    MAX_GUIDANCE,
+    MAX_PROMPT,
+    MAX_SETTINGS,
+    Manifest,
+)
 from hummingbird_edge.runtime.errors import RequestError
 from hummingbird_edge.runtime.placement.plan import Sizes
 from hummingbird_edge.runtime.placement.planner import stage_sizes
@@ -35,8 +40,6 @@ NAMES = {
 }
 """The name of a setting here, and that of the videos API."""
 EMPTY_PROMPT = "the prompt is empty: say what the video shows"
-MAX_PROMPT = 2000
-"""Characters of a prompt in a body of the videos API."""
 MAX_SEED = (1 << 53) - 1
 """Of a seed there: JavaScript's numbers are exact up to here."""
 SIZE, SECONDS = r"^[0-9]{1,5}x[0-9]{1,5}$", r"^[0-9]{1,4}(\.[0-9]{1,3})?$"

@@ -245,9 +245,9 @@ def test_a_strange_version_is_refused(folder: Path, version: Any) -> None:
     ("prompts", "message"),
     [
         (["a cat"] * 65, "there are 65 prompts, 64 at most"),
-        (["a cat", " "], "the prompt ' ' is no line of 1 to 1000"),
-        (["a" * 1001], "is no line of 1 to 1000 characters"),
-        (["a cat\x1b[2J"], "is no line of 1 to 1000 characters"),
+        (["a cat", " "], "a prompt has 0 characters, 1 to 2000 can be"),
+        (["a" * 2001], "a prompt has 2001 characters"),
+        (["a cat\x1b[2J"], "has characters that cannot be printed"),
         ("a cat", "Expected `array`"),
     ],
 )

@@ -21,9 +21,11 @@ from hummingbird_edge.distill.score import ShapesEvaluation
 from hummingbird_edge.export.bundle_plan import BundlePlan
 from hummingbird_edge.export.cli import build_precision
 from hummingbird_edge.export.weights import Weights
+from hummingbird_edge.quantize.bundle import quantize_bundle
 from hummingbird_edge.quantize.precision import graphs_for
 from hummingbird_edge.quantize.quality import compare
 from hummingbird_edge.runtime.bundle.bundle import BUILTIN, Bundle
+from hummingbird_edge.runtime.bundle.manifest import MANIFEST
 from hummingbird_edge.runtime.devices.backend import backends
 from hummingbird_edge.runtime.errors import DeviceError, RequestError
 from hummingbird_edge.runtime.pipeline import TextToVideo
@@ -91,6 +93,7 @@ def test_the_bundle_says_what_was_done(int8_bundle: Path) -> None:
         assert bundle.graph(stage, "cpu", "int8").name == "int8_fused.onnx"
         assert bundle.graph(stage, "openvino", "int8").name == "int8.onnx"
     assert report["quality"]["unet"] != report["quality"]["vae_decoder"]
+    assert bundle.manifest.prompts == Bundle.open(BUILTIN).manifest.prompts
     assert len(report["layers"]) == 177
     assert min(row["snr_db"] for row in report["layers"]) > 20
     assert len(report["quality"]["video"]["psnr_db"]) == report["held_out"] == 2
@@ -98,6 +101,27 @@ def test_the_bundle_says_what_was_done(int8_bundle: Path) -> None:
     table = (int8_bundle / "QUANTIZATION.md").read_text(encoding="utf-8")
     assert "177 of 177 layers are in int8" in table
     assert (int8_bundle / "quantization.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_int8_is_calibrated_on_what_the_model_can_be_asked_for(tmp_path: Path) -> None:
+    bare = tmp_path / "bare"
+    shutil.copytree(BUILTIN, bare)
+    entries = json.loads((bare / MANIFEST).read_text(encoding="utf-8"))
+    (bare / MANIFEST).write_text(json.dumps({**entries, "prompts": []}), encoding="utf-8")
+    for source, is_noted in ((BUILTIN, False), (bare, True)):
+        told: list[str] = []
+        quantize_bundle(
+            source,
+            tmp_path / f"{is_noted}",
+            precision="vae=int8",
+            quick=True,
+            held_out=0,
+            frames=2,
+            width=32,
+            height=32,
+            notify=told.append,
+        )
+        assert any("not trained on all words" in line for line in told) == is_noted
 
 
 def test_the_same_seed_gives_the_same_graphs(

@@ -32,7 +32,7 @@ __all__ = [
     "parse_budget",
     "rate_at",
     "set_gradients",
-    "share_of",
+    "share_spent",
     "wait",
 ]
 
@@ -102,9 +102,10 @@ def is_first() -> bool:
 
 
 def wait() -> None:
-    """Wait until every process has come this far."""
+    """Wait until every process has come this far; raises GenerationError where one is lost."""
     if distributed.is_initialized():
-        distributed.barrier()
+        with needs_all_processes():
+            distributed.barrier()
 
 
 def rate_at(share: float, peak: float, warmup: float) -> float:
@@ -172,8 +173,10 @@ def fit_budget(
     _share_weights(trained)
     clock = Clock(budget_s, spent, device)
     saved, saves, totals, count = time.monotonic(), 0, torch.zeros(0, device=device), 0
-    if state is not None and share_of(state) < 1 <= clock.share:
-        run.save({**state, "spent_s": spent, "budget_s": budget_s})  # enough, by a smaller budget
+    if state is not None and share_spent(state) < 1 <= clock.share:
+        # This budget is smaller than the one it was trained by.
+        run.log(step=step, share=1.0, spent_s=round(spent, 1), budget_s=budget_s)
+        run.save({**state, "spent_s": spent, "budget_s": budget_s})
     if clock.share < 1:
         run.log(step=step, seed=seed, spent_s=round(spent, 1), budget_s=budget_s)
     while clock.share < 1:
@@ -217,7 +220,7 @@ def fit_budget(
     return average.state
 
 
-def share_of(state: Mapping[str, Any]) -> float:
+def share_spent(state: Mapping[str, Any]) -> float:
     """Return how much of its time a stage's checkpoint has had, in [0, 1]."""
     if "budget_s" not in state:  # carried here, and not trained since
         return float(state.get("share", 0.0))
@@ -294,7 +297,7 @@ def _restore(
         if "spent_s" in state:
             return int(state["step"]), float(state["spent_s"])
         # Carried weights know a share of whatever budget comes next; finished ones train again.
-        share = share_of(state)
+        share = share_spent(state)
         return int(state["step"]), share * budget_s if share < 1 else 0.0
     except (KeyError, RuntimeError, ValueError) as error:
         raise CheckpointError(

@@ -12,9 +12,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from hummingbird_edge.distill.cartoons.budget import share_of
+from hummingbird_edge.distill.cartoons.budget import share_spent
 from hummingbird_edge.distill.train.run import Run
-from hummingbird_edge.runtime.errors import CheckpointError, OutputError
+from hummingbird_edge.runtime.errors import CheckpointError, OutputError, RequestError
+from hummingbird_edge.runtime.files import read_json, write_json
 
 __all__ = ["CARRIED", "pack", "read_stages", "unpack"]
 
@@ -35,7 +36,7 @@ def pack(run: Path, folder: Path) -> list[Path]:
         metadata[stage] = {
             "step": state["step"],
             "config": state["config"],
-            "share": share_of(state),
+            "share": share_spent(state),
         }
         for name, tensor in state["average"].items():
             half = tensor.half() if tensor.is_floating_point() else tensor
@@ -71,15 +72,24 @@ def _parts(tensors: Mapping[str, Tensor]) -> Iterator[dict[str, Tensor]]:
 
 
 def unpack(folder: Path, run: Path) -> list[str]:
-    """Put carried weights into a run as checkpoints; returns the stages.
+    """Put carried weights into a new run as checkpoints; returns the stages.
 
-    A stage that was not finished goes on at the share of its time that had passed. One that was
-    trains again for all of its time, or, where it is not among the run's stages, is used as it is.
-    Raises CheckpointError.
+    A run that names a stage among its `--stages` trains it: for the rest of its time, or for all of
+    it where it was finished. Other stages are used as they are. A run that has these weights
+    already is left as it is; raises RequestError for one that has others, for VAE and teacher are
+    made for each other, and CheckpointError for what is no carried weights.
     """
     stages = read_stages(folder)
+    record, known = run / "unpacked.json", {name: x["step"] for name, x in stages.items()}
+    if record.exists() and read_json(record) == known:
+        return list(stages)
+    if record.exists() or list(run.glob("*.pt")):
+        raise RequestError(
+            f"{run} has other checkpoints than {folder}: choose a new folder, or leave --unpack out"
+        )
     for stage, state in stages.items():
         Run(run, stage).save({**state, "model": state["average"]})
+    write_json(record, known)
     return list(stages)
 
 

@@ -43,8 +43,8 @@ def build_judge(state: Mapping[str, Any], source: Path) -> Judge:
     try:
         config = JudgeConfig(**state["config"])
         pairs = zip(_names(config), (NOUNS, PATHS, SIZES, GROUNDS), strict=True)
-        known_well = all(own and set(own) <= set(known) for own, known in pairs)
-        if not known_well or not set(config.unseen) < set(config.nouns):
+        names_are_known = all(own and set(own) <= set(known) for own, known in pairs)
+        if not names_are_known or not set(config.unseen) < set(config.nouns):
             raise ValueError("it names what this world lacks")
         judge = Judge(config)
         judge.load_state_dict(state["average"])

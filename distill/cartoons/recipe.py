@@ -46,7 +46,7 @@ class Recipe:
     guidance: float
     """The teacher's default w, and the student's."""
     unseen: tuple[str, ...] = ()
-    """Nouns that the judge alone learns, so that it can tell what an adapter was taught."""
+    """Nouns that the judge alone learns, not the critic: it tells what an adapter was taught."""
 
     def tokenizer(self, folder: Path) -> Tokenizer:
         """Return the tokenizer in `folder/tokenizer`; CLIP's, cut down to the world's words."""

@@ -1,14 +1,15 @@
 """One run of the cartoons' recipe: its folder, its device, its time, and what it left so far."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+import math
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
-from hummingbird_edge.distill.cartoons.budget import fit_budget, is_first, share_of, wait
+from hummingbird_edge.distill.cartoons.budget import fit_budget, is_first, share_spent, wait
 from hummingbird_edge.distill.cartoons.judging import build_judge
 from hummingbird_edge.distill.cartoons.recipe import Recipe
 from hummingbird_edge.distill.data.clips import Clips
@@ -22,6 +23,7 @@ from hummingbird_edge.export.models.text_encoder import TextEncoder
 from hummingbird_edge.export.models.unet import UNet
 from hummingbird_edge.export.models.vae import VAE
 from hummingbird_edge.runtime.errors import CheckpointError, RequestError
+from hummingbird_edge.runtime.tokenizer import Tokenizer
 
 __all__ = ["Session", "Weights"]
 
@@ -57,7 +59,10 @@ class Session:
         """Train one stage for its share of the time; returns its averaged weights."""
         schedule = self.recipe.plans[name].schedule
         run = Run(self.run, name, is_first())
-        return fit_budget(run, stage, schedule, self.budgets[name], self.seed, measure, config)
+        budget_s = self.budgets[name]
+        weights = fit_budget(run, stage, schedule, budget_s, self.seed, measure, config)
+        wait()  # the first process writes the checkpoint that later stages read
+        return weights
 
     def has(self, stage: str) -> bool:
         """Tell whether a stage has left a checkpoint."""
@@ -70,50 +75,60 @@ class Session:
             raise RequestError(f"{self.run} has no {stage} yet: run that stage first")
         return state
 
+    def finished_state(self, stage: str) -> dict[str, Any]:
+        """Return the checkpoint of a stage; raises RequestError where it has not ended."""
+        state = self.state(stage)
+        if (share := share_spent(state)) < 1:
+            raise RequestError(
+                f"{self.run} has a {stage} that had {math.floor(100 * share)} % of its time: run "
+                f"that stage first"
+            )
+        return state
+
     def vae(self) -> VAE:
-        """Return the run's trained VAE, frozen."""
+        """Return the run's trained VAE, frozen; raises HummingbirdError."""
         state = self.state("vae")
-        vae = VAE(VAEConfig(**state["config"])).to(self.device)
-        vae.load_state_dict(state["average"])
+        with self._reading():
+            vae = VAE(VAEConfig(**state["config"])).to(self.device)
+            vae.load_state_dict(state["average"])
         vae.eval().requires_grad_(False)
         return vae.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def judge(self, stage: str = "judge") -> Judge:
-        """Return the run's trained judge, or its critic, frozen."""
-        return build_judge(self.state(stage), Run(self.run, stage).checkpoint_path).to(self.device)
+        """Return the run's trained judge, or its critic, frozen; raises HummingbirdError."""
+        state = self.finished_state(stage)
+        return build_judge(state, Run(self.run, stage).checkpoint_path).to(self.device)
 
-    def finished(self, stage: str) -> dict[str, Any]:
-        """Return the checkpoint of a stage; raises RequestError where it has not ended."""
-        state = self.state(stage)
-        if (share := share_of(state)) < 1:
-            raise RequestError(
-                f"{self.run} has a {stage} that had {share:.0%} of its time: run that stage first"
-            )
-        return state
+    def tokenizer(self) -> Tokenizer:
+        """Return the run's tokenizer."""
+        return self.recipe.tokenizer(self.run)
 
     def teacher(self) -> Model:
         """Return the run's trained teacher; raises HummingbirdError."""
-        state, vae = self.finished("teacher"), self.vae()
-        if is_first():
-            self.recipe.tokenizer(self.run)
-        wait()
-        config = ModelConfig.from_dict(state["config"])
-        text, unet = TextEncoder(config.text), UNet(config.unet)
-        self._load(text, _part(state["average"], "text."))
-        self._load(unet, _part(state["average"], "unet."))
-        return Model(config, text, unet, vae, self.recipe.tokenizer(self.run))
+        state, vae = self.finished_state("teacher"), self.vae()
+        with self._reading():
+            config = ModelConfig.from_dict(state["config"])
+            text, unet = TextEncoder(config.text), UNet(config.unet)
+            text.load_state_dict(_part(state["average"], "text."))
+            unet.load_state_dict(_part(state["average"], "unet."))
+        return Model(config, text, unet, vae, self.tokenizer())
 
-    def student(self, state: Mapping[str, Any]) -> Model:
+    def scaling_factor(self) -> float:
+        """Return the factor that a teacher, trained to its end or not, takes latents by."""
+        with self._reading():
+            return float(self.state("teacher")["config"]["vae"]["scaling_factor"])
+
+    def student(self, teacher: Model, state: Mapping[str, Any]) -> Model:
         """Return the student of a checkpoint of `matching` or `consistency`."""
-        config = ModelConfig.from_dict(state["config"])
-        unet = UNet(config.unet)
-        self._load(unet, state["average"])
-        return replace(self.teacher(), config=config, unet=unet)
+        with self._reading():
+            return teacher.with_unet(ModelConfig.from_dict(state["config"]), state["average"])
 
-    def _load(self, network: nn.Module, weights: Weights) -> None:
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        """Raise CheckpointError where a checkpoint is that of another model."""
         try:
-            network.load_state_dict(weights)
-        except RuntimeError as error:
+            yield
+        except (KeyError, RuntimeError, TypeError, ValueError) as error:
             raise CheckpointError(
                 f"{self.run} holds a model of another shape ({str(error).splitlines()[0]}): "
                 f"choose another folder, or delete it"

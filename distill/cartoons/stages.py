@@ -44,7 +44,6 @@ from hummingbird_edge.distill.train.matching import MatchingStage
 from hummingbird_edge.distill.train.model import PROMPTS, Model
 from hummingbird_edge.distill.train.prune import Probe, importance, plan_pruning, prune
 from hummingbird_edge.distill.train.reward import Reward
-from hummingbird_edge.distill.train.run import Run
 from hummingbird_edge.distill.train.sampling import generate
 from hummingbird_edge.distill.world.cartoons.judge import Judge, JudgeConfig
 from hummingbird_edge.distill.world.cartoons.shots import describe
@@ -87,7 +86,8 @@ def train_critic(session: Session) -> None:
 
 def _train_judge(session: Session, name: str, seed: int) -> None:
     world = session.recipe.world
-    config = JudgeConfig.of(world, session.recipe.unseen)
+    # What rewards is to know no more than the model.
+    config = JudgeConfig.of(world, session.recipe.unseen if name == "judge" else ())
 
     def watch(weights: Weights) -> Mapping[str, float]:
         judge = Judge(config).to(session.device)
@@ -104,8 +104,7 @@ def make_clips(session: Session) -> None:
     """Encode clips, once; latents keep the scale that a teacher was trained with."""
     path = session.run / "clips.safetensors"
     if is_first() and not path.exists():
-        teacher = Run(session.run, "teacher").load()
-        factor = teacher["config"]["vae"]["scaling_factor"] if teacher is not None else None
+        factor = session.scaling_factor() if session.has("teacher") else None
         recipe, seconds = session.recipe, session.budgets["clips"]
         args = (session.vae(), recipe.world, session.sprites, recipe.clips, seconds, session.seed)
         clips, shots = draw_clips(*args, factor)
@@ -116,11 +115,7 @@ def make_clips(session: Session) -> None:
 
 def train_teacher(session: Session) -> None:
     """Train text encoder and U-Net; writes RUN/teacher."""
-    recipe, clips = session.recipe, session.clips()
-    if is_first():
-        recipe.tokenizer(session.run)
-    wait()
-    tokenizer = recipe.tokenizer(session.run)
+    recipe, clips, tokenizer = session.recipe, session.clips(), session.tokenizer()
     config = recipe.teacher_config(tokenizer, clips.scaling_factor)
     args = (config, recipe.world, clips, tokenizer, session.batch("teacher"), session.device)
     session.fit("teacher", TeacherStage(*args), config.to_dict())
@@ -158,10 +153,10 @@ def _probes(session: Session, teacher: Model, clips: Clips) -> list[Probe]:
 def train_consistency(session: Session) -> None:
     """Distil to a few steps."""
     recipe, clips, teacher = session.recipe, session.clips(), session.teacher()
-    # Carried weights come without the matched ones that they began from.
-    has_matched = session.has("matching")
-    begun = session.finished("matching") if has_matched else session.state("consistency")
-    student = session.student(begun)
+    # Where it goes on, the weights that it began from may be gone.
+    goes_on = session.has("consistency")
+    begun = session.state("consistency") if goes_on else session.finished_state("matching")
+    student = session.student(teacher, begun)
     batch = session.batch("consistency")
     rewards: dict[str, tuple[float, Reward]] = {}
     if session.has("critic"):
@@ -174,8 +169,12 @@ def train_consistency(session: Session) -> None:
 
 
 def train_decoder(session: Session) -> None:
-    """Finetune the VAE's decoder for latents that are made; writes RUN/student."""
-    world, student = session.recipe.world, session.student(session.finished("consistency"))
+    """Finetune the VAE's decoder for latents that are made; writes RUN/student.
+
+    And RUN/teacher where its weights were carried here, to compare the student with.
+    """
+    world, teacher = session.recipe.world, session.teacher()
+    student = session.student(teacher, session.finished_state("consistency"))
     vae, factor = session.vae(), student.config.vae.scaling_factor
     stage = DecoderStage(vae, factor, world, session.sprites, session.batch("decoder"))
     vae.load_state_dict(session.fit("decoder", stage, asdict(student.config.vae)))
@@ -186,6 +185,8 @@ def train_decoder(session: Session) -> None:
         with TemporaryDirectory() as folder:
             taught = learn_synonyms(student, world.nouns, Path(folder))
             taught.write(session.run / "student")
+            if not (session.run / "teacher").exists():
+                teacher.write(session.run / "teacher")
     wait()
 
 
@@ -220,8 +221,7 @@ def score(session: Session) -> None:
     figures: dict[str, Mapping[str, object]] = {}
     evaluation = CartoonsEvaluation(session.judge(), session.recipe.world, session.sprites)
     for name, count in (("student", session.scored), ("teacher", session.scored // 4)):
-        made = session.teacher() if name == "teacher" else Model.read(session.run / name)
-        model = made.frozen(session.device)
+        model = Model.read(session.run / name).frozen(session.device)
         sampled = evaluation.sample(max(4, count), SCORED_SEED)
         captions = [caption for _, caption in sampled]
         clips = generate(model, captions, seed=FIRST_SEED, batch=SCORED_BATCH)

@@ -70,8 +70,10 @@ def train(order: Order) -> None:
     stages, recipe = order.stage_names, RECIPES[order.recipe]
     budgets = share_out(recipe, stages, parse_budget(order.budget))
     device = choose_device(order.device)
-    if order.unpack is not None and is_first() and not list(order.run.glob("*.pt")):
-        unpack(order.unpack, order.run)
+    if is_first():
+        if order.unpack is not None:
+            unpack(order.unpack, order.run)
+        recipe.tokenizer(order.run)
     wait()
     sprites = Sprites.read((*recipe.world.nouns, *recipe.unseen), device)
     session = Session(order.run, recipe, sprites, device, order.seed, budgets, order.scored)

@@ -29,12 +29,14 @@ from hummingbird_edge.export.vocabulary import Vocabulary
 from hummingbird_edge.export.weights import CheckpointWeights
 from hummingbird_edge.runtime.errors import CheckpointError, OutputError
 from hummingbird_edge.runtime.files import atomic_folder, write_json
+from hummingbird_edge.runtime.prompts import read_prompts
 from hummingbird_edge.runtime.tokenizer import Tokenizer
 
 __all__ = ["PROMPTS", "Model"]
 
 PROMPTS = 16
-"""How many a trained model says that it can be asked for: as many as calibrate int8 well."""
+"""How many a trained model says that it can be asked for: a page of examples, and more than the
+eight that int8 is calibrated on and compared by."""
 
 
 @dataclass
@@ -69,7 +71,9 @@ class Model:
         assert isinstance(text, TextEncoder)
         assert isinstance(unet, UNet)
         assert isinstance(vae, VAE)
-        return cls(config, text, unet, vae, _tokenizer(file.parent, config))
+        own = file.parent / "prompts.txt"
+        prompts = read_prompts(own) if path.is_dir() and own.is_file() else ()
+        return cls(config, text, unet, vae, _tokenizer(file.parent, config), prompts)
 
     def write(self, folder: Path) -> None:
         """Write the folder; raises OutputError.
@@ -104,7 +108,7 @@ class Model:
         unet = UNet(config.unet).to(next(iter(weights.values())).device)
         unet.load_state_dict(weights)
         shared = replace(config, vae=self.config.vae, text=self.config.text)
-        return Model(shared, self.text, unet, self.vae, self.tokenizer)
+        return replace(self, config=shared, unet=unet)
 
     def frozen(self, device: torch.device | str = "cpu") -> "Model":
         """Move every network to `device` and stop its gradients; returns itself."""

@@ -29,6 +29,7 @@ __all__ = [
     "FORMAT_VERSION",
     "MANIFEST",
     "MAX_GUIDANCE",
+    "MAX_PROMPT",
     "MAX_SETTINGS",
     "MIN_PSNR_DB",
     "Agreement",
@@ -58,8 +59,9 @@ _MIN_STAGE_PSNR_DB = MIN_PSNR_DB + 3
 MAX_SETTINGS = {"frames": 10_000, "width": 16_384, "height": 16_384, "steps": 1000, "fps": 240}
 """Beyond these no machine or player follows, and arithmetic overflows."""
 MAX_GUIDANCE = 10_000
-_MAX_PROMPTS, _MAX_PROMPT = 64, 1000
-"""How many prompts a manifest holds, and how long each may be."""
+MAX_PROMPT = 2000
+"""Characters of a prompt from others: in a manifest, and in a body of the videos API."""
+_MAX_PROMPTS = 64
 
 Count = Annotated[int, Meta(ge=1, le=10**15)]
 SmallCount = Annotated[int, Meta(ge=1, le=4096)]
@@ -336,10 +338,10 @@ def require_prompts(prompts: Sequence[str]) -> None:
     if len(prompts) > _MAX_PROMPTS:
         raise ValueError(f"there are {len(prompts)} prompts, {_MAX_PROMPTS} at most can be")
     for prompt in prompts:
-        if not prompt.strip() or len(prompt) > _MAX_PROMPT or not prompt.isprintable():
-            raise ValueError(
-                f"the prompt {prompt[:40]!r} is no line of 1 to {_MAX_PROMPT} characters"
-            )
+        if not 1 <= (count := len(prompt.strip())) <= MAX_PROMPT:
+            raise ValueError(f"a prompt has {count} characters, 1 to {MAX_PROMPT} can be")
+        if not prompt.isprintable():
+            raise ValueError(f"the prompt {prompt[:40]!r} has characters that cannot be printed")
 
 
 def _check_format(entries: Any, path: Path) -> None:

@@ -91,6 +91,7 @@ export class Composer {
   #pickModel() {
     const model = this.#models.find((each) => each.id === this.model.value);
     if (model) this.settings.limit(model);
+    this.form.dispatchEvent(new Event("pick"));
   }
 
   #request() {

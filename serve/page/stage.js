@@ -30,6 +30,7 @@ export class Stage {
     this.details = h("div", { class: "details" });
     library.addEventListener("change", () => this.render());
     library.addEventListener("preview", () => this.render());
+    actions.composer.form.addEventListener("pick", () => this.render());
   }
 
   /** Bring the picture and what stands under it up to date. */

@@ -1,6 +1,7 @@
 """Who judges the cartoons: the judge, its figures, scores and the card."""
 
 import dataclasses
+import random
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -194,7 +195,8 @@ def test_a_judge_knows_nouns_that_no_model_has_seen() -> None:
     assert evaluation.sprites.nouns == config.nouns
     assert {target.noun for target, _ in evaluation.sample(40, seed=1)} <= {*FEW}
     stage = judging.JudgeStage(Judge(config), WORLD, evaluation.sprites, 1)
-    assert "robot" in stage.world.nouns
+    assert {stage.world.draw(random.Random(i)).noun for i in range(40)} == {*FEW, "robot"}
+    assert int(stage.trained.labels([shot("robot")])["noun"]) == len(FEW)
 
 
 def test_sampled_shots_are_held_out_and_different(evaluation: CartoonsEvaluation) -> None:

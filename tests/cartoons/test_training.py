@@ -22,6 +22,7 @@ from hummingbird_edge.distill.cartoons.budget import (
     parse_budget,
     rate_at,
     set_gradients,
+    share_spent,
 )
 from hummingbird_edge.distill.cartoons.delivery import pack, unpack
 from hummingbird_edge.distill.cartoons.pool import draw_clips, read_shots, write_shots
@@ -113,11 +114,17 @@ def test_training_ends_with_its_budget_and_goes_on_from_it(tmp_path: Path) -> No
     assert not again.shares
     fit_budget(run, again, schedule, 1.0, 0)
     assert again.shares[0] >= 0.5
-    pack_as(run, "vae", budget_s=2.0)
-    unpack(tmp_path / "carried", tmp_path / "other")
-    carried = Line()
-    fit_budget(Run(tmp_path / "other", "vae"), carried, schedule, 0.2, 0)
-    assert 0.4 <= carried.shares[0] < 0.9
+    pack_as(run, "short", budget_s=9.0)
+    fit_budget(Run(tmp_path, "short"), Line(), schedule, 0.25, 0)
+    state = Run(tmp_path, "short").load()
+    assert state is not None
+    assert share_spent(state) == 1, "a smaller budget ends a stage"
+    for budget_s, least, most in ((2.0, 0.4, 0.9), (0.5, 0.0, 0.1)):
+        carried, other = Line(), tmp_path / f"other-{budget_s}"
+        pack_as(run, "vae", budget_s)
+        unpack(tmp_path / "carried", other)
+        fit_budget(Run(other, "vae"), carried, schedule, 0.2, 0)
+        assert least <= carried.shares[0] < most, "what was finished trains again"
 
 
 def pack_as(run: Run, name: str, budget_s: float) -> None:
@@ -249,6 +256,15 @@ def test_carried_weights_come_back(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert back is not None
     assert unfinished is not None
     assert (back["share"], unfinished["share"]) == (1, 0.25)
+    Run(tmp_path / "other", "vae").save({**back, "step": 7})  # trained on since
+    assert unpack(tmp_path / "carried", tmp_path / "other") == ["vae", "judge"]
+    again = Run(tmp_path / "other", "vae").load()
+    assert again is not None
+    assert again["step"] == 7, "it goes on from its own checkpoint"
+    for taken in (tmp_path / "run", tmp_path / "third"):
+        Run(taken, "vae").save(state)
+        with pytest.raises(RequestError, match="has other checkpoints than"):
+            unpack(tmp_path / "carried", taken)
     assert back["config"] == {"width": 8}
     for name, tensor in average.items():
         torch.testing.assert_close(back["average"][name], tensor, atol=2e-3, rtol=1e-3)
@@ -334,22 +350,29 @@ def test_the_whole_recipe_ends_in_a_bundle_that_is_judged(hb: Command, tmp_path:
     )
     assert taught.returncode == 0, taught.stderr
     rows = Record.read(tmp_path / "adapter.json").rows
-    assert [row.median("training_s") > 0 for row in rows] == [False, True]
+    assert [row.name for row in rows] == ["rendered", "student", "with the adapter of 2 clips"]
+    assert rows[2].median("training_s") > 0
     assert "spider seen, of 2" in taught.stdout
-    later = ["--stages", "clips,consistency,decoder", "--budget", "4s"]
-    again = hb(
-        "hb-distill", "all", tmp_path / "next", *recipe, "--unpack", tmp_path / "carried", *later
+    later = ["--stages", "clips,matching,consistency,decoder,score", "--scored", "4"]
+    later += ["--budget", "4s"]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    arguments = [tmp_path / "next", *recipe, "--unpack", tmp_path / "carried", *later]
+    again = subprocess.run(
+        [*torchrun, "-m", "hummingbird_edge.distill", "all", *map(str, arguments)],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
     )
     assert again.returncode == 0, again.stderr
-    assert not (tmp_path / "next" / "teacher.jsonl").exists(), "it was not to be trained again"
     assert (tmp_path / "next" / "student" / "config.json").exists()
+    assert "student" in json.loads((tmp_path / "next" / "scores.json").read_text("utf-8"))
 
 
 def test_what_has_not_ended_is_not_gone_on_from(tmp_path: Path, sprites: Sprites) -> None:
     session = Session(tmp_path, TINY, sprites, torch.device("cpu"), 0, {})
     times = {"spent_s": 1.0, "budget_s": 4.0}
     Run(tmp_path, "teacher").save({**times, "config": {}, "average": {}})
-    with pytest.raises(RequestError, match="a teacher that had 25% of its time: run that stage"):
+    with pytest.raises(RequestError, match="a teacher that had 25 % of its time: run that stage"):
         session.teacher()
 
 
