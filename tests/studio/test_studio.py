@@ -144,6 +144,26 @@ def assert_fits(page: Page) -> None:
     assert wide <= window
 
 
+def test_beginnings_are_those_of_the_picked_model(tab: Open, studio: str) -> None:
+    """The first of the tests: nothing is made yet."""
+    with urllib.request.urlopen(f"{studio}/v1/models") as answer:
+        known = json.load(answer)
+    (own,) = known["data"]
+    others = [
+        {**own, "id": name, "default": False, "prompts": prompts}
+        for name, prompts in (("owls", ["a purple owl"]), ("silent", []))
+    ]
+    page = tab(replies={"**/v1/models": {**known, "data": [own, *others]}})
+    beginnings = page.locator(".welcome li")
+    expect(beginnings).to_have_text(own["prompts"][:4])
+    page.get_by_label("Model", exact=True).select_option("owls")
+    expect(beginnings).to_have_text(["a purple owl"])
+    beginnings.get_by_role("button").click()
+    expect(page.get_by_label("Prompt", exact=True)).to_have_value("a purple owl")
+    page.get_by_label("Model", exact=True).select_option("silent")
+    expect(beginnings.first).to_have_text("a cat DJ at a party")
+
+
 def test_a_prompt_becomes_a_video_that_plays(tab: Open) -> None:
     """From the button to moving pixels, with what it took and the command beside it."""
     page = tab(moves=True)
