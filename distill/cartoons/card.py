@@ -43,7 +43,7 @@ def write_card(
     pipeline = TextToVideo.from_bundle(bundle, device="cpu")
     shots, texts = zip(*evaluation.sample(captions, 0), strict=True)
     clips = make_clips(pipeline, texts, report)
-    scores, verdicts = evaluation.score(clips, shots), evaluation.look(clips)
+    scores, verdicts = evaluation.examine(clips, shots)
     wrong = [
         index
         for index, (shot, verdict) in enumerate(zip(shots, verdicts, strict=True))

@@ -59,16 +59,14 @@ class CartoonsEvaluation:
             )
         return [(shot, describe(shot, rng)) for shot in shots]
 
-    def look(self, clips: NDArray[np.uint8]) -> list[Verdict]:
-        """Return what the judge sees in each of clips (B, T, H, W, 3) uint8."""
-        verdicts = []
-        for start in range(0, len(clips), BATCH):
-            frames = self._frames(clips[start : start + BATCH])
-            verdicts += self.judge.verdicts(self.judge.look(frames))
-        return verdicts
-
     def score(self, clips: NDArray[np.uint8], targets: Sequence[Shot]) -> Scores:
-        """Judge clips (B, T, H, W, 3) uint8 against the shots of their captions.
+        """Judge clips (B, T, H, W, 3) uint8 against the shots of their captions; as `examine`."""
+        return self.examine(clips, targets)[0]
+
+    def examine(
+        self, clips: NDArray[np.uint8], targets: Sequence[Shot]
+    ) -> tuple[Scores, list[Verdict]]:
+        """Judge clips (B, T, H, W, 3) uint8; return the scores, and what was seen in each.
 
         `action` is the share of clips in which the noun's own action is seen. Quality is compared
         with rendered clips of the same shots, length and size. Raises RequestError for clips of
@@ -87,6 +85,7 @@ class CartoonsEvaluation:
         reachable: dict[str, list[float]] = {}
         features: list[Tensor] = []
         true_features: list[Tensor] = []
+        verdicts: list[Verdict] = []
         for start in range(0, count, BATCH):
             shots = targets[start : start + BATCH]
             frames = self._frames(clips[start : start + BATCH])
@@ -97,18 +96,20 @@ class CartoonsEvaluation:
             for found, made in ((quality, frames), (reachable, true)):
                 for name, value in assess(self.judge, made).items():
                     found.setdefault(name, []).append(value * len(shots))
-            for verdict, shot in zip(self.judge.verdicts(seen), shots, strict=True):
-                for name, is_right in verdict.score(shot).items():
-                    right[name] = right.get(name, 0) + is_right
+            verdicts += self.judge.verdicts(seen)
+        for verdict, shot in zip(verdicts, targets, strict=True):
+            for name, is_right in verdict.score(shot).items():
+                right[name] = right.get(name, 0) + is_right
         distance = None
         if count > 1:
             distance = frechet_distance(torch.cat(features), torch.cat(true_features))
-        return Scores(
+        scores = Scores(
             captions=count,
             accuracy={name: hits / count for name, hits in right.items()},
             quality={name: _ratio(sum(x), sum(reachable[name])) for name, x in quality.items()},
             frechet=distance,
         )
+        return scores, verdicts
 
     def _frames(self, clips: NDArray[np.uint8]) -> Tensor:
         """Return clips as the judge takes them, (B, T, 3, H, W) in [0, 1]."""

@@ -168,7 +168,7 @@ def test_rendered_clips_score_as_rendered_clips(
     shaken = clips[:, np.random.default_rng(0).permutation(frames)]
     worse = evaluation.score(shaken, shots)
     assert worse.quality["subject consistency"] < scores.quality["subject consistency"]
-    verdicts = evaluation.look(clips)
+    verdicts = evaluation.examine(clips, shots)[1]
     for name, share in scores.accuracy.items():
         right = [v.score(shot)[name] for v, shot in zip(verdicts, shots, strict=True)]
         assert share == pytest.approx(sum(right) / 3)
