@@ -8,6 +8,10 @@ from typing import Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from hummingbird_edge.runtime.bundle.bundle import Bundle
+from hummingbird_edge.runtime.devices.backend import Backend
+from hummingbird_edge.runtime.engines.loading import open_session
+from hummingbird_edge.runtime.engines.session import Session
 from hummingbird_edge.runtime.pipeline import TextToVideo
 
 __all__ = [
@@ -17,6 +21,7 @@ __all__ = [
     "Target",
     "evaluate",
     "evaluate_bundle",
+    "evaluate_judge",
     "make_clips",
 ]
 
@@ -72,6 +77,10 @@ class Evaluation(Protocol[Target]):
         """
         ...
 
+    def render(self, targets: Sequence[Target], frames: int, side: int) -> NDArray[np.uint8]:
+        """Draw clips (B, `frames`, `side`, `side`, 3) uint8 as the training data has them."""
+        ...
+
 
 def evaluate_bundle(
     path: Path,
@@ -102,6 +111,35 @@ def evaluate(
     pairs = evaluation.sample(captions, seed)
     clips = make_clips(pipeline, [caption for _, caption in pairs], report, frames)
     return evaluation.score(clips, [target for target, _ in pairs])
+
+
+def evaluate_judge(
+    bundle: Bundle, evaluation: Evaluation[Target], count: int = 400, seed: int = 0
+) -> dict[str, Scores]:
+    """Score `count` rendered clips as drawn and after the bundle's VAE: the judge's own errors.
+
+    Raises BundleError for a bundle without the VAE's encoder.
+    """
+    defaults, cpu = bundle.manifest.defaults, Backend.parse("cpu")
+    targets = [target for target, _ in evaluation.sample(count, seed)]
+    clips = evaluation.render(targets, defaults.frames, defaults.height)
+    encoder, decoder = (
+        open_session(bundle.graph(stage), cpu) for stage in ("vae_encoder", "vae_decoder")
+    )
+    decoded = np.stack([_through_vae(clip, encoder, decoder) for clip in clips])
+    return {
+        "rendered": evaluation.score(clips, targets),
+        "after the VAE": evaluation.score(decoded, targets),
+    }
+
+
+def _through_vae(clip: NDArray[np.uint8], encoder: Session, decoder: Session) -> NDArray[np.uint8]:
+    """Encode and decode a clip (T, H, W, 3) uint8."""
+    frames = clip.transpose(0, 3, 1, 2).astype(np.float32) / 127.5 - 1
+    moments = encoder.run({"sample": np.ascontiguousarray(frames)})
+    mean = np.ascontiguousarray(np.split(moments, 2, axis=1)[0])
+    decoded = np.rint((decoder.run({"latent_sample": mean}) + 1) * 127.5)
+    return np.clip(decoded, 0, 255).astype(np.uint8).transpose(0, 2, 3, 1)
 
 
 def make_clips(

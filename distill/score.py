@@ -1,6 +1,5 @@
 """Evaluate on the shapes world: captions never trained on, judged from pixels."""
 
-import random
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 
@@ -15,12 +14,8 @@ from hummingbird_edge.distill.world.shapes.judge import judge, score
 from hummingbird_edge.distill.world.shapes.quality import Quality, assess
 from hummingbird_edge.distill.world.shapes.render import render
 from hummingbird_edge.distill.world.shapes.scene import Scene, World
-from hummingbird_edge.runtime.bundle.bundle import Bundle
-from hummingbird_edge.runtime.devices.backend import Backend
-from hummingbird_edge.runtime.engines.loading import open_session
-from hummingbird_edge.runtime.engines.session import Session
 
-__all__ = ["ShapesEvaluation", "measure_judge", "score_clips", "unseen_captions"]
+__all__ = ["ShapesEvaluation", "rendered", "score_clips", "unseen_captions"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +31,10 @@ class ShapesEvaluation:
     def score(self, clips: NDArray[np.uint8], targets: Sequence[Scene]) -> Scores:
         """Judge clips (B, T, H, W, 3) uint8 against the scenes of their captions."""
         return score_clips(clips, list(targets), self.world)
+
+    def render(self, targets: Sequence[Scene], frames: int, side: int) -> NDArray[np.uint8]:
+        """Draw clips (B, `frames`, `side`, `side`, 3) uint8 of scenes."""
+        return rendered(list(targets), replace(self.world, frames=frames, resolution=side))
 
 
 def unseen_captions(world: World, count: int, seed: int) -> list[tuple[Scene, str]]:
@@ -70,33 +69,3 @@ def mean_quality(clips: NDArray[np.uint8]) -> dict[str, float]:
     """Return the mean of each quality score."""
     rows = [asdict(assess(clip)) for clip in clips]
     return {name: float(np.mean([row[name] for row in rows])) for name in asdict(Quality())}
-
-
-def measure_judge(
-    bundle: Bundle, world: World, count: int = 400, seed: int = 0
-) -> dict[str, Scores]:
-    """Score `count` rendered clips as drawn and after the bundle's VAE: the judge's own errors.
-
-    Raises BundleError for a bundle without the VAE's encoder.
-    """
-    rng = random.Random(seed)
-    scenes = [world.draw(rng) for _ in range(count)]
-    clips = rendered(scenes, world)
-    cpu = Backend.parse("cpu")
-    encoder, decoder = (
-        open_session(bundle.graph(stage), cpu) for stage in ("vae_encoder", "vae_decoder")
-    )
-    decoded = np.stack([through_vae(clip, encoder, decoder) for clip in clips])
-    return {
-        "rendered": score_clips(clips, scenes, world),
-        "after the VAE": score_clips(decoded, scenes, world),
-    }
-
-
-def through_vae(clip: NDArray[np.uint8], encoder: Session, decoder: Session) -> NDArray[np.uint8]:
-    """Encode and decode a clip (T, H, W, 3) uint8."""
-    frames = clip.transpose(0, 3, 1, 2).astype(np.float32) / 127.5 - 1
-    moments = encoder.run({"sample": np.ascontiguousarray(frames)})
-    mean = np.ascontiguousarray(np.split(moments, 2, axis=1)[0])
-    decoded = np.rint((decoder.run({"latent_sample": mean}) + 1) * 127.5)
-    return np.clip(decoded, 0, 255).astype(np.uint8).transpose(0, 2, 3, 1)

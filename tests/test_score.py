@@ -5,11 +5,10 @@ import random
 import numpy as np
 import pytest
 
-from hummingbird_edge.distill.evaluation import FIRST_SEED, Scores, evaluate
+from hummingbird_edge.distill.evaluation import FIRST_SEED, Scores, evaluate, evaluate_judge
 from hummingbird_edge.distill.recipe import BUILTIN_RECIPE
 from hummingbird_edge.distill.score import (
     ShapesEvaluation,
-    measure_judge,
     rendered,
     score_clips,
     unseen_captions,
@@ -41,7 +40,7 @@ def test_rendered_clips_are_right_and_swapped_ones_are_not() -> None:
 
 @pytest.mark.slow
 def test_the_judge_reads_what_the_built_in_vae_makes() -> None:
-    found = measure_judge(Bundle.open(BUILTIN), WORLD, 40, seed=5)
+    found = evaluate_judge(Bundle.open(BUILTIN), ShapesEvaluation(WORLD), 40, seed=5)
     assert found["rendered"].accuracy["all"] >= 0.99
     assert found["after the VAE"].accuracy["all"] >= 0.97
 

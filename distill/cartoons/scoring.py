@@ -111,6 +111,17 @@ class CartoonsEvaluation:
         )
         return scores, verdicts
 
+    def render(self, targets: Sequence[Shot], frames: int, side: int) -> NDArray[np.uint8]:
+        """Draw clips (B, `frames`, `side`, `side`, 3) uint8 of shots."""
+        world = replace(self.world, frames=frames, resolution=side)
+        generator = torch.Generator().manual_seed(0)
+        pixels = []
+        for start in range(0, len(targets), BATCH):
+            shots = targets[start : start + BATCH]
+            drawn = render(shots, world, self.sprites, generator).frames
+            pixels.append((drawn * 255).round().byte().permute(0, 1, 3, 4, 2).cpu().numpy())
+        return np.concatenate(pixels)
+
     def _frames(self, clips: NDArray[np.uint8]) -> Tensor:
         """Return clips as the judge takes them, (B, T, 3, H, W) in [0, 1]."""
         frames = torch.from_numpy(clips).to(self.sprites.device)

@@ -47,13 +47,16 @@ def judge(
     bundle: BundleFolder = None,
     clips: Annotated[int, typer.Option(min=1, help="Clips to draw.")] = 400,
     seed: Annotated[int, typer.Option(help="Chooses the clips.")] = 0,
+    world: WorldOption = "shapes",
+    judge: JudgeOption = None,
 ) -> None:
     """Measure the judge's own errors: on rendered clips, and on those after a bundle's VAE."""
-    from hummingbird_edge.distill.recipe import BUILTIN_RECIPE
-    from hummingbird_edge.distill.score import measure_judge
+    from hummingbird_edge.distill.evaluation import evaluate_judge
+    from hummingbird_edge.distill.worlds import evaluation_of
     from hummingbird_edge.runtime.bundle.bundle import BUILTIN, Bundle
 
-    found = measure_judge(Bundle.open(bundle or BUILTIN), BUILTIN_RECIPE.world, clips, seed)
+    evaluation = evaluation_of(world, judge)
+    found = evaluate_judge(Bundle.open(bundle or BUILTIN), evaluation, clips, seed)
     for name, scores in found.items():
         typer.echo(f"{name}\n{scores.table()}\n")
 

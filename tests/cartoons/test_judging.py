@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from numpy.typing import NDArray
 
 from hummingbird_edge.distill.cartoons import judging
 from hummingbird_edge.distill.cartoons.card import confusions
@@ -30,7 +29,6 @@ from hummingbird_edge.distill.world.cartoons.shots import (
     PATHS,
     SIZES,
     Shot,
-    World,
     is_held_out,
 )
 from hummingbird_edge.distill.world.cartoons.sprites import Sprites
@@ -143,12 +141,6 @@ def test_wrong_worlds_and_judges_are_a_sentence(
     assert "Traceback" not in done.stderr
 
 
-def pixels(shots: list[Shot], world: World, sprites: Sprites) -> NDArray[np.uint8]:
-    drawn = render(shots, world, sprites, generator()).frames
-    clips: NDArray[np.uint8] = (drawn * 255).round().byte().permute(0, 1, 3, 4, 2).numpy()
-    return clips
-
-
 @pytest.fixture
 def evaluation(sprites: Sprites) -> CartoonsEvaluation:
     torch.manual_seed(0)
@@ -157,10 +149,10 @@ def evaluation(sprites: Sprites) -> CartoonsEvaluation:
 
 @pytest.mark.parametrize("frames", [16, 26])
 def test_rendered_clips_score_as_rendered_clips(
-    frames: int, evaluation: CartoonsEvaluation, sprites: Sprites
+    frames: int, evaluation: CartoonsEvaluation
 ) -> None:
     shots = [shot for shot, _ in evaluation.sample(3, seed=5)]
-    clips = pixels(shots, dataclasses.replace(WORLD, frames=frames), sprites)
+    clips = evaluation.render(shots, frames, WORLD.resolution)
     scores = evaluation.score(clips, shots)
     assert scores.captions == 3
     assert scores.quality["smoothness"] == pytest.approx(1, abs=0.01)
@@ -174,11 +166,9 @@ def test_rendered_clips_score_as_rendered_clips(
         assert share == pytest.approx(sum(right) / 3)
 
 
-def test_what_cannot_be_judged_is_a_sentence(
-    evaluation: CartoonsEvaluation, sprites: Sprites
-) -> None:
+def test_what_cannot_be_judged_is_a_sentence(evaluation: CartoonsEvaluation) -> None:
     shots = [shot for shot, _ in evaluation.sample(1, seed=5)]
-    clips = pixels(shots, WORLD, sprites)
+    clips = evaluation.render(shots, WORLD.frames, WORLD.resolution)
     assert evaluation.score(clips, shots).frechet is None  # one clip has no covariance
     for odd in (clips[:, :2], clips[:, :, :, :32]):
         with pytest.raises(RequestError, match="cannot be judged"):

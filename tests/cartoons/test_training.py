@@ -319,7 +319,8 @@ def test_the_whole_recipe_ends_in_a_bundle_that_is_judged(hb: Command, tmp_path:
     options = ["--budget", "16s", "--scored", 4, "--pack", tmp_path / "carried"]
     made = hb("hb-distill", "all", run, *recipe, *options)
     assert made.returncode == 0, made.stderr
-    built = hb("hb-export", "build", run / "student", bundle, "--precision", "fp32")
+    stages = ["--vae-encoder", "--precision", "fp32"]
+    built = hb("hb-export", "build", run / "student", bundle, *stages)
     assert built.returncode == 0, built.stderr
     prompts = Bundle.open(bundle).manifest.prompts
     assert len(prompts) == PROMPTS
@@ -332,6 +333,10 @@ def test_the_whole_recipe_ends_in_a_bundle_that_is_judged(hb: Command, tmp_path:
     assert scores["captions"] == 2
     assert set(scores["accuracy"]) == {"noun", "ground", "path", "size", "action", "all"}
     assert set(scores["quality"]) == {"subject consistency", "flicker", "smoothness"}
+    asked = ["--world", "cartoons", "--judge", run, "--clips", 2]
+    measured = hb("hb-distill", "judge", bundle, *asked)
+    assert measured.returncode == 0, measured.stderr
+    assert "after the VAE\n| attribute | right, of 2 |" in measured.stdout
     card = ["--world", "cartoons", "--bundle", bundle, "--captions", 3]
     carded = hb("hb-distill", "card", run, tmp_path / "card", *card)
     assert carded.returncode == 0, carded.stderr
