@@ -87,7 +87,7 @@ class Session:
 
     def vae(self) -> VAE:
         """Return the run's trained VAE, frozen; raises HummingbirdError."""
-        state = self.state("vae")
+        state = self.finished_state("vae")
         with self._reading():
             vae = VAE(VAEConfig(**state["config"])).to(self.device)
             vae.load_state_dict(state["average"])

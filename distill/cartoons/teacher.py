@@ -30,15 +30,17 @@ READING_SHARE = 0.03
 """Share of the time in which words alone are learned."""
 FRAMES_SHARE = 0.45
 """Share of the time that has passed when clips begin."""
+DETAILS_SHARE = 0.7
+"""Share after which clips have less noise: things move as they are told to, and lack detail."""
 READING_WEIGHT = 0.05
 QUESTIONS = 16
 """Captions a step that are read."""
 DROPPED_CAPTIONS = 0.1
 FRAMES_A_CAPTION = 4
 """Single frames that share a caption: to read one costs as much as to paint half a frame."""
-FIRST_SHARE = {"frames": 0.1, "clips": 0.25}
+FIRST_SHARE = {"frames": 0.1, "clips": 0.25, "details": 0.1}
 """Share of the draws at t = 999, where a video starts; how a sprite looks is learned below."""
-NOISY_SHARE = {"frames": 0.3, "clips": 0.5}
+NOISY_SHARE = {"frames": 0.3, "clips": 0.5, "details": 0.15}
 """Share of the others that are drawn above NOISY alone: how things move is decided there."""
 NOISY = 500
 
@@ -130,7 +132,7 @@ class TeacherStage(TimedStage[Learner]):
             x0 = x0[torch.arange(count, device=device), :, chosen][:, :, None]
         is_dropped = torch.rand(captions, 1, generator=generator) < DROPPED_CAPTIONS
         ids = torch.where(is_dropped.to(device), self.empty, batch.ids)
-        t = self._draw_timesteps(count, "frames" if is_single else "clips", generator).to(device)
+        t = self._draw_timesteps(count, generator).to(device)
         noise = torch.randn(x0.shape, generator=_on(device, generator), device=device)
         fps = draw_fps(count, generator).to(device)
         x_t = diffusion.noised(x0, noise, t, torch.ones(1, device=device))
@@ -140,8 +142,10 @@ class TeacherStage(TimedStage[Learner]):
             output = predict(self.trained.unet, x_t, t, context, None, fps)
         return (output - diffusion.target(x0, noise, x_t, t)).square().mean()
 
-    def _draw_timesteps(self, count: int, kind: str, generator: torch.Generator) -> Tensor:
+    def _draw_timesteps(self, count: int, generator: torch.Generator) -> Tensor:
         """Draw timesteps, many of them noisy: there the caption decides (B,) int64."""
+        ends = {"frames": FRAMES_SHARE, "clips": DETAILS_SHARE}
+        kind = next((name for name, end in ends.items() if self.share < end), "details")
         t = self.diffusion.draw_timesteps(count, FIRST_SHARE[kind], generator)
         is_drawn = torch.rand(count, generator=generator) < NOISY_SHARE[kind]
         is_noisy = is_drawn & (t < self.diffusion.last)
