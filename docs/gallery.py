@@ -45,6 +45,8 @@ def main() -> None:
     """Make all pictures, and the page."""
     pipeline = TextToVideo.from_bundle(device="cpu")
     PICTURES.mkdir(exist_ok=True)
+    for old in PICTURES.glob("*.webp"):
+        old.unlink()
     for seed, prompt, path in entries():
         print(pipeline(prompt, seed=seed).save(path))
     PAGE.write_text(page(), encoding="utf-8", newline="\n")
