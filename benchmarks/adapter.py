@@ -79,7 +79,13 @@ def reachable(evaluation: "CartoonsEvaluation", noun: str, captions: int) -> flo
 
 
 def measure(
-    run: Path, evaluation: "CartoonsEvaluation", noun: str, clips: int, steps: int, captions: int
+    run: Path,
+    evaluation: "CartoonsEvaluation",
+    noun: str,
+    clips: int,
+    steps: int,
+    captions: int,
+    built: Path | None,
 ) -> Iterator[Row]:
     """Yield a row of rendered clips, one without the adapter and one with it."""
     from hummingbird_edge.export import build_bundle
@@ -90,7 +96,8 @@ def measure(
         adapter, student = Path(folder) / "adapter", run / "student"
         seconds = teach(student, evaluation, noun, clips, steps, adapter)
         for name, lora in (("student", None), (f"with the adapter of {clips} clips", adapter)):
-            bundle = build_bundle(student, Path(folder) / name, precision="fp32", lora=lora)
+            out, bundle = Path(folder) / name, None if lora else built
+            bundle = bundle or build_bundle(student, out, precision="fp32", lora=lora)
             measures = {
                 "new_right": (ask(bundle, evaluation, [noun], captions),),
                 "known_right": (ask(bundle, evaluation, evaluation.world.nouns, captions),),
@@ -126,6 +133,7 @@ def main(
     clips: Annotated[int, typer.Option(min=1, help="Clips to learn from.")] = 10,
     steps: Annotated[int, typer.Option(min=1, help="Of the adapter's training.")] = 200,
     captions: Annotated[int, typer.Option(min=1, help="Held-out captions to judge.")] = 24,
+    bundle: Annotated[Path | None, typer.Option(help="The student's, else built anew.")] = None,
     output: Output = Path("adapter.json"),
 ) -> None:
     """Teach the student a sprite that it never saw, and ask the judge for it."""
@@ -146,7 +154,8 @@ def main(
     if noun not in judge.config.unseen:
         raise RequestError(f"--noun is {noun!r}: choose from {', '.join(judge.config.unseen)}")
     writer = ResultsWriter("adapter", None, output)
-    for row in measure(run, CartoonsEvaluation.by(judge), noun, clips, steps, captions):
+    evaluation = CartoonsEvaluation.by(judge)
+    for row in measure(run, evaluation, noun, clips, steps, captions, bundle):
         writer.add(row)
     rows = writer.rows
     writer.publish(rows, table(rows, noun, captions), lambda axes: draw(axes, rows))

@@ -297,7 +297,8 @@ def test_latency_measures_every_device_and_adds_up(tmp_path: Path) -> None:
         assert len(row.measures["unet_step_s"]) == 20 * 3
         assert row.metadata["processes"] == 3
         # Of the whole; the parts have clocks of their own.
-        assert row.median("elsewhere_s") < 0.03 * row.median("video_s")
+        # Some milliseconds are there whatever a video takes: a bfloat16 one takes 130.
+        assert row.median("elsewhere_s") < 0.03 * row.median("video_s") + 0.005
         assert row.median("peak_mib") > 100
     near = [row.median("agreement_db") for row in found.rows if "agreement_db" in row.measures]
     assert len(near) == len(found.rows) - 1

@@ -341,7 +341,7 @@ def test_the_whole_recipe_ends_in_a_bundle_that_is_judged(hb: Command, tmp_path:
     teacher = json.loads((run / "scores.json").read_text(encoding="utf-8"))["teacher"]
     assert set(teacher) == set(scores)
     script = Path(__file__).parents[2] / "benchmarks" / "adapter.py"
-    few = ["--clips", "2", "--steps", "2", "--captions", "2"]
+    few = ["--clips", "2", "--steps", "2", "--captions", "2", "--bundle", str(bundle)]
     taught = subprocess.run(
         [sys.executable, str(script), str(run), *few],
         cwd=tmp_path,
