@@ -15,7 +15,7 @@ from torch import Tensor
 from hummingbird_edge.distill.cartoons.budget import share_spent
 from hummingbird_edge.distill.train.run import Run
 from hummingbird_edge.runtime.errors import CheckpointError, OutputError, RequestError
-from hummingbird_edge.runtime.files import read_json, write_json
+from hummingbird_edge.runtime.files import read_record, write_json
 
 __all__ = ["CARRIED", "pack", "read_stages", "unpack"]
 
@@ -81,7 +81,7 @@ def unpack(folder: Path, run: Path) -> list[str]:
     """
     stages = read_stages(folder)
     record, known = run / "unpacked.json", {name: x["step"] for name, x in stages.items()}
-    if record.exists() and read_json(record) == known:
+    if read_record(record) == known:
         return list(stages)
     if record.exists() or list(run.glob("*.pt")):
         raise RequestError(

@@ -44,7 +44,7 @@ from hummingbird_edge.export.models.vae import VAE
 from hummingbird_edge.runtime.bundle.bundle import Bundle
 from hummingbird_edge.runtime.errors import CheckpointError, RequestError
 from hummingbird_edge.runtime.tokenizer import Tokenizer
-from tests.cartoons.conftest import WORLD, generator
+from tests.cartoons.conftest import WORLD, assert_learns
 
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
 CARRIED = Path(__file__).parents[2] / "distill" / "cartoons" / "weights" / "small"
@@ -147,15 +147,7 @@ def test_a_vae_learns_from_frames(sprites: Sprites) -> None:
     stage = autoencoder.FrameStage(
         TINY.teacher.vae, dataclasses.replace(WORLD, resolution=32), sprites, 4
     )
-    optimizer = torch.optim.AdamW(stage.trained.parameters(), 3e-3)
-    losses = []
-    for step in range(12):
-        loss = stage(step, generator())["loss"]  # the same frames each time
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        losses.append(float(loss.detach()))
-    assert losses[-1] < 0.8 * losses[0]
+    assert_learns(stage, steps=12, rate=3e-3)
     figures = autoencoder.measure_vae(stage.trained, stage.world, sprites, 8)
     parts = (figures["sprite_db"], figures["ground_db"])
     assert min(parts) <= figures["psnr_db"] <= max(parts)
