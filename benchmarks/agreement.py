@@ -43,10 +43,10 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 PROMPTS = (
-    "a red circle moving right",
-    "a large blue square spinning",
-    "a small green cross moving up on white",
-    "a yellow triangle standing still",
+    "a penguin waddling in the snow",
+    "a large dolphin leaping in an arc, out at sea",
+    "a small owl moving up on a white background",
+    "a yellow car on a street",
 )
 
 Latents = NDArray[np.float32]

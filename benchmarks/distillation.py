@@ -1,7 +1,7 @@
 """Compare the 4-step student with its own teacher of 50 guided steps.
 
-    python benchmarks/distillation.py RUN               after hb-distill all RUN
-    python benchmarks/distillation.py RUN --world cartoons
+    python benchmarks/distillation.py RUN               after hb-distill all RUN --world cartoons
+    python benchmarks/distillation.py RUN --world shapes
 
 Both make clips of the same captions in PyTorch, in turns: text encoder, U-Net steps and VAE of one
 clip at a time. Then both are judged: the share of `--captions` clips that show everything their
@@ -111,7 +111,7 @@ def main(
     run: Annotated[Path, typer.Argument(help="The folder of a finished run.")],
     captions: Annotated[int, typer.Option(min=1, help="Captions to judge.")] = 100,
     clips: Annotated[int, typer.Option(min=2, help="Clips to time, a warm-up included.")] = 6,
-    world: Annotated[str, typer.Option(help="shapes, or cartoons: the run's judge.")] = "shapes",
+    world: Annotated[str, typer.Option(help="cartoons (the run's judge) or shapes.")] = "cartoons",
     output: Output = Path("distillation.json"),
 ) -> None:
     """Compare the student with its own teacher."""

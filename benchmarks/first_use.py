@@ -132,7 +132,7 @@ def first_commands(folder: Path) -> Iterator[Command]:
     """Yield the help and the README's first video."""
     video = str(folder / "out.mp4")
     yield Command("hb-run --help", RUN, ("--help",))
-    yield Command("built-in video, cold", RUN, ("a red circle moving right", "-o", video))
+    yield Command("built-in video, cold", RUN, ("a penguin waddling in the snow", "-o", video))
 
 
 def export(folder: Path) -> Command:

@@ -35,7 +35,7 @@ from hummingbird_edge.runtime.command import require_modules, run_command
 from hummingbird_edge.runtime.errors import HummingbirdError
 from hummingbird_edge.runtime.files import CACHE_VARIABLE, STATE_VARIABLE
 
-COLOURS, MOTIONS = ("red", "blue", "green", "yellow"), ("left", "right", "up", "down")
+NOUNS, PATHS = ("cat", "penguin", "bus", "rocket"), ("left", "right", "up", "down")
 SEPARATE, TOGETHER = "one command each", "hb-run --prompts"
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -124,7 +124,7 @@ def main(
     require_modules("benchmark", "matplotlib")
     require_output(output)
     model = Bundle.open(bundle or BUILTIN)
-    texts = [f"a {colour} circle moving {way}" for colour in COLOURS for way in MOTIONS]
+    texts = [f"a {noun} moving {path}" for noun in NOUNS for path in PATHS]
     options = ("--device", device, *(("--bundle", str(model.folder)) if bundle else ()))
     writer = ResultsWriter("prompts", model, output)
     with tempfile.TemporaryDirectory() as folder:

@@ -67,15 +67,14 @@ class Evaluation:
         The first `calibration` captions calibrate, `videos` after them are compared with float32,
         `captions` after them are judged.
         """
-        from hummingbird_edge.distill.recipe import BUILTIN_RECIPE
-        from hummingbird_edge.distill.score import unseen_captions
+        from hummingbird_edge.distill.worlds import BUILTIN_WORLD, evaluation_of
 
-        self.bundle, self.world = bundle, BUILTIN_RECIPE.world
+        self.bundle, self.world = bundle, evaluation_of(BUILTIN_WORLD)
         self.videos, self.captions = videos, captions
-        pairs = unseen_captions(self.world, calibration + max(videos, captions), _CAPTION_SEED)
+        pairs = self.world.sample(calibration + max(videos, captions), _CAPTION_SEED)
         texts = [caption for _, caption in pairs]
         self.calibration_prompts = texts[:calibration]
-        self.scenes = [scene for scene, _ in pairs[calibration:]]
+        self.targets = [target for target, _ in pairs[calibration:]]
         self.contexts = encode(bundle, texts)
         self.requests = [
             Request.for_model(bundle.manifest, prompt, _FIRST_SEED + index)
@@ -130,11 +129,8 @@ class Evaluation:
 
     def accuracy(self, made: list[Frames]) -> float:
         """Return the share of videos that show everything their captions say."""
-        from hummingbird_edge.distill.score import score_clips
-
         count = self.captions
-        scores = score_clips(np.stack(made[:count]), self.scenes[:count], self.world)
-        return scores.accuracy["all"]
+        return self.world.score(np.stack(made[:count]), self.targets[:count]).accuracy["all"]
 
     def calibration_inputs(self) -> dict[str, list[Inputs]]:
         """Return by stage the inputs of the trajectories that this project calibrates on."""

@@ -10,8 +10,8 @@ time a job is the slope between two numbers of jobs.
 Where Ray is installed, a row has its actors, on this machine, which send those bytes: the driver's
 processor seconds then have Ray's part too, its seconds also what actors and Ray's processes take.
 
-**Clips**: clips of the built-in world, 512x512 and 48 frames, as `hb-distill curate` takes them:
-split at cuts, measured and fingerprinted. Processor seconds of all threads.
+**Clips**: clips of moving shapes, 512x512 and 48 frames, as `hb-distill curate` takes them: split
+at cuts, measured and fingerprinted. Processor seconds of all threads.
 """
 
 import io

@@ -4,13 +4,13 @@
     python benchmarks/vbench.py sample RUN --bundle hummingbird --shard 3/10
     python benchmarks/vbench.py sample RUN --ray HOST:6379       on a Ray cluster
     python benchmarks/vbench.py score RUN --weights FOLDER
-    python benchmarks/vbench.py world                            the built-in world's own judge
+    python benchmarks/vbench.py world tests/data/shapes          by the judge of moving shapes
 
 `sample` makes the videos that the official evaluator expects, and goes on where it was stopped.
 `score` computes temporal flickering itself and runs the official package for the other dimensions
 where their weights lie in a local folder. Quality, semantic and total score are only told where all
-their dimensions are complete. `world` needs no weights: the judge of the built-in world in VBench's
-frame, for every device and precision that works here.
+their dimensions are complete. `world` needs no weights: the judge of moving shapes in
+VBench's frame, for every device and precision that works here.
 """
 
 import itertools
@@ -25,7 +25,7 @@ import typer
 from hummingbird_edge.benchmarks.lib.backends import working_devices
 from hummingbird_edge.benchmarks.lib.cases import video_cases
 from hummingbird_edge.benchmarks.lib.chart import stacked_bars
-from hummingbird_edge.benchmarks.lib.options import BundleArgument, Output
+from hummingbird_edge.benchmarks.lib.options import Output
 from hummingbird_edge.benchmarks.lib.record import Row
 from hummingbird_edge.benchmarks.lib.results_writer import ResultsWriter, require_output
 from hummingbird_edge.benchmarks.lib.vbench.batch import make_by_batch
@@ -168,7 +168,7 @@ def draw_scores(axes: "Axes", rows: list[Row]) -> None:
 
 @app.command()
 def world(
-    bundle: BundleArgument = None,
+    bundle: Annotated[Path, typer.Argument(help="A bundle that makes moving shapes.")],
     captions: Annotated[int, typer.Option(min=1, help="Videos to judge a row.")] = 100,
     device: Annotated[
         list[str] | None, typer.Option(help="May be repeated; default: all that work.")
@@ -180,7 +180,7 @@ def world(
     seed: Annotated[int, typer.Option(min=0, help="Chooses the captions.")] = 0,
     output: Output = Path("vbench_world.json"),
 ) -> None:
-    """Judge the built-in world's videos in VBench's frame, for every device and precision."""
+    """Judge videos of moving shapes in VBench's frame, for every device and precision."""
     require_modules("benchmark,distill", "matplotlib", "torch", "accelerate", "skimage")
     from hummingbird_edge.benchmarks.lib.vbench.world import (
         JudgedCase,
@@ -191,7 +191,9 @@ def world(
 
     require_output(output)
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-        model = Bundle.open(bundle or quantized_builtin(Path(folder)))
+        model = Bundle.open(bundle)
+        if model.manifest.stage("unet").precisions == ("float32",):
+            model = Bundle.open(quantized(bundle, Path(folder)))
         writer = ResultsWriter("vbench", model, output)
         writer.add(judge_rendered(captions, seed))
         chosen: list[int | None] = [*steps] if steps else [None]
@@ -203,15 +205,15 @@ def world(
     writer.publish(rows, world_table(rows), lambda axes: draw_all_right(axes, rows))
 
 
-def quantized_builtin(folder: Path) -> Path:
-    """Return the built-in model in all precisions, calibrated on captions that are not judged."""
-    from hummingbird_edge.distill.recipe import BUILTIN_RECIPE
+def quantized(bundle: Path, folder: Path) -> Path:
+    """Return a model in all precisions, calibrated on captions that are not judged."""
+    from hummingbird_edge.distill.recipe import SHAPES_RECIPE
     from hummingbird_edge.distill.stages.watch import watched_captions
     from hummingbird_edge.quantize import quantize_bundle
 
-    prompts = [caption for _, caption in watched_captions(BUILTIN_RECIPE.world)][:4]
+    prompts = [caption for _, caption in watched_captions(SHAPES_RECIPE.world)][:4]
     return quantize_bundle(
-        BUILTIN,
+        bundle,
         folder / "quantized",
         precision="fp32+fp16+int8",
         prompts=prompts,

@@ -71,7 +71,9 @@ def read_logs(run: Path) -> dict[str, list[dict[str, Any]]]:
     logs = {stage: Run(run, stage).entries() if run.is_dir() else [] for stage in TRAINED}
     missing = [stage for stage, entries in logs.items() if not entries]
     if missing:
-        raise RequestError(f"{run} has no log of {', '.join(missing)}: run hb-distill all {run}")
+        raise RequestError(
+            f"{run} has no log of {', '.join(missing)}: run hb-distill all {run} --world shapes"
+        )
     return logs
 
 
@@ -105,10 +107,10 @@ def card_text(
         "Whatever is not kept is dropped, the middle block too.",
         Pruning.read(run / "prune.json").table(),
         "## Scores",
-        f"`hb-distill score`: {scores.captions} held-out captions that were neither trained on nor "
-        f"watched in training, one video each with a seed of its own, through the runtime, read "
-        f"from the decoded pixels by `distill/world/shapes/judge.py`. Quality is the mean of "
-        f"`distill/world/shapes/quality.py` over that of rendered clips of the same scenes.",
+        f"`hb-distill score --world shapes`: {scores.captions} held-out captions that were neither "
+        f"trained on nor watched in training, one video each with a seed of its own, through the "
+        f"runtime, read from the decoded pixels by `distill/world/shapes/judge.py`. Quality is the "
+        f"mean of `distill/world/shapes/quality.py` over that of rendered clips of these scenes.",
         scores.table(),
     ]
     if (run / "notes.md").exists():

@@ -15,7 +15,7 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 @app.callback()
 def needs_pytorch(version: Version = False) -> None:
-    """Train, prune, distil and judge models of moving shapes, or of your own videos."""
+    """Train, prune, distil and judge models of cartoons, moving shapes or your own videos."""
     require_modules("distill", "torch", "safetensors", "accelerate")
 
 

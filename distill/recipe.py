@@ -1,6 +1,6 @@
 """Recipes: the world, the sizes of the networks, how long each stage trains and on what.
 
-`BUILTIN_RECIPE` is the built-in model's, of the shapes world.
+`SHAPES_RECIPE` is that of moving shapes, in hours of two cores.
 """
 
 from collections.abc import Mapping
@@ -18,7 +18,7 @@ from hummingbird_edge.runtime.bundle.manifest import Defaults
 from hummingbird_edge.runtime.files import atomic_folder
 from hummingbird_edge.runtime.tokenizer import Tokenizer
 
-__all__ = ["BUILTIN_RECIPE", "Recipe"]
+__all__ = ["SHAPES_RECIPE", "Recipe"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +85,7 @@ class Recipe:
         return replace(teacher, unet=unet, method="lcm", defaults=steps)
 
 
-BUILTIN_RECIPE = Recipe(
+SHAPES_RECIPE = Recipe(
     # Eight frames: the temporal convolutions of one block then reach a border from every frame, and
     # a frame's distance to the border is all that shows its place.
     world=replace(FULL, frames=8),

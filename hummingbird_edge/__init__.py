@@ -2,7 +2,7 @@
 
 from hummingbird_edge import TextToVideo
 
-TextToVideo.from_bundle()("a red circle moving right", seed=7).save("out.mp4")
+TextToVideo.from_bundle()("a penguin waddling in the snow", seed=7).save("out.mp4")
 """
 
 from pathlib import Path

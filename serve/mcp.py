@@ -22,8 +22,8 @@ from hummingbird_edge.serve.schema import CreateBody
 __all__ = ["make_mcp"]
 
 _INSTRUCTIONS = (
-    "Makes short videos from prompts on the user's own machine. The built-in model knows coloured "
-    "shapes that move; list_models says which models there are and what they allow."
+    "Makes short videos from prompts on the user's own machine. The built-in model knows cartoons "
+    "of forty things; list_models says which models there are and what they allow."
 )
 
 

@@ -20,6 +20,8 @@ from numpy.typing import NDArray
 
 DATA = Path(__file__).parent / "data"
 NANO = DATA / "nano_07b_merged_all.pt"
+SHAPES = DATA / "shapes"
+"""The suite's own trained model, of moving shapes: 8 frames of 64x64."""
 TINY_DECODER = DATA / "taesd_layout_decoder.safetensors"
 
 Golden = Mapping[str, NDArray[Any]]

@@ -1,5 +1,6 @@
 """The model that is installed with the runtime does what its prompt says."""
 
+import json
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -8,32 +9,55 @@ import av
 import numpy as np
 import pytest
 
-from hummingbird_edge.distill.world.shapes.judge import judge
+from hummingbird_edge.distill.world.cartoons.shots import Shot
+from hummingbird_edge.distill.worlds import BUILTIN_WORLD, evaluation_of
 from hummingbird_edge.runtime.bundle.bundle import BUILTIN, Bundle
 from hummingbird_edge.runtime.devices.device import Device
 from hummingbird_edge.runtime.pipeline import TextToVideo
 from hummingbird_edge.runtime.placement.trial import snr_db
+from hummingbird_edge.runtime.tokenizer import Tokenizer
+from tests.conftest import SHAPES
 
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
-def test_the_built_in_bundle_is_whole_and_small() -> None:
-    bundle = Bundle.open(BUILTIN, verify=True)
+@pytest.mark.parametrize("folder", [BUILTIN, SHAPES])
+def test_the_bundles_of_the_project_are_whole(folder: Path) -> None:
+    bundle = Bundle.open(folder, verify=True)
     assert set(bundle.manifest.stages) >= {"text_encoder", "unet", "vae_decoder"}
-    present = {p.relative_to(BUILTIN).as_posix() for p in BUILTIN.rglob("*") if p.is_file()}
+    assert bundle.bytes < 45e6
+    present = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()}
     assert present == {*bundle.manifest.files, "hummingbird.json"}
 
 
-@pytest.mark.parametrize(("prompt", "colour"), [("a red circle moving right", "red")])
-def test_a_prompt_becomes_what_it_says(
-    hb: Command, tmp_path: Path, prompt: str, colour: str
-) -> None:
+@pytest.mark.slow  # loads the judge
+def test_a_prompt_becomes_what_it_says(hb: Command, tmp_path: Path) -> None:
+    prompt = "a big elephant walking, moving left on the grass"
     done = hb("hb-run", prompt, "-o", "out.mp4", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     with av.open(str(tmp_path / "out.mp4")) as container:
         frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
-    verdict = judge(np.stack(frames))
-    assert (verdict.background, verdict.actors[0].colour) == ("black", colour)
+    clips = np.stack(frames)[None].astype(np.uint8)
+    shot = Shot("elephant", "left", "large", "meadow")
+    scores = evaluation_of(BUILTIN_WORLD).score(clips, [shot])
+    assert scores.accuracy["all"] == 1
+
+
+@pytest.mark.slow
+def test_the_built_in_model_is_judged_by_its_own_judge(hb: Command) -> None:
+    evaluation = evaluation_of(BUILTIN_WORLD)
+    captions = [caption for _, caption in evaluation.sample(16, 0)]
+    bundle = Bundle.open(BUILTIN)
+    tokenizer = Tokenizer(bundle.path("tokenizer"), bundle.manifest.model.context_length)
+    assert not [caption for caption in captions if tokenizer(caption).unknown]
+    done = hb("hb-distill", "score", "--captions", 2, "--json")
+    assert done.returncode == 0, done.stderr
+    scores = json.loads(done.stdout)
+    assert scores["captions"] == 2
+    assert scores["accuracy"]["ground"] > 0
+    other = hb("hb-distill", "score", SHAPES, "--captions", 2)
+    assert other.returncode == 2
+    assert "does not know the words of this world's captions" in other.stderr
 
 
 @pytest.mark.slow
@@ -43,7 +67,7 @@ def test_engines_agree_over_all_steps(precision: str, least_db: float) -> None:
     pytest.importorskip("openvino")
     if precision not in Device.parse("openvino").precisions():
         pytest.skip(f"this processor has no {precision}")
-    prompt = "a large blue square spinning"
+    prompt = Bundle.open(BUILTIN).manifest.prompts[0]
     truth = TextToVideo.from_bundle(device="cpu")(prompt).latents
     found = TextToVideo.from_bundle(device="openvino", precision=precision)(prompt).latents
     assert snr_db(found, truth) >= least_db

@@ -21,7 +21,7 @@ from hummingbird_edge.distill.ablation import VARIANTS, ablate, ablation_table
 from hummingbird_edge.distill.card import write_card
 from hummingbird_edge.distill.data.clips import Clips
 from hummingbird_edge.distill.evaluation import Scores
-from hummingbird_edge.distill.recipe import BUILTIN_RECIPE
+from hummingbird_edge.distill.recipe import SHAPES_RECIPE
 from hummingbird_edge.distill.stages.order import STAGES, train_all
 from hummingbird_edge.distill.stages.sources import Sources
 from hummingbird_edge.distill.strip import write_strips
@@ -37,7 +37,6 @@ from hummingbird_edge.export.checkpoint import read_checkpoint
 from hummingbird_edge.export.models.config import ModelConfig, UNetConfig
 from hummingbird_edge.export.weights import CheckpointWeights
 from hummingbird_edge.runtime import files
-from hummingbird_edge.runtime.bundle.bundle import BUILTIN
 from hummingbird_edge.runtime.errors import (
     CheckpointError,
     GenerationError,
@@ -46,6 +45,7 @@ from hummingbird_edge.runtime.errors import (
 )
 from hummingbird_edge.runtime.pipeline import TextToVideo
 from hummingbird_edge.runtime.prompts import read_prompts
+from tests.conftest import SHAPES
 from tests.tiny_distill import RECIPE, TINY
 
 pytestmark = pytest.mark.slow  # trains
@@ -297,7 +297,7 @@ def test_ablation_trains_each_variant_once(run: Path) -> None:
 
 
 def test_a_card_is_made_of_what_the_run_left(run: Path, tmp_path: Path) -> None:
-    pipeline = TextToVideo.from_bundle(BUILTIN, device="cpu")
+    pipeline = TextToVideo.from_bundle(SHAPES, device="cpu")
     scores = Scores(4, {"all": 0.75}, {"flicker": 0.9})
     write_card(run, RECIPE, pipeline, scores, tmp_path / "card")
     text = (tmp_path / "card" / "README.md").read_text()
@@ -417,14 +417,14 @@ def test_learning_rate_warms_up_and_ends_at_zero() -> None:
     assert all(a >= b for a, b in pairwise(rates[100:]))
 
 
-def test_the_built_in_recipe_fits_together(tmp_path: Path) -> None:
-    tokenizer = BUILTIN_RECIPE.tokenizer(tmp_path)
-    teacher = BUILTIN_RECIPE.teacher_config(tokenizer, 0.4)
-    student = BUILTIN_RECIPE.student_config(teacher, BUILTIN_RECIPE.student_unet())
+def test_the_recipe_of_moving_shapes_fits_together(tmp_path: Path) -> None:
+    tokenizer = SHAPES_RECIPE.tokenizer(tmp_path)
+    teacher = SHAPES_RECIPE.teacher_config(tokenizer, 0.4)
+    student = SHAPES_RECIPE.student_config(teacher, SHAPES_RECIPE.student_unet())
     assert teacher.sampler().method == "ddim"
     assert student.sampler().method == "lcm"
-    assert set(BUILTIN_RECIPE.plans) == set(STAGES) - {"clips", "prune"}
-    world = BUILTIN_RECIPE.world
+    assert set(SHAPES_RECIPE.plans) == set(STAGES) - {"clips", "prune"}
+    world = SHAPES_RECIPE.world
     sizes = [len(names) for names in (world.colours, world.shapes, world.motions)]
     assert all(found >= least for found, least in zip(sizes, [7, 5, 8], strict=True))
     assert len(world.backgrounds) >= 4

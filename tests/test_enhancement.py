@@ -25,7 +25,7 @@ from hummingbird_edge.runtime.media.upscaling import upscale
 from hummingbird_edge.runtime.media.video import read_frames, read_settings, write_video
 from hummingbird_edge.runtime.pipeline import TextToVideo
 from hummingbird_edge.runtime.request import Request
-from tests.conftest import command_line
+from tests.conftest import SHAPES, command_line
 
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
 FREE = ["n", 3, "h", "w"]
@@ -373,7 +373,8 @@ def test_fast_generates_a_quarter_of_the_pixels_at_most(
 
 @pytest.mark.slow
 def test_python_enhances_a_video(tmp_path: Path) -> None:
-    video = TextToVideo.from_bundle(device="cpu")("a red circle moving right", width=32, height=32)
+    pipeline = TextToVideo.from_bundle(SHAPES, device="cpu")
+    video = pipeline("a red circle moving right", width=32, height=32)
     graph = resize_graph(tmp_path / "x2.onnx")
     large = video.enhanced(width=96, height=64, upscaler=graph, fps=12)
     assert large.frames.shape == (24, 64, 96, 3)
@@ -390,7 +391,8 @@ def test_python_enhances_a_video(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("more", [(), ("--interpolate", "motion", "--fps", "12")])
 def test_fast_generates_half_and_says_so(hb: Command, tmp_path: Path, more: Sequence[str]) -> None:
-    options = ("--fast", "--device", "cpu", "--steps", "2", "--size", "96x64", *more)
+    model = ("--bundle", SHAPES, "--device", "cpu")
+    options = ("--fast", *model, "--steps", "2", "--size", "96x64", *more)
     done = hb("hb-run", "a red circle moving right", "-o", "a.webp", *options, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "frames of 96x64" in done.stderr
@@ -508,11 +510,11 @@ def test_a_video_of_another_program_is_enhanced(hb: Command, tmp_path: Path) -> 
         (("--enhance", "a.mp4", "--info", "a.mp4"), "separate commands"),
         (("a cat", "--upscaler", "x.onnx"), "add --fast"),
         (("a cat", "--fast", "--upscaler", "x.onnx"), "there is no file x.onnx"),
-        (("a cat", "--fast", "--size", "16x16"), "leave it out"),
+        (("a cat", "--fast", "--size", "8x8"), "leave it out"),
         (("a cat", "--fast", "--size", "65x65"), "H.264 needs even sizes"),
         (("a cat", "--fps", "60"), "knows 32"),
         (("a cat", "--fast", "--fps", "60"), "knows 32"),
-        (("a cat", "--fps", "4", "--interpolate", "motion"), "starts from 4"),
+        (("a cat", "--fps", "8", "--interpolate", "motion"), "starts from 8"),
     ],
 )
 def test_wrong_input_is_one_sentence(

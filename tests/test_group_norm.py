@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from hummingbird_edge.runtime.bundle.bundle import BUILTIN, Bundle
+from hummingbird_edge.runtime.bundle.bundle import Bundle
 from hummingbird_edge.runtime.devices.device import Device
 from hummingbird_edge.runtime.engines.bfloat16 import in_bfloat16
 from hummingbird_edge.runtime.engines.group_norm import keep_layout
 from hummingbird_edge.runtime.placement.trial import example_inputs, snr_db
+from tests.conftest import SHAPES
 
 openvino = pytest.importorskip("openvino")
 ops = pytest.importorskip("openvino.opset13")
@@ -31,7 +32,7 @@ CHANNELS, GROUPS = 8, 2
 def test_a_stage_computes_the_same(
     stage: str, sizes: dict[str, int], norms: int, left: int
 ) -> None:
-    bundle = Bundle.open(BUILTIN)
+    bundle = Bundle.open(SHAPES)
     model = CORE.read_model(str(bundle.graph(stage)))
     inputs = example_inputs(bundle.manifest, stage, sizes)
     expected = run(model, inputs, "f32")

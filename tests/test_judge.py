@@ -13,8 +13,8 @@ from hummingbird_edge.distill.world.shapes.judge import ATTRIBUTES, Seen, Verdic
 from hummingbird_edge.distill.world.shapes.quality import Quality, assess
 from hummingbird_edge.distill.world.shapes.render import render
 from hummingbird_edge.distill.world.shapes.scene import FULL, PAIRS, Scene, World
-from hummingbird_edge.runtime.bundle.bundle import BUILTIN
 from hummingbird_edge.runtime.pipeline import TextToVideo
+from tests.conftest import SHAPES
 
 Clips = NDArray[np.uint8]
 
@@ -156,8 +156,8 @@ def test_quality_is_near_one_on_rendered_clips_and_falls_with_each_fault() -> No
 
 
 @pytest.mark.slow
-def test_judge_reads_clips_of_the_built_in_model() -> None:
+def test_judge_reads_clips_that_a_model_makes() -> None:
     """Decoded frames, not rendered ones, are what the judge is for."""
-    clip = TextToVideo.from_bundle(BUILTIN, device="cpu")("a red circle moving right").frames
+    clip = TextToVideo.from_bundle(SHAPES, device="cpu")("a red circle moving right").frames
     seen = judge(clip).actors[0]
     assert (seen.colour, seen.shape, seen.motion) == ("red", "circle", "right")

@@ -23,10 +23,11 @@ from hummingbird_edge.runtime.placement.tuning import Measurement, recall, tune
 
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
 
+SIDE = 32 // Bundle.open(BUILTIN).manifest.model.vae_downsampling
 SIZES = {
     "text_encoder": {"batch": 1},
-    "unet": {"frames": 2, "height": 4, "width": 4},
-    "vae_decoder": {"frames": 2, "height": 4, "width": 4},
+    "unet": {"frames": 2, "height": SIDE, "width": SIDE},
+    "vae_decoder": {"frames": 2, "height": SIDE, "width": SIDE},
 }
 
 

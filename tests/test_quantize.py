@@ -31,9 +31,10 @@ from hummingbird_edge.quantize.static import quantize, quantize_weight
 from hummingbird_edge.quantize.trajectory import encode, note_unknown, trajectories
 from hummingbird_edge.quantize.weight_only import quantize_weights
 from hummingbird_edge.quantize.weight_store import WeightStore, compact
-from hummingbird_edge.runtime.bundle.bundle import BUILTIN, Bundle
+from hummingbird_edge.runtime.bundle.bundle import Bundle
 from hummingbird_edge.runtime.bundle.external_data import external_files
 from hummingbird_edge.runtime.errors import RequestError
+from tests.conftest import SHAPES
 
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
 Array = NDArray[Any]
@@ -237,12 +238,12 @@ def test_equal_videos_and_noisy_ones() -> None:
 
 
 def test_the_text_encoder_keeps_its_numbers(tmp_path: Path) -> None:
-    source = BUILTIN / "text_encoder" / "model.onnx"
+    source = SHAPES / "text_encoder" / "model.onnx"
     model = ir.load(source)
     layers = len(find_layers(model))
     assert quantize_weights(model) == layers + 1  # the table of tokens
     ir.save(model, tmp_path / "int8.onnx", external_data="data", size_threshold_bytes=256)
-    length = Bundle.open(BUILTIN).manifest.model.context_length
+    length = Bundle.open(SHAPES).manifest.model.context_length
     ids = {"input_ids": np.arange(length, dtype=np.int64)[None]}
     truth, found = (_run(path, ids)[0] for path in (source, tmp_path / "int8.onnx"))
     assert 10 * np.log10(np.square(truth).mean() / np.square(truth - found).mean()) > 30
@@ -250,8 +251,8 @@ def test_the_text_encoder_keeps_its_numbers(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_stopped_calibration_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    bundle, folder = Bundle.open(BUILTIN), tmp_path / "copy"
-    shutil.copytree(BUILTIN, folder)
+    bundle, folder = Bundle.open(SHAPES), tmp_path / "copy"
+    shutil.copytree(SHAPES, folder)
     plan = trajectories(bundle, PROMPTS[:3], 0, SMALL)
     contexts = encode(bundle, PROMPTS)
 
@@ -274,7 +275,7 @@ def test_a_stopped_calibration_goes_on(tmp_path: Path, monkeypatch: pytest.Monke
             np.testing.assert_array_equal(arrays[name], rows)
         assert found.noise[stage].snr_db() == whole.noise[stage].snr_db()
     assert sorted(p.name for p in (folder / "unet").iterdir()) == sorted(
-        p.name for p in (BUILTIN / "unet").iterdir()
+        p.name for p in (SHAPES / "unet").iterdir()
     )
 
 
@@ -282,8 +283,8 @@ def test_a_stopped_calibration_goes_on(tmp_path: Path, monkeypatch: pytest.Monke
 def test_a_calibration_needs_no_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "home").write_text("no folder", encoding="utf-8")
     monkeypatch.setenv("HUMMINGBIRD_CACHE", str(tmp_path / "home"))
-    bundle, folder = Bundle.open(BUILTIN), tmp_path / "copy"
-    shutil.copytree(BUILTIN, folder)
+    bundle, folder = Bundle.open(SHAPES), tmp_path / "copy"
+    shutil.copytree(SHAPES, folder)
     plan = trajectories(bundle, PROMPTS[:1], 0, SMALL)
     found = calibrate(bundle, folder, plan, encode(bundle, PROMPTS), ["vae_decoder"], print)
     assert (found.done, list(found.noise)) == (1, ["vae_decoder"])
@@ -410,7 +411,7 @@ def test_a_removed_graph_takes_its_weights_along(tmp_path: Path) -> None:
 
 
 def test_prompts_that_a_small_model_does_not_know_are_noted() -> None:
-    bundle, told = Bundle.open(BUILTIN), list[str]()
+    bundle, told = Bundle.open(SHAPES), list[str]()
     note_unknown(bundle, bundle.manifest.prompts, told.append)
     assert told == []
     note_unknown(bundle, ["a zyzzyva", "a quagga"], told.append)

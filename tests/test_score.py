@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from hummingbird_edge.distill.evaluation import FIRST_SEED, Scores, evaluate, evaluate_judge
-from hummingbird_edge.distill.recipe import BUILTIN_RECIPE
+from hummingbird_edge.distill.recipe import SHAPES_RECIPE
 from hummingbird_edge.distill.score import (
     ShapesEvaluation,
     rendered,
@@ -15,10 +15,11 @@ from hummingbird_edge.distill.score import (
 )
 from hummingbird_edge.distill.stages.watch import watched_captions
 from hummingbird_edge.distill.world.shapes.captions import sample_training
-from hummingbird_edge.runtime.bundle.bundle import BUILTIN, Bundle
+from hummingbird_edge.runtime.bundle.bundle import Bundle
 from hummingbird_edge.runtime.pipeline import TextToVideo
+from tests.conftest import SHAPES
 
-WORLD = BUILTIN_RECIPE.world
+WORLD = SHAPES_RECIPE.world
 
 
 @pytest.mark.slow
@@ -39,8 +40,8 @@ def test_rendered_clips_are_right_and_swapped_ones_are_not() -> None:
 
 
 @pytest.mark.slow
-def test_the_judge_reads_what_the_built_in_vae_makes() -> None:
-    found = evaluate_judge(Bundle.open(BUILTIN), ShapesEvaluation(WORLD), 40, seed=5)
+def test_the_judge_reads_what_a_vae_makes() -> None:
+    found = evaluate_judge(Bundle.open(SHAPES), ShapesEvaluation(WORLD), 40, seed=5)
     assert found["rendered"].accuracy["all"] >= 0.99
     assert found["after the VAE"].accuracy["all"] >= 0.97
 
@@ -59,7 +60,7 @@ def test_scored_captions_were_never_trained_on_or_watched() -> None:
 
 @pytest.mark.slow
 def test_a_bundle_is_scored_through_the_runtime() -> None:
-    pipeline = TextToVideo.from_bundle(BUILTIN, device="cpu")
+    pipeline = TextToVideo.from_bundle(SHAPES, device="cpu")
     seen: list[tuple[int, int]] = []
     scores = evaluate(pipeline, ShapesEvaluation(WORLD), 3, 0, lambda *done: seen.append(done))
     assert seen == [(1, 3), (2, 3), (3, 3)]

@@ -14,10 +14,11 @@ from torch import nn
 
 from hummingbird_edge.export.models.config import ModelConfig, VAEConfig
 from hummingbird_edge.export.models.vae import VAE, VAEDecoder, VAEDecoderHead, VAEDecoderTail
-from hummingbird_edge.runtime.bundle.bundle import BUILTIN, Bundle
+from hummingbird_edge.runtime.bundle.bundle import Bundle
 from hummingbird_edge.runtime.engines.tiles import OVERLAP, PASSES, Tiles, decode_tiled
 from hummingbird_edge.runtime.errors import RequestError
 from hummingbird_edge.runtime.pipeline import TextToVideo
+from tests.conftest import SHAPES
 
 Floats = NDArray[np.float32]
 Inputs = Mapping[str, NDArray[Any]]
@@ -186,8 +187,8 @@ def published(phases: torch.Tensor) -> torch.Tensor:
 
 
 def trained_vae() -> tuple[VAE, ModelConfig]:
-    """Return the built-in model's VAE with its decoder's weights, read from the graph."""
-    bundle = Bundle.open(BUILTIN)
+    """Return the VAE of moving shapes with its decoder's weights, read from the graph."""
+    bundle = Bundle.open(SHAPES)
     config = ModelConfig.from_dict(bundle.manifest.provenance.config)
     vae = VAE(config.vae).eval()
     graph = onnx_ir.load(bundle.graph("vae_decoder")).graph
@@ -234,10 +235,10 @@ def psnr(found: Floats, expected: Floats) -> float:
 @pytest.mark.slow
 @pytest.mark.parametrize("side", [16, 24])
 def test_tiles_of_half_the_side_are_45_db_from_the_whole(side: int) -> None:
-    """On trained weights, on a video that the built-in model makes."""
+    """On trained weights, on a video of a moving shape."""
     vae, config = trained_vae()
     down = config.vae.downsampling
-    pipeline = TextToVideo.from_bundle(BUILTIN, device="cpu")
+    pipeline = TextToVideo.from_bundle(SHAPES, device="cpu")
     video = pipeline("a red circle moving right", frames=4, width=side * down, height=side * down)
     z = video.latents[0].transpose(1, 0, 2, 3)[1:3] / np.float32(config.vae.scaling_factor)
     z = np.ascontiguousarray(z)

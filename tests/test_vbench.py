@@ -49,6 +49,7 @@ from hummingbird_edge.runtime.errors import (
 from hummingbird_edge.runtime.media.video import write_video
 from hummingbird_edge.runtime.pipeline import TextToVideo
 from hummingbird_edge.runtime.request import Request
+from tests.conftest import SHAPES
 
 SCRIPT = Path(__file__).parents[1] / "benchmarks" / "vbench.py"
 VERSION = "0.1.5"
@@ -395,11 +396,11 @@ def test_flicker_is_the_mean_change(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def videos(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """Make a small run of the built-in model whose prompts are still, moving and foreign to it."""
+    """Make a small run of shapes whose prompts are still, moving and foreign to their model."""
     texts = ["a still red circle", "a blue star spinning on a white background", "a stop sign"]
     suite = suite_of(*(replace(Prompt.official(text, (FLICKER,)), samples=2) for text in texts))
     run = run_of(tmp_path_factory.mktemp("run"), suite)
-    make(run, run.samples, TextToVideo.from_bundle(device="cpu"))
+    make(run, run.samples, TextToVideo.from_bundle(SHAPES, device="cpu"))
     return run
 
 
@@ -506,7 +507,7 @@ def test_an_evaluator_that_is_not_there_is_a_reason(tmp_path: Path) -> None:
     assert row.metadata == {"videos": 5, "of": 10}
 
 
-# The built-in world's judge
+# The judge of moving shapes
 
 
 @pytest.mark.slow
@@ -517,7 +518,7 @@ def test_the_world_is_judged_by_dimension() -> None:
         judged,
         world_table,
     )
-    from hummingbird_edge.distill.recipe import BUILTIN_RECIPE
+    from hummingbird_edge.distill.recipe import SHAPES_RECIPE
     from hummingbird_edge.distill.score import rendered, unseen_captions
     from hummingbird_edge.distill.world.shapes.scene import PAIRS
 
@@ -529,7 +530,7 @@ def test_the_world_is_judged_by_dimension() -> None:
         assert f"| {name.replace('_', ' ')} |  | {reason} |" in table
     assert set(BY_NAME) <= set(row.measures) | set(REASONS)
 
-    world = BUILTIN_RECIPE.world
+    world = SHAPES_RECIPE.world
     scenes = [scene for scene, _ in unseen_captions(world, 12, 0)]
     still = np.repeat(rendered(scenes, world)[:, :1], world.frames, axis=1)
     found = judged(still, scenes)
@@ -571,7 +572,8 @@ def test_sample_and_score_from_the_command_line(official: Evaluator, tmp_path: P
     assert "2 of 6230 videos, 2 are there" in done.stderr
     run = open_run(tmp_path / "run")
     assert len(list((tmp_path / "run" / FLICKER).iterdir())) == 4
-    assert (run.record["video"]["fps"], run.record["video"]["steps"]) == (4, 1)
+    fps = Bundle.open(BUILTIN).manifest.defaults.fps
+    assert (run.record["video"]["fps"], run.record["video"]["steps"]) == (fps, 1)
     scored = script("score", "run", cwd=tmp_path)
     assert scored.returncode == 0, scored.stderr
     assert "| temporal flickering |" in scored.stdout
@@ -610,7 +612,7 @@ def test_a_batch_makes_the_videos_of_a_run(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_the_world_from_the_command_line(tmp_path: Path) -> None:
     arguments = ("--captions", 2, "--device", "cpu", "--precision", "fp32", "--precision", "int8")
-    done = script("world", *arguments, "--steps", 1, "--steps", 4, cwd=tmp_path)
+    done = script("world", SHAPES, *arguments, "--steps", 1, "--steps", 4, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "failed" not in done.stdout
     for name in (

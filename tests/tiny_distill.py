@@ -67,7 +67,7 @@ def main() -> None:
     """Be `hb-distill`."""
     plan = replace(TINY, save_every=SAVE_EVERY)
     tiny = replace(RECIPE, plans={**RECIPE.plans, "autoencoder": plan})
-    with patch.object(recipe, "BUILTIN_RECIPE", tiny), patch.object(vae, "fit", fit_and_tell):
+    with patch.object(recipe, "SHAPES_RECIPE", tiny), patch.object(vae, "fit", fit_and_tell):
         cli.main()
 
 

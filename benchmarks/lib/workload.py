@@ -5,7 +5,7 @@ from hummingbird_edge.runtime.request import Request, parse_size
 
 __all__ = ["PROMPT", "SEED", "request_for", "shape_text"]
 
-PROMPT, SEED = "a red circle moving right", 7
+PROMPT, SEED = "a penguin waddling in the snow", 7
 
 
 def request_for(

@@ -23,6 +23,7 @@ from hummingbird_edge.export.models.vae import VAE
 from hummingbird_edge.runtime.errors import CheckpointError
 
 __all__ = [
+    "BUILTIN_JUDGE",
     "JudgeStage",
     "build_judge",
     "degrade",
@@ -31,6 +32,8 @@ __all__ = [
     "reconstruct",
 ]
 
+BUILTIN_JUDGE = Path(__file__).parent / "weights" / "judge"
+"""Weights of the judge that scored the built-in model."""
 FRAMES_SHARE = 0.4
 """Share of the time in which single frames are learned from: noun and ground need no order."""
 RECONSTRUCTED_SHARE = 0.25

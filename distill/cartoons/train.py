@@ -70,6 +70,10 @@ def train(order: Order) -> None:
     stages, recipe = order.stage_names, RECIPES[order.recipe]
     budgets = share_out(recipe, stages, parse_budget(order.budget))
     device = choose_device(order.device)
+    if (order.run / "autoencoder.pt").exists():
+        raise RequestError(
+            f"{order.run} is a run of moving shapes: give --world shapes, or another folder"
+        )
     if is_first():
         if order.unpack is not None:
             unpack(order.unpack, order.run)

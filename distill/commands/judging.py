@@ -18,6 +18,7 @@ from hummingbird_edge.distill.commands.options import (
     WorldOption,
 )
 from hummingbird_edge.distill.commands.progress import show_progress
+from hummingbird_edge.distill.worlds import BUILTIN_WORLD, bundle_of, evaluation_of
 from hummingbird_edge.runtime.command import require_modules
 
 __all__ = ["ablate", "card", "judge", "quantize", "score", "strip"]
@@ -27,18 +28,15 @@ def score(
     bundle: BundleFolder = None,
     captions: Captions = 400,
     seed: Annotated[int, typer.Option(help="Chooses the captions.")] = 0,
-    world: WorldOption = "shapes",
+    world: WorldOption = BUILTIN_WORLD,
     judge: JudgeOption = None,
     frames: Annotated[int | None, typer.Option(min=1, help="Else the bundle's own.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Make a video for each of many captions never trained on, and judge their pixels."""
     from hummingbird_edge.distill.evaluation import evaluate_bundle
-    from hummingbird_edge.distill.worlds import evaluation_of
-    from hummingbird_edge.runtime.bundle.bundle import BUILTIN
 
-    source = bundle or BUILTIN
-    evaluation = evaluation_of(world, judge)
+    source, evaluation = bundle_of(world, bundle), evaluation_of(world, judge)
     scores = evaluate_bundle(source, evaluation, captions, seed, show_progress, frames)
     typer.echo(json.dumps(asdict(scores)) if as_json else scores.table())
 
@@ -47,16 +45,15 @@ def judge(
     bundle: BundleFolder = None,
     clips: Annotated[int, typer.Option(min=1, help="Clips to draw.")] = 400,
     seed: Annotated[int, typer.Option(help="Chooses the clips.")] = 0,
-    world: WorldOption = "shapes",
+    world: WorldOption = BUILTIN_WORLD,
     judge: JudgeOption = None,
 ) -> None:
     """Measure the judge's own errors: on rendered clips, and on those after a bundle's VAE."""
     from hummingbird_edge.distill.evaluation import evaluate_judge
-    from hummingbird_edge.distill.worlds import evaluation_of
-    from hummingbird_edge.runtime.bundle.bundle import BUILTIN, Bundle
+    from hummingbird_edge.runtime.bundle.bundle import Bundle
 
-    evaluation = evaluation_of(world, judge)
-    found = evaluate_judge(Bundle.open(bundle or BUILTIN), evaluation, clips, seed)
+    source, evaluation = Bundle.open(bundle_of(world, bundle)), evaluation_of(world, judge)
+    found = evaluate_judge(source, evaluation, clips, seed)
     for name, scores in found.items():
         typer.echo(f"{name}\n{scores.table()}\n")
 
@@ -72,19 +69,16 @@ def quantize(
     min_psnr: Annotated[float, typer.Option(help="Of these videos, in dB.")] = 36.0,
     captions: Captions = 400,
     seed: Annotated[int, typer.Option(min=0, help="Chooses captions and noise.")] = 0,
-    world: WorldOption = "shapes",
+    world: WorldOption = BUILTIN_WORLD,
     judge: JudgeOption = None,
     force: Annotated[bool, typer.Option("--force", help="Replace a bundle there.")] = False,
 ) -> None:
     """Quantize on captions of the world as hb-export quantize does; judge before and after."""
     require_modules("quantize", "onnx", "onnx_ir", "skimage", "matplotlib")
     from hummingbird_edge.distill.quantized import quantize_judged
-    from hummingbird_edge.distill.worlds import evaluation_of
-    from hummingbird_edge.runtime.bundle.bundle import BUILTIN
 
-    source = bundle or BUILTIN
     quantize_judged(
-        source,
+        bundle_of(world, bundle),
         output,
         evaluation_of(world, judge),
         precision=precision,
@@ -105,12 +99,12 @@ def ablate(
     captions: Captions = 200,
     seed: Seed = 0,
 ) -> None:
-    """Train the recipe without each ingredient in turn, and judge; goes on where it stopped."""
+    """Train moving shapes without each ingredient in turn, and judge; goes on where it stopped."""
     from hummingbird_edge.distill.ablation import ablate as run_ablation
-    from hummingbird_edge.distill.recipe import BUILTIN_RECIPE
+    from hummingbird_edge.distill.recipe import SHAPES_RECIPE
     from hummingbird_edge.distill.stages.sources import Sources
 
-    typer.echo(run_ablation(Sources(run), BUILTIN_RECIPE, steps, captions, seed))
+    typer.echo(run_ablation(Sources(run), SHAPES_RECIPE, steps, captions, seed))
 
 
 def card(
@@ -118,24 +112,24 @@ def card(
     output: Annotated[Path, typer.Argument(help="The folder of the card.")],
     bundle: BundleOption = None,
     captions: Captions = 400,
-    world: WorldOption = "shapes",
-    judge: JudgeOption = None,
+    world: WorldOption = BUILTIN_WORLD,
+    judge: Annotated[
+        Path | None, typer.Option(help="Cartoons: another run's judge, or weights of --pack.")
+    ] = None,
 ) -> None:
     """Write the run's model card: data, stages, losses, scores, samples."""
     from hummingbird_edge.distill.cartoons.card import write_card
     from hummingbird_edge.distill.cartoons.scoring import CartoonsEvaluation
-    from hummingbird_edge.distill.worlds import evaluation_of
-    from hummingbird_edge.runtime.bundle.bundle import BUILTIN
 
-    source = bundle or BUILTIN
+    source = bundle_of(world, bundle)
     evaluation = evaluation_of(world, (judge or run) if world == "cartoons" else judge)
     if isinstance(evaluation, CartoonsEvaluation):
         typer.echo(write_card(run, source, evaluation, output, captions, show_progress))
         return
     from hummingbird_edge.distill.card import make_card
-    from hummingbird_edge.distill.recipe import BUILTIN_RECIPE
+    from hummingbird_edge.distill.recipe import SHAPES_RECIPE
 
-    typer.echo(make_card(run, BUILTIN_RECIPE, source, output, captions, show_progress))
+    typer.echo(make_card(run, SHAPES_RECIPE, source, output, captions, show_progress))
 
 
 def strip(

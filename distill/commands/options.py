@@ -31,9 +31,13 @@ ClipsFile = Annotated[Path | None, typer.Option(help="Clips encoded by hb-distil
 Captions = Annotated[int, typer.Option(min=1, help="Number of held-out captions to judge.")]
 BundleFolder = Annotated[Path | None, typer.Argument(help="A bundle, else the built-in one.")]
 BundleOption = Annotated[Path | None, typer.Option("--bundle", help="Else the built-in one.")]
-WorldOption = Annotated[str, typer.Option("--world", help="shapes, or cartoons.")]
+WorldOption = Annotated[str, typer.Option("--world", help="cartoons, or shapes.")]
 JudgeOption = Annotated[
     Path | None,
-    typer.Option("--judge", help="Cartoons: a run that trained a judge, or weights of --pack."),
+    typer.Option(
+        "--judge",
+        help="Cartoons: a run that trained a judge, or weights of --pack; "
+        "else that of the built-in model.",
+    ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]

@@ -14,7 +14,9 @@ from hummingbird_edge.distill.commands.options import (
     Steps,
     Student,
     Teacher,
+    WorldOption,
 )
+from hummingbird_edge.distill.worlds import BUILTIN_WORLD, require_world
 from hummingbird_edge.runtime.errors import RequestError
 
 __all__ = [
@@ -32,7 +34,7 @@ __all__ = [
 def everything(
     run: RunFolder,
     seed: Seed = 0,
-    world: Annotated[str, typer.Option(help="shapes, or cartoons.")] = "shapes",
+    world: WorldOption = BUILTIN_WORLD,
     budget: Annotated[
         str | None, typer.Option(help="Cartoons: time in all, as in 90s, 9m or 10h.")
     ] = None,
@@ -52,8 +54,6 @@ def everything(
     ] = None,
 ) -> None:
     """Run every stage that is not finished, from nothing to the 4-step student."""
-    from hummingbird_edge.distill.worlds import require_world
-
     settings: dict[str, Any] = {
         "budget": budget,
         "device": device,
@@ -72,29 +72,29 @@ def everything(
         return
     if given:
         raise RequestError(f"--{next(iter(given))} is for --world cartoons: leave it out")
-    from hummingbird_edge.distill.recipe import BUILTIN_RECIPE
+    from hummingbird_edge.distill.recipe import SHAPES_RECIPE
     from hummingbird_edge.distill.stages.order import train_all
     from hummingbird_edge.distill.stages.sources import Sources
 
-    train_all(Sources(run), BUILTIN_RECIPE, seed)
+    train_all(Sources(run), SHAPES_RECIPE, seed)
 
 
 def autoencoder(run: RunFolder, steps: Steps = None, seed: Seed = 0) -> None:
-    """Train the VAE on frames of the world."""
-    from hummingbird_edge.distill.recipe import BUILTIN_RECIPE
+    """Train the VAE of moving shapes."""
+    from hummingbird_edge.distill.recipe import SHAPES_RECIPE
     from hummingbird_edge.distill.stages.sources import Sources
     from hummingbird_edge.distill.stages.vae import train_autoencoder
 
-    train_autoencoder(Sources(run), BUILTIN_RECIPE.with_plan("autoencoder", steps), seed)
+    train_autoencoder(Sources(run), SHAPES_RECIPE.with_plan("autoencoder", steps), seed)
 
 
 def teacher(run: RunFolder, steps: Steps = None, clips: ClipsFile = None, seed: Seed = 0) -> None:
-    """Train text encoder and U-Net with caption dropout."""
-    from hummingbird_edge.distill.recipe import BUILTIN_RECIPE
+    """Train text encoder and U-Net of moving shapes with caption dropout."""
+    from hummingbird_edge.distill.recipe import SHAPES_RECIPE
     from hummingbird_edge.distill.stages.sources import Sources
     from hummingbird_edge.distill.stages.teacher import train_teacher
 
-    train_teacher(Sources(run, clips=clips), BUILTIN_RECIPE.with_plan("teacher", steps), seed)
+    train_teacher(Sources(run, clips=clips), SHAPES_RECIPE.with_plan("teacher", steps), seed)
 
 
 def prune(
@@ -106,11 +106,11 @@ def prune(
     clips: ClipsFile = None,
 ) -> None:
     """Keep the teacher's most important blocks: writes RUN/pruned and RUN/prune.json."""
-    from hummingbird_edge.distill.recipe import BUILTIN_RECIPE
+    from hummingbird_edge.distill.recipe import SHAPES_RECIPE
     from hummingbird_edge.distill.stages.pruning import prune_teacher
     from hummingbird_edge.distill.stages.sources import Sources
 
-    pruning = prune_teacher(Sources(run, teacher, clips=clips), BUILTIN_RECIPE, preset)
+    pruning = prune_teacher(Sources(run, teacher, clips=clips), SHAPES_RECIPE, preset)
     typer.echo(pruning.table())
 
 
@@ -125,11 +125,11 @@ def matching(
     seed: Seed = 0,
 ) -> None:
     """Stage 1: the pruned student learns what its guided teacher predicts."""
-    from hummingbird_edge.distill.recipe import BUILTIN_RECIPE
+    from hummingbird_edge.distill.recipe import SHAPES_RECIPE
     from hummingbird_edge.distill.stages.sources import Sources
     from hummingbird_edge.distill.stages.students import train_matching
 
-    recipe = BUILTIN_RECIPE.with_plan("matching", steps, batch)
+    recipe = SHAPES_RECIPE.with_plan("matching", steps, batch)
     if guidance is not None:
         recipe = replace(recipe, matching=replace(recipe.matching, guidance=guidance))
     train_matching(Sources(run, teacher, student, clips), recipe, seed)
@@ -137,11 +137,11 @@ def matching(
 
 def scorer(run: RunFolder, steps: Steps = None, seed: Seed = 0) -> None:
     """Train the contrastive text-video scorer, one of the rewards of stage 2."""
-    from hummingbird_edge.distill.recipe import BUILTIN_RECIPE
+    from hummingbird_edge.distill.recipe import SHAPES_RECIPE
     from hummingbird_edge.distill.stages.rewards import train_scorer
     from hummingbird_edge.distill.stages.sources import Sources
 
-    train_scorer(Sources(run), BUILTIN_RECIPE.with_plan("scorer", steps), seed)
+    train_scorer(Sources(run), SHAPES_RECIPE.with_plan("scorer", steps), seed)
 
 
 def consistency(
@@ -160,11 +160,11 @@ def consistency(
     seed: Seed = 0,
 ) -> None:
     """Stage 2: latent consistency to 4 steps, with visual feedback; writes RUN/distilled."""
-    from hummingbird_edge.distill.recipe import BUILTIN_RECIPE
+    from hummingbird_edge.distill.recipe import SHAPES_RECIPE
     from hummingbird_edge.distill.stages.sources import Sources
     from hummingbird_edge.distill.stages.students import train_consistency
 
-    recipe = BUILTIN_RECIPE.with_plan("consistency", steps, batch)
+    recipe = SHAPES_RECIPE.with_plan("consistency", steps, batch)
     if guidance is not None:
         recipe = replace(recipe, consistency=replace(recipe.consistency, guidance=guidance))
     if rewards is not None:
@@ -174,11 +174,11 @@ def consistency(
 
 def decoder(run: RunFolder, steps: Steps = None, student: Student = None, seed: Seed = 0) -> None:
     """Finetune the VAE's decoder on latents with errors; writes RUN/student."""
-    from hummingbird_edge.distill.recipe import BUILTIN_RECIPE
+    from hummingbird_edge.distill.recipe import SHAPES_RECIPE
     from hummingbird_edge.distill.stages.sources import Sources
     from hummingbird_edge.distill.stages.vae import train_decoder
 
-    recipe = BUILTIN_RECIPE.with_plan("decoder", steps)
+    recipe = SHAPES_RECIPE.with_plan("decoder", steps)
     train_decoder(Sources(run, student=student), recipe, seed)
 
 

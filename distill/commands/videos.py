@@ -32,7 +32,7 @@ def clips(
     seed: Seed = 0,
 ) -> None:
     """Encode clips once for every stage: the world's, or videos of your own."""
-    from hummingbird_edge.distill.recipe import BUILTIN_RECIPE
+    from hummingbird_edge.distill.recipe import SHAPES_RECIPE
     from hummingbird_edge.distill.stages.clips import draw_clips, encode_curated
     from hummingbird_edge.distill.stages.sources import Sources
     from hummingbird_edge.runtime.request import parse_size
@@ -43,7 +43,7 @@ def clips(
     elif model is not None or frames is not None or size is not None:
         raise RequestError("--model, --frames and --size are for --videos: give that too")
     else:
-        draw_clips(Sources(run), BUILTIN_RECIPE, seed)
+        draw_clips(Sources(run), SHAPES_RECIPE, seed)
 
 
 def curate(

@@ -68,7 +68,7 @@ class Job:
 def new_jobs(prompt: str | None, prompts: Path | None, output: Path | None) -> list[Job]:
     """Return each prompt with the path of its video; several get numbers. Raises RequestError."""
     if (prompt is None) == (prompts is None):
-        raise RequestError('give one prompt, hb-run "a red circle moving right", or --prompts FILE')
+        raise RequestError('give one prompt, hb-run "a penguin in the snow", or --prompts FILE')
     output = DEFAULT_OUTPUT if output is None else output
     if prompts is None:
         assert prompt is not None

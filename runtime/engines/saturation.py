@@ -4,7 +4,7 @@
 
 CPUs without a dot-product instruction (AVX-512 VNNI, AVX-VNNI, AMX) multiply by `vpmaddubsw`, whose
 sums of pairs stop at 32,767: where large values meet, a layer is wrong without a word. 255 * 64 * 2
-is below that, so weights of one bit less are safe there: the built-in model's frames are 44.8 dB
+is below that, so weights of one bit less are safe there: frames of moving shapes are 44.8 dB
 from float32 instead of 34.3. Source: Intel, "Lower numerical precision deep learning inference and
 training" (2018).
 """

@@ -31,7 +31,7 @@ __all__ = ["OVERLAP", "Tiles", "decode_tiled"]
 OVERLAP = 4
 """Latent pixels that neighbouring tiles share at least; the published decoder's tail sees 2.75."""
 PASSES = 3
-"""On the built-in model's smallest pictures two leave 43 dB to the whole decoder, three 48."""
+"""On the smallest pictures of moving shapes two leave 43 dB to the whole decoder, three 48."""
 _MIN = 2 * OVERLAP
 """Smallest side of a tile, in latent pixels."""
 _FINEST = 16

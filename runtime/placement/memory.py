@@ -4,8 +4,8 @@
     the process = base + what stays of stages before + what this one takes + frames
 
 Copies, and what an engine's own objects and allocator hold, are its habits: copies measured on a
-U-Net of 772 million weights, the rest on the built-in one in 17 videos of 4 to 32 frames, 64x64 to
-384x256, fp32 and int8 (OpenVINO 2026.4, ONNX Runtime 1.32, Linux).
+U-Net of 772 million weights, the rest on that of moving shapes in 17 videos of 4 to 32 frames,
+64x64 to 384x256, fp32 and int8 (OpenVINO 2026.4, ONNX Runtime 1.32, Linux).
 Values alive at once grow with frames and pixels; the bundle says
 how many a latent pixel takes, the published network's number stands in where it does not.
 """

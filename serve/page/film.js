@@ -19,7 +19,7 @@ function tick(now) {
 export class Film {
   #strip = new Image();
   #frames = 1;
-  #fps = 4;
+  #fps = 8;
   #height = 1;
   #drawn = -1;
 
@@ -31,7 +31,7 @@ export class Film {
   /** Show another preview of a video. */
   show(preview, video) {
     this.#frames = preview.frames || 1;
-    this.#fps = video.fps || 4;
+    this.#fps = video.fps || 8;
     this.#height = Math.max(1, Math.round(video.height / LATENT));
     this.#strip.src = preview.image;
   }

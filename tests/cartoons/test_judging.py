@@ -119,8 +119,8 @@ def test_quality_tells_a_steady_clip_from_a_flickering_and_a_jerky_one() -> None
     ("options", "said"),
     [
         (["--world", "clay"], "no world 'clay'"),
-        (["--world", "cartoons"], "needs --judge"),
-        (["--judge", "."], "--judge is for --world cartoons"),
+        (["--world", "shapes"], "the built-in model knows cartoons, not shapes"),
+        (["mine", "--world", "shapes", "--judge", "."], "--judge is for --world cartoons"),
         (["--world", "cartoons", "--judge", "nothing"], "there is no judge in nothing"),
     ],
 )

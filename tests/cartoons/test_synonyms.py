@@ -49,6 +49,8 @@ def test_words_never_trained_on_are_read_as_the_noun_they_mean(tmp_path: Path) -
     assert sum(right) >= 0.6 * len(pairs)
     assert taught.tokenizer("a beagle walking").unknown == ()
     assert taught.tokenizer("a zyzzyva walking").unknown == ("zyzzyva",)
+    assert taught.tokenizer("a robot walking").unknown == ("robot",)  # no noun of this model
+    assert not [caption for caption in captions if taught.tokenizer(caption).unknown]
 
 
 def test_synonyms_are_found_in_what_words_mean() -> None:

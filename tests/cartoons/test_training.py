@@ -199,8 +199,8 @@ def test_temporal_layers_start_as_identities() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--world", "clouds"), "there is no world 'clouds': choose shapes or cartoons"),
-        (("--budget", "9m"), "--budget is for --world cartoons: leave it out"),
+        (("--world", "clouds"), "there is no world 'clouds': choose cartoons or shapes"),
+        (("--world", "shapes", "--budget", "9m"), "--budget is for --world cartoons: leave it out"),
         (("--world", "cartoons", "--budget", "soon"), "--budget 'soon' is no time"),
         (("--world", "cartoons", "--recipe", "huge"), "there is no recipe 'huge'"),
         (("--world", "cartoons", "--stages", "vae,x"), "--stages names x: known are vae"),
@@ -214,6 +214,15 @@ def test_wrong_orders_are_a_sentence(
     assert message in done.stderr
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+def test_a_run_of_shapes_is_not_gone_on_with(hb_forked: Command, tmp_path: Path) -> None:
+    (tmp_path / "autoencoder.pt").touch()
+    done = hb_forked("hb-distill", "all", tmp_path, "--recipe", "tiny", "--budget", "9s")
+    assert done.returncode == 2, done.stderr
+    assert "is a run of moving shapes: give --world shapes" in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["autoencoder.pt"]
 
 
 def test_gradients_have_their_weights_layout() -> None:

@@ -16,13 +16,16 @@ from hummingbird_edge.runtime.bundle.bundle import BUILTIN, Bundle
 from hummingbird_edge.runtime.media.video import read_frames, read_settings
 
 MODEL = Bundle.open(BUILTIN).manifest
+FRAMES, FPS = MODEL.defaults.frames, MODEL.defaults.fps
+STEP = MODEL.model.size_divisor
 pytestmark = pytest.mark.slow  # starts servers
 Server = Any
 
 
 def test_a_video_is_what_python_makes(server: Server, tmp_path: Any) -> None:
-    video = server.create(seed=5, num_frames=8, num_inference_steps=4)
-    assert (video["object"], video["size"], video["seconds"]) == ("video", "64x64", "2")
+    video = server.create(seed=5, num_frames=FRAMES, num_inference_steps=4)
+    assert (video["object"], video["size"]) == ("video", "64x64")
+    assert video["seconds"] == f"{FRAMES / FPS:g}"
     done = server.wait(video["id"])
     assert (done["progress"], done["seed"], done["error"]) == (100, 5, None)
     assert {"load", "text_encoder", "unet", "vae_decoder", "total"} == done["timings"].keys()
@@ -168,7 +171,7 @@ def test_deleting_stops_the_work(server: Server) -> None:
 
 
 def test_a_remix_has_the_same_settings(server: Server) -> None:
-    video = server.create(seed=11, fps=8, size="32x32")
+    video = server.create(seed=11, fps=FPS + 4, size="32x32")
     answer = server.client.post(f"/v1/videos/{video['id']}/remix", json={"prompt": "a blue cross"})
     other = answer.json()
     assert other["remixed_from_video_id"] == video["id"]
@@ -189,7 +192,7 @@ def test_models_promises_and_devices(server: Server) -> None:
     assert model["num_frames"] == MODEL.defaults.frames
     assert model["devices"] == ["cpu"]
     assert tuple(model["prompts"]) == MODEL.prompts
-    assert model["limits"]["width"] == {"min": 16, "max": 256, "multiple": 16}
+    assert model["limits"]["width"] == {"min": STEP, "max": 256, "multiple": STEP}
     promise = server.client.post("/v1/promise", json={"prompt": "a", "num_frames": 4}).json()
     assert promise["seconds"] > 0
     stages = [stage["stage"] for stage in promise["stages"]]
@@ -227,20 +230,20 @@ def test_metrics_count(server: Server) -> None:
         (
             {"prompt": "a", "model": "sora-2"},
             "model",
-            f"choose {Bundle.open(BUILTIN).manifest.name}",
+            f"choose {MODEL.name}",
         ),
-        ({"prompt": "a", "width": 100}, "width", "a multiple of 16 from 16 to 256"),
-        ({"prompt": "a", "size": "512x512"}, "size", "from 16 to 256"),
+        ({"prompt": "a", "width": 100}, "width", f"a multiple of {STEP} from {STEP} to 256"),
+        ({"prompt": "a", "size": "512x512"}, "size", f"from {STEP} to 256"),
         ({"prompt": "a", "size": "big"}, "size", "size is 'big': write WIDTHxHEIGHT"),
         (
             {"prompt": "a", "seconds": "12"},
             "seconds",
-            "48 frames at 4 a second: give from 0.25",
+            f"{12 * FPS} frames at {FPS} a second: give from {1 / FPS:g}",
         ),
         ({"prompt": "a", "seconds": 2}, "seconds", "seconds is 2: write a number as text"),
         ({"prompt": "a", "size": "32x32", "width": 64}, None, "width is 64, where 32 would fit"),
-        ({"prompt": "a", "seconds": "1", "num_frames": 8}, None, "where 4 would fit: leave one"),
-        ({"prompt": "a", "num_frames": 99}, "num_frames", "is 99: give from 1 to 32"),
+        ({"prompt": "a", "seconds": "1", "num_frames": 1}, None, f"where {FPS} would fit: leave"),
+        ({"prompt": "a", "num_frames": 99}, "num_frames", f"is 99: give from 1 to {4 * FRAMES}"),
         ({"prompt": "a", "num_frames": "8"}, "num_frames", "is '8': it should be a valid integer"),
         ({"prompt": "a", "guidance_scale": float("inf")}, "guidance_scale", "finite"),
         ({"prompt": "a", "loras": []}, "loras", "there is no parameter loras"),
@@ -265,7 +268,7 @@ def test_what_makes_no_sense_is_one_sentence(
 
 
 def test_what_says_the_same_twice_is_taken(server: Server) -> None:
-    body = {"prompt": "a", "size": "32x32", "width": 32, "seconds": "1", "num_frames": 4}
+    body = {"prompt": "a", "size": "32x32", "width": 32, "seconds": "1", "num_frames": FPS}
     assert server.client.post("/v1/promise", json=body).status_code == 200
 
 

@@ -24,7 +24,7 @@ from hummingbird_edge.runtime.result import Video, settings_of
 pytestmark = pytest.mark.slow  # starts servers
 Server = Any
 STEPS, TAKEN = 5, 3
-ENHANCEMENT = Enhancement(64, 48, None, 8, FAST)
+ENHANCEMENT = Enhancement(64, 48, None, 16, FAST)
 
 
 @pytest.fixture

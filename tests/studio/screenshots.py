@@ -11,13 +11,13 @@ from playwright.sync_api import Browser, Page, expect
 
 PICTURES = Path(__file__).parents[2] / "docs" / "pictures"
 PROMPTS = (
-    "an orange cross sinking on a gray background",
-    "a small cyan circle moving left on a pink background",
-    "a purple triangle moving up on a white background",
-    "a blue star getting bigger on a gray background",
-    "a green circle bouncing on a white background",
-    "a large red circle moving right on a white background",
-    "a yellow star moving in a circle",
+    "a large elephant walking in the desert at sunset",
+    "a small bus driving, moving left on a city street",
+    "a snowman swaying in the snow",
+    "a penguin waddling, coming closer on plain pink",
+    "a big cow walking in a meadow",
+    "a rocket rising under a starry night sky",
+    "an owl on a purple background",
 )
 MAX_BYTES = 150_000
 READY_MS = 180_000
@@ -45,7 +45,7 @@ def test_pictures(chromium: Browser, studio: str) -> None:
     page.evaluate("() => window.scrollTo(0, 0)")
     page.emulate_media(color_scheme="dark")
     page.set_viewport_size({"width": 1440, "height": 1240})
-    for prompt in ("a blue cross spinning in place", "a red star rising", "a green square growing"):
+    for prompt in ("a fish swimming under water", "a bee in the woods", "a train in the mountains"):
         page.get_by_label("Frames", exact=True).fill("16")
         page.get_by_label("Steps", exact=True).fill("12")
         make(page, prompt, 3)

@@ -1,4 +1,4 @@
-"""The built-in world's judge as a table of VBench's dimensions, for every backend.
+"""The judge of moving shapes as a table of VBench's dimensions, for every backend.
 
 The judge reads pixels alone and knows the world, so its scores are no VBench scores: they tell
 whether a precision, a device or fewer steps cost what VBench looks at. Rendered clips of the same
@@ -16,7 +16,7 @@ from hummingbird_edge.benchmarks.lib.record import Row
 from hummingbird_edge.benchmarks.lib.table import markdown_table
 from hummingbird_edge.benchmarks.lib.vbench.dimensions import DIMENSIONS
 from hummingbird_edge.distill.evaluation import FIRST_SEED
-from hummingbird_edge.distill.recipe import BUILTIN_RECIPE
+from hummingbird_edge.distill.recipe import SHAPES_RECIPE
 from hummingbird_edge.distill.score import rendered, unseen_captions
 from hummingbird_edge.distill.world.shapes.judge import Seen, Verdict, judge, score
 from hummingbird_edge.distill.world.shapes.quality import assess
@@ -52,7 +52,7 @@ class JudgedCase:
 
 def judge_case(judged_case: JudgedCase) -> Row:
     """Make and judge the videos of a case, in a process that does nothing else."""
-    case, world = judged_case.case, BUILTIN_RECIPE.world
+    case, world = judged_case.case, SHAPES_RECIPE.world
     pairs = unseen_captions(world, judged_case.captions, judged_case.seed)
     pipeline = TextToVideo.from_bundle(case.bundle, device=case.device, precision=case.precision)
     clips = []
@@ -73,7 +73,7 @@ def judge_case(judged_case: JudgedCase) -> Row:
     return Row(case.name, measures, {"captions": len(pairs)})
 
 
-def judge_rendered(captions: int, seed: int, world: World = BUILTIN_RECIPE.world) -> Row:
+def judge_rendered(captions: int, seed: int, world: World = SHAPES_RECIPE.world) -> Row:
     """Judge rendered clips of the same scenes: the judge's own errors."""
     scenes = [scene for scene, _ in unseen_captions(world, captions, seed)]
     return Row("rendered", judged(rendered(scenes, world), scenes), {"captions": captions})

@@ -2,7 +2,7 @@
 
 import hashlib
 import random
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from hummingbird_edge.distill.world.cartoons.catalog import CATALOG, NOUNS
@@ -177,11 +177,11 @@ def _ground_phrases(ground: str) -> tuple[str, ...]:
     return (f"on a {ground} background", f"against {ground}", f"on plain {ground}")
 
 
-def words() -> frozenset[str]:
-    """Return every word that captions use."""
+def words(nouns: Iterable[str] = NOUNS) -> frozenset[str]:
+    """Return every word that captions of `nouns` use."""
     texts: list[str] = ["a an some is and on background against plain", *COLOURS]
     for group in (SIZES, PATHS, SCENES):
         texts += [text for phrases in group.values() for text in phrases]
-    for noun in CATALOG:
-        texts += [*noun.names, noun.action]
+    for name in nouns:
+        texts += [*NOUNS[name].names, NOUNS[name].action]
     return frozenset(word for text in texts for word in text.split())

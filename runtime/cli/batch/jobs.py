@@ -1,6 +1,6 @@
 """The file of jobs: JSON lines as batch APIs have them.
 
-    {"custom_id": "a", "body": {"prompt": "a red circle moving right", "seed": 3}}
+    {"custom_id": "a", "body": {"prompt": "a penguin waddling in the snow", "seed": 3}}
 
 Lines of OpenAI's, with `method` and `url`, are taken too. As there, a file that is not of this form
 is refused as a whole before any work begins; a body that asks for what cannot be made is a result
