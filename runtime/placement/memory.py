@@ -55,7 +55,7 @@ class _Habit:
 
 # Compiled models are kept in a cache, and what runs is read from there: one copy. Where a model has
 # no room in the cache, what compiling took stays.
-_OPENVINO = _Habit(130 << 20, 55 << 20, 2.6, 1.2, 2.6, 0.2, 100 << 20, 0.0, True)
+_OPENVINO = _Habit(130 << 20, 64 << 20, 2.6, 1.2, 2.6, 0.2, 100 << 20, 0.0, True)
 _ONNXRUNTIME = _Habit(108 << 20, 20 << 20, 1.75, 1.05, 1.05, 3.3, 400 << 20, 0.6, False)
 _MAX_DECODER_HELD = 64 << 20
 _INT8_GRAPH = 1.6
