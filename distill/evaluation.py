@@ -14,7 +14,6 @@ from hummingbird_edge.runtime.engines.loading import open_session
 from hummingbird_edge.runtime.engines.session import Session
 from hummingbird_edge.runtime.errors import RequestError
 from hummingbird_edge.runtime.pipeline import TextToVideo
-from hummingbird_edge.runtime.tokenizer import Tokenizer
 
 __all__ = [
     "FIRST_SEED",
@@ -114,18 +113,18 @@ def evaluate(
     Raises RequestError for a model of another world.
     """
     pairs = evaluation.sample(captions, seed)
-    _require_world(pipeline.bundle, [caption for _, caption in pairs])
-    clips = make_clips(pipeline, [caption for _, caption in pairs], report, frames)
+    texts = [caption for _, caption in pairs]
+    _require_known_words(pipeline, texts)
+    clips = make_clips(pipeline, texts, report, frames)
     return evaluation.score(clips, [target for target, _ in pairs])
 
 
-def _require_world(bundle: Bundle, captions: Sequence[str]) -> None:
+def _require_known_words(pipeline: TextToVideo, captions: Sequence[str]) -> None:
     """Raise RequestError for a model that does not know a quarter of the captions' words."""
-    tokenizer = Tokenizer(bundle.path("tokenizer"), bundle.manifest.model.context_length)
-    unknown = sum(len(tokenizer(caption).unknown) for caption in captions)
+    unknown = sum(len(pipeline.tokenizer(caption).unknown) for caption in captions)
     if 4 * unknown > sum(len(caption.split()) for caption in captions):
         raise RequestError(
-            f"{bundle.manifest.name} does not know the words of this world's captions, as "
+            f"{pipeline.manifest.name} does not know the words of this world's captions, as "
             f"{captions[0]!r}: name its own --world, or another bundle"
         )
 

@@ -31,7 +31,7 @@ def clips(
     size: Annotated[str | None, typer.Option(help="WIDTHxHEIGHT, if not the model's.")] = None,
     seed: Seed = 0,
 ) -> None:
-    """Encode clips once for every stage: the world's, or videos of your own."""
+    """Encode clips once for every stage: of moving shapes, or of your own videos."""
     from hummingbird_edge.distill.recipe import SHAPES_RECIPE
     from hummingbird_edge.distill.stages.clips import draw_clips, encode_curated
     from hummingbird_edge.distill.stages.sources import Sources
