@@ -174,7 +174,10 @@ def test_operations_are_those_that_pytorch_counts(stage: str) -> None:
     assert cost.published_flops == pytest.approx(counted(), rel=0.02)
     module = for_export(module)
     assert cost.flops == pytest.approx(counted(), rel=0.02)
-    assert cost.weights == pytest.approx(sum(w.numel() for w in module.parameters()), rel=0.1)
+    parameters = sum(w.numel() for w in module.parameters())
+    # Of a table of tokens one run reads the prompt's rows alone.
+    tables = [m.weight.numel() for m in module.modules() if isinstance(m, torch.nn.Embedding)]
+    assert cost.weights == pytest.approx(parameters - sum(tables), rel=0.1)
     assert cost.activations > 0
 
 

@@ -173,7 +173,7 @@ def test_models_make_clips(run: Path) -> None:
 
 def test_students_are_timed_against_their_teachers(run: Path, tmp_path: Path) -> None:
     script = Path(__file__).parents[1] / "benchmarks" / "distillation.py"
-    asked = [str(run), "--captions", "2", "--clips", "2"]
+    asked = [str(run), "--world", "shapes", "--captions", "2", "--clips", "2"]
     done = subprocess.run(
         [sys.executable, str(script), *asked], cwd=tmp_path, capture_output=True, text=True
     )
