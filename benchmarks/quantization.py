@@ -1,7 +1,8 @@
-"""Measure what quantization costs in quality and brings in speed, on the built-in model.
+"""Measure what quantization costs in quality and brings in speed, on the built-in model or another.
 
     python benchmarks/quantization.py
     python benchmarks/quantization.py --quick
+    python benchmarks/quantization.py tests/data/shapes --world shapes
 
 Quantizers calibrate on captions that no row is judged on. Each row makes the same videos from the
 same seeds: float32, this project's float16 and int8, NNCF's and ONNX Runtime's quantizers with
@@ -24,7 +25,7 @@ import typer
 from numpy.typing import NDArray
 
 from hummingbird_edge.benchmarks.lib.chart import stacked_bars
-from hummingbird_edge.benchmarks.lib.options import Output
+from hummingbird_edge.benchmarks.lib.options import BundleArgument, Output
 from hummingbird_edge.benchmarks.lib.quantizers import nncf_networks, onnxruntime_networks
 from hummingbird_edge.benchmarks.lib.record import Row
 from hummingbird_edge.benchmarks.lib.recording import Inputs, Network, record_inputs
@@ -36,7 +37,7 @@ from hummingbird_edge.benchmarks.lib.results_writer import (
 from hummingbird_edge.benchmarks.lib.subprocess_runner import error_summary
 from hummingbird_edge.benchmarks.lib.table import format_number, row_table
 from hummingbird_edge.quantize.trajectory import decode_frames, encode, sample_latents, trajectories
-from hummingbird_edge.runtime.bundle.bundle import BUILTIN, Bundle
+from hummingbird_edge.runtime.bundle.bundle import Bundle
 from hummingbird_edge.runtime.command import require_modules, run_command
 from hummingbird_edge.runtime.devices.backend import Backend
 from hummingbird_edge.runtime.engines.loading import open_stage
@@ -61,15 +62,17 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 class Evaluation:
     """The videos that every row makes, and their references in float32."""
 
-    def __init__(self, bundle: Bundle, calibration: int, videos: int, captions: int) -> None:
-        """Draw held-out captions; make the references.
+    def __init__(
+        self, bundle: Bundle, world: str, calibration: int, videos: int, captions: int
+    ) -> None:
+        """Draw held-out captions of the world; make the references.
 
         The first `calibration` captions calibrate, `videos` after them are compared with float32,
         `captions` after them are judged.
         """
-        from hummingbird_edge.distill.worlds import BUILTIN_WORLD, evaluation_of
+        from hummingbird_edge.distill.worlds import evaluation_of
 
-        self.bundle, self.world = bundle, evaluation_of(BUILTIN_WORLD)
+        self.bundle, self.world = bundle, evaluation_of(world)
         self.videos, self.captions = videos, captions
         pairs = self.world.sample(calibration + max(videos, captions), _CAPTION_SEED)
         texts = [caption for _, caption in pairs]
@@ -165,7 +168,7 @@ def quantize_here(evaluation: Evaluation, folder: Path, quick: bool = False) -> 
 
 
 def measure(evaluation: Evaluation, writer: ResultsWriter, folder: Path) -> None:
-    """Quantize the built-in model by every quantizer, and evaluate each."""
+    """Quantize the float32 model by every quantizer, and evaluate each."""
     bundle, ours = evaluation.bundle, quantize_here(evaluation, folder / "ours")
     quickly = quantize_here(evaluation, folder / "quick", quick=True)
     inputs = evaluation.calibration_inputs()
@@ -210,6 +213,8 @@ def draw_psnr(axes: "Axes", rows: list[Row]) -> None:
 
 @app.command()
 def main(
+    bundle: BundleArgument = None,
+    world: Annotated[str, typer.Option(help="The model's: cartoons, or shapes.")] = "cartoons",
     calibration: Annotated[int, typer.Option(min=1, help="Captions to calibrate on.")] = 16,
     videos: Annotated[int, typer.Option(min=1, help="Videos to compare.")] = 64,
     captions: Annotated[int, typer.Option(min=1, help="Videos to judge.")] = 400,
@@ -224,7 +229,10 @@ def main(
     require_output(output)
     if quick:
         calibration, videos, captions = 2, 4, 4
-    evaluation = Evaluation(Bundle.open(BUILTIN), calibration, videos, captions)
+    from hummingbird_edge.distill.worlds import bundle_of
+
+    source = Bundle.open(bundle_of(world, bundle))
+    evaluation = Evaluation(source, world, calibration, videos, captions)
     writer = ResultsWriter("quantization", evaluation.bundle, output)
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         measure(evaluation, writer, Path(folder))

@@ -38,7 +38,7 @@ from hummingbird_edge.runtime.bundle.bundle import BUILTIN, Bundle
 from hummingbird_edge.runtime.devices.device import Device
 from hummingbird_edge.runtime.errors import RequestError
 from hummingbird_edge.runtime.files import CACHE_VARIABLE, cache_directory
-from tests.conftest import export
+from tests.conftest import SHAPES, export
 
 pytestmark = pytest.mark.slow  # runs benchmarks
 
@@ -287,10 +287,10 @@ def test_an_exponent_is_the_slope_of_logarithms() -> None:
 
 
 def test_latency_measures_every_device_and_adds_up(tmp_path: Path) -> None:
-    done = script("latency", "--quick", cwd=tmp_path)
+    done = script("latency", SHAPES, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     found = Record.read(tmp_path / "latency.json")
-    assert found.bundle["sha256"] == Bundle.open(BUILTIN).digest
+    assert found.bundle["sha256"] == Bundle.open(SHAPES).digest
     assert (tmp_path / "latency.png").read_bytes().startswith(b"\x89PNG")
     assert (tmp_path / "latency.md").read_text(encoding="utf-8") == done.stdout
     assert {row.name.split()[0] for row in found.rows} >= {"cpu", "openvino"}
@@ -307,7 +307,7 @@ def test_latency_measures_every_device_and_adds_up(tmp_path: Path) -> None:
     assert len(near) == len(found.rows) - 1
     assert min(near) > 30
     once = ("--processes", 1, "--output", "half.json")
-    half = script("latency", "--quick", "--threads", 1, *once, cwd=tmp_path)
+    half = script("latency", SHAPES, "--threads", 1, *once, cwd=tmp_path)
     assert half.returncode == 0, half.stderr
     assert {row.metadata["threads"] for row in Record.read(tmp_path / "half.json").rows} == {1}
     both = ("latency.json", "half.json", "--measure", "video_s", "--output", "both.md")
@@ -321,11 +321,11 @@ def test_latency_measures_every_device_and_adds_up(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "arguments", "rows"),
     [
-        ("roofline", ("--quick", "--runs", 1, "--device", "cpu"), 4),
+        ("roofline", (SHAPES, "--runs", 1, "--device", "cpu"), 4),
         ("scaling", ("--quick", "--runs", 1, "--device", "cpu"), 8),
         ("headline", ("--quick", "--runs", 1), 4),
         ("peers", ("--runs", 1, "--stages", "text_encoder", "--full-size", "."), 13),
-        ("quantization", ("--quick",), 8),
+        ("quantization", (SHAPES, "--world", "shapes", "--quick"), 8),
         ("kernels", ("--quick", "--runs", 1), 30),
         ("first_use", ("--runs", 1), 2),
         ("prompts", ("--runs", 1, "--prompts", 3), 2),
