@@ -25,6 +25,7 @@ from hummingbird_edge.benchmarks.lib.results_writer import (
     require_output,
 )
 from hummingbird_edge.benchmarks.lib.table import format_number, row_table
+from hummingbird_edge.runtime.bundle.bundle import Bundle
 from hummingbird_edge.runtime.command import require_modules, run_command
 from hummingbird_edge.runtime.errors import RequestError
 
@@ -153,7 +154,8 @@ def main(
     noun = noun or judge.config.unseen[0]
     if noun not in judge.config.unseen:
         raise RequestError(f"--noun is {noun!r}: choose from {', '.join(judge.config.unseen)}")
-    writer = ResultsWriter("adapter", None, output)
+    source = None if bundle is None else Bundle.open(bundle)
+    writer = ResultsWriter("adapter", source, output)
     evaluation = CartoonsEvaluation.by(judge)
     for row in measure(run, evaluation, noun, clips, steps, captions, bundle):
         writer.add(row)

@@ -33,11 +33,10 @@ from hummingbird_edge.quantize.trajectory import sample_latents
 from hummingbird_edge.runtime.bundle.bundle import BUILTIN, Bundle
 from hummingbird_edge.runtime.command import require_modules, run_command
 from hummingbird_edge.runtime.devices.backend import Backend
-from hummingbird_edge.runtime.errors import HummingbirdError, RequestError
+from hummingbird_edge.runtime.errors import HummingbirdError
 from hummingbird_edge.runtime.pipeline import TextToVideo
 from hummingbird_edge.runtime.placement.trial import snr_db
 from hummingbird_edge.runtime.request import Request
-from hummingbird_edge.runtime.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -72,7 +71,7 @@ def pytorch_sampler(bundle: Bundle, checkpoint: str | None) -> Callable[[Request
         for module in modules:
             round_to_float16(module)
     text_encoder, unet = (eager_network(module) for module in modules)
-    tokenizer = Tokenizer(bundle.path("tokenizer"), manifest.model.context_length)
+    tokenizer = bundle.tokenizer()
 
     def sample(request: Request) -> Latents:
         texts = (request.prompt, "")
@@ -141,17 +140,17 @@ def main(
         str | None, typer.Argument(help="The checkpoint of BUNDLE; default: random weights.")
     ] = None,
     bundle: Annotated[
-        Path | None, typer.Option(help="Built from CHECKPOINT; default: the built-in model.")
+        Path | None,
+        typer.Option(help="Built from CHECKPOINT, else of this layout; default: the built-in one."),
     ] = None,
     output: Output = Path("agreement.json"),
 ) -> None:
     """Measure how far each engine and precision is from PyTorch."""
     require_modules("benchmark", "matplotlib", "torch")
-    if checkpoint is None and bundle is not None:
-        raise RequestError("--bundle needs the CHECKPOINT it was built from: give that too")
     require_output(output)
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-        path = (bundle or BUILTIN) if checkpoint else random_copy(BUILTIN, Path(folder))
+        path = bundle or BUILTIN
+        path = path if checkpoint else random_copy(path, Path(folder))
         writer = measure(Bundle.open(path), checkpoint, output)
     rows = writer.rows
     writer.publish(rows, table(rows), lambda axes: draw_agreement(axes, rows))

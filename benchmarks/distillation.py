@@ -4,8 +4,8 @@
     python benchmarks/distillation.py RUN --world shapes
 
 Both make clips of the same captions in PyTorch, in turns: text encoder, U-Net steps and VAE of one
-clip at a time. Then both are judged: the share of `--captions` clips that show everything their
-caption says.
+clip at a time. Then both are judged: the share of `--captions` clips that are right in `all` that
+`hb-distill score` counts.
 """
 
 import time
@@ -23,6 +23,7 @@ from hummingbird_edge.benchmarks.lib.results_writer import (
     require_output,
 )
 from hummingbird_edge.benchmarks.lib.table import row_table
+from hummingbird_edge.distill.worlds import BUILTIN_WORLD, evaluation_of
 from hummingbird_edge.runtime.command import require_modules, run_command
 from hummingbird_edge.runtime.errors import RequestError
 
@@ -111,7 +112,9 @@ def main(
     run: Annotated[Path, typer.Argument(help="The folder of a finished run.")],
     captions: Annotated[int, typer.Option(min=1, help="Captions to judge.")] = 100,
     clips: Annotated[int, typer.Option(min=2, help="Clips to time, a warm-up included.")] = 6,
-    world: Annotated[str, typer.Option(help="cartoons (the run's judge) or shapes.")] = "cartoons",
+    world: Annotated[
+        str, typer.Option(help="cartoons (by the judge of the run) or shapes.")
+    ] = BUILTIN_WORLD,
     output: Output = Path("distillation.json"),
 ) -> None:
     """Compare the student with its own teacher."""
@@ -122,8 +125,6 @@ def main(
                 f"{run} has no {folder}: run hb-distill all {run} --world {world} first"
             )
     require_output(output)
-    from hummingbird_edge.distill.worlds import evaluation_of
-
     evaluation = evaluation_of(world, run if world == "cartoons" else None)
     writer = measure(run, evaluation, captions, clips, output)
     rows = writer.rows

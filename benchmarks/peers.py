@@ -146,13 +146,25 @@ def chosen_tasks(
     bundle: Bundle, quantized: Bundle | None, plan: Plan, folder: Path
 ) -> list[PeerStage]:
     """Return the rows that were asked for; raises RequestError for a text that is in no name."""
+    every = every_task(bundle, quantized, plan, folder)
+    require_rows(plan.only, every)
+    return [task for task in every if not plan.only or any(text in task.name for text in plan.only)]
+
+
+def every_task(
+    bundle: Bundle, quantized: Bundle | None, plan: Plan, folder: Path
+) -> list[PeerStage]:
+    """Return all rows of the stages that were asked for."""
     eager = [eager_task(bundle, stage, plan, folder) for stage in plan.stages]
-    every = [task for each in eager for task in tasks(each, quantized)]
-    for text in plan.only:
+    return [task for each in eager for task in tasks(each, quantized)]
+
+
+def require_rows(only: Sequence[str], every: Sequence[PeerStage]) -> None:
+    """Raise RequestError for a text that is in no row's name."""
+    for text in only:
         if not any(text in task.name for task in every):
             names = "; ".join(task.name for task in every)
             raise RequestError(f"--only {text!r} is in no row's name: choose from {names}")
-    return [task for task in every if not plan.only or any(text in task.name for text in plan.only)]
 
 
 def measure_stages(
@@ -236,8 +248,8 @@ def main(
     plan = Plan(measured, frames, size, runs, processes, only or ())
     int8 = None if quantized is None else Bundle.open(quantized)
     path = None if full_size is None else random_full_size(full_size)
-    # A copy of the built-in model has its rows, and takes a minute to export: wrong names first.
-    chosen_tasks(Bundle.open(path or BUILTIN), int8, plan, Path())
+    # A copy of the built-in model has its rows, and takes a minute to export.
+    require_rows(plan.only, every_task(Bundle.open(path or BUILTIN), int8, plan, Path()))
     with tempfile.TemporaryDirectory(dir=full_size, ignore_cleanup_errors=True) as folder:
         bundle = Bundle.open(path or random_copy(BUILTIN, Path(folder)))
         writer = ResultsWriter("peers", bundle, output)

@@ -7,9 +7,9 @@
 Quantizers calibrate on captions that no row is judged on. Each row makes the same videos from the
 same seeds: float32, this project's float16 and int8, NNCF's and ONNX Runtime's quantizers with
 their defaults and the same calibration data. PSNR and SSIM are of the frames against float32; this
-project's rows are also judged: the share of `--captions` videos that show everything their caption
-says. A tool that is not installed is a row that says so. At full size, `peers.py` and `headline.py`
-time the bundles of `hb-export quantize`.
+project's rows are also judged: the share of `--captions` videos that are right in `all` that
+`hb-distill score` counts. A tool that is not installed is a row that says so. At full size,
+`peers.py` and `headline.py` time the bundles of `hb-export quantize`.
 """
 
 import re
@@ -36,6 +36,7 @@ from hummingbird_edge.benchmarks.lib.results_writer import (
 )
 from hummingbird_edge.benchmarks.lib.subprocess_runner import error_summary
 from hummingbird_edge.benchmarks.lib.table import format_number, row_table
+from hummingbird_edge.distill.worlds import BUILTIN_WORLD, bundle_of, evaluation_of
 from hummingbird_edge.quantize.trajectory import decode_frames, encode, sample_latents, trajectories
 from hummingbird_edge.runtime.bundle.bundle import Bundle
 from hummingbird_edge.runtime.command import require_modules, run_command
@@ -70,12 +71,13 @@ class Evaluation:
         The first `calibration` captions calibrate, `videos` after them are compared with float32,
         `captions` after them are judged.
         """
-        from hummingbird_edge.distill.worlds import evaluation_of
+        from hummingbird_edge.distill.evaluation import require_known_words
 
         self.bundle, self.world = bundle, evaluation_of(world)
         self.videos, self.captions = videos, captions
         pairs = self.world.sample(calibration + max(videos, captions), _CAPTION_SEED)
         texts = [caption for _, caption in pairs]
+        require_known_words(bundle, texts)
         self.calibration_prompts = texts[:calibration]
         self.targets = [target for target, _ in pairs[calibration:]]
         self.contexts = encode(bundle, texts)
@@ -131,7 +133,7 @@ class Evaluation:
         return Row("float32, cpu", {"all_right": (accuracy,), "video_s": seconds})
 
     def accuracy(self, made: list[Frames]) -> float:
-        """Return the share of videos that show everything their captions say."""
+        """Return the share of videos that are right."""
         count = self.captions
         return self.world.score(np.stack(made[:count]), self.targets[:count]).accuracy["all"]
 
@@ -214,7 +216,7 @@ def draw_psnr(axes: "Axes", rows: list[Row]) -> None:
 @app.command()
 def main(
     bundle: BundleArgument = None,
-    world: Annotated[str, typer.Option(help="The model's: cartoons, or shapes.")] = "cartoons",
+    world: Annotated[str, typer.Option(help="The model's: cartoons, or shapes.")] = BUILTIN_WORLD,
     calibration: Annotated[int, typer.Option(min=1, help="Captions to calibrate on.")] = 16,
     videos: Annotated[int, typer.Option(min=1, help="Videos to compare.")] = 64,
     captions: Annotated[int, typer.Option(min=1, help="Videos to judge.")] = 400,
@@ -229,8 +231,6 @@ def main(
     require_output(output)
     if quick:
         calibration, videos, captions = 2, 4, 4
-    from hummingbird_edge.distill.worlds import bundle_of
-
     source = Bundle.open(bundle_of(world, bundle))
     evaluation = Evaluation(source, world, calibration, videos, captions)
     writer = ResultsWriter("quantization", evaluation.bundle, output)

@@ -184,14 +184,17 @@ def world(
     require_modules("benchmark,distill", "matplotlib", "torch", "accelerate", "skimage")
     from hummingbird_edge.benchmarks.lib.vbench.world import (
         JudgedCase,
+        captions_of,
         judge_case,
         judge_rendered,
         world_table,
     )
+    from hummingbird_edge.distill.evaluation import require_known_words
 
     require_output(output)
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         model = Bundle.open(bundle)
+        require_known_words(model, captions_of(captions, seed))
         if model.manifest.stage("unet").precisions == ("float32",):
             model = Bundle.open(quantized(bundle, Path(folder)))
         writer = ResultsWriter("vbench", model, output)

@@ -122,7 +122,7 @@ def card_text(
         parts += [
             "## What each ingredient brings",
             f"`hb-distill ablate`: stage 2 for {steps:.0f} steps from the same teacher each time "
-            f"(the model that ships trained longer), judged on other held-out captions.",
+            f"(this card's model trained longer), judged on other held-out captions.",
             ablation_table(run / "ablation.json"),
         ]
     return "\n\n".join(parts) + "\n"

@@ -114,17 +114,18 @@ def evaluate(
     """
     pairs = evaluation.sample(captions, seed)
     texts = [caption for _, caption in pairs]
-    _require_known_words(pipeline, texts)
+    require_known_words(pipeline.bundle, texts)
     clips = make_clips(pipeline, texts, report, frames)
     return evaluation.score(clips, [target for target, _ in pairs])
 
 
-def _require_known_words(pipeline: TextToVideo, captions: Sequence[str]) -> None:
+def require_known_words(bundle: Bundle, captions: Sequence[str]) -> None:
     """Raise RequestError for a model that does not know a quarter of the captions' words."""
-    unknown = sum(len(pipeline.tokenizer(caption).unknown) for caption in captions)
+    tokenizer = bundle.tokenizer()
+    unknown = sum(len(tokenizer(caption).unknown) for caption in captions)
     if 4 * unknown > sum(len(caption.split()) for caption in captions):
         raise RequestError(
-            f"{pipeline.manifest.name} does not know the words of this world's captions, as "
+            f"{bundle.manifest.name} does not know the words of this world's captions, as "
             f"{captions[0]!r}: name its own --world, or another bundle"
         )
 

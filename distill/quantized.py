@@ -6,7 +6,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from hummingbird_edge.distill.evaluation import FIRST_SEED, Evaluation, Target
+from hummingbird_edge.distill.evaluation import (
+    FIRST_SEED,
+    Evaluation,
+    Target,
+    require_known_words,
+)
 from hummingbird_edge.quantize.bundle import Judge, quantize_bundle
 from hummingbird_edge.runtime.bundle.bundle import Bundle
 from hummingbird_edge.runtime.bundle.manifest import Manifest
@@ -32,12 +37,14 @@ def quantize_judged(
     """Quantize the float32 bundle at `source` on captions of the world; writes `output`.
 
     The options are those of `hb-export quantize`; `captions` is the number of videos that are
-    judged before and after. Raises BundleError, RequestError or OutputError.
+    judged before and after. Raises BundleError, OutputError, or RequestError, for a
+    model of another world too.
     """
-    manifest = Bundle.open(source).manifest
+    bundle = Bundle.open(source)
     prompts, judge = captions_and_judge(
-        manifest, evaluation, captions, calibration + held_out, seed
+        bundle.manifest, evaluation, captions, calibration + held_out, seed
     )
+    require_known_words(bundle, [request.prompt for request in judge.requests])
     quantize_bundle(
         source,
         output,

@@ -19,7 +19,6 @@ from hummingbird_edge.runtime.engines.loading import open_session
 from hummingbird_edge.runtime.noise import Noise
 from hummingbird_edge.runtime.request import Request
 from hummingbird_edge.runtime.sampler import sample
-from hummingbird_edge.runtime.tokenizer import Tokenizer
 
 __all__ = ["Run", "decode_frames", "encode", "note_unknown", "sample_latents", "trajectories"]
 
@@ -55,7 +54,7 @@ def trajectories(
 def encode(bundle: Bundle, prompts: Iterable[str]) -> dict[str, NDArray[np.float32]]:
     """Return the encoded prompts (1, 77, D) by their texts, the empty prompt included."""
     session = open_session(bundle.graph("text_encoder"), Backend.parse("cpu"))
-    tokenizer = _tokenizer(bundle)
+    tokenizer = bundle.tokenizer()
     return {
         prompt: session.run({"input_ids": tokenizer(prompt).ids[None, :]})
         for prompt in dict.fromkeys(["", *prompts])
@@ -65,16 +64,12 @@ def encode(bundle: Bundle, prompts: Iterable[str]) -> dict[str, NDArray[np.float
 def note_unknown(bundle: Bundle, prompts: Iterable[str], notify: Callable[[str], None]) -> None:
     """Tell `notify` of words that a small model was not trained on: its videos have other ranges
     than those of such prompts."""
-    tokenizer = _tokenizer(bundle)
+    tokenizer = bundle.tokenizer()
     if any(tokenizer(prompt).unknown for prompt in prompts):
         notify(
             "this model was not trained on all words of these prompts, which makes int8 worse: "
             "give --prompts a file of captions as it was trained on"
         )
-
-
-def _tokenizer(bundle: Bundle) -> Tokenizer:
-    return Tokenizer(bundle.path("tokenizer"), bundle.manifest.model.context_length)
 
 
 def sample_latents(

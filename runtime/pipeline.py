@@ -33,7 +33,6 @@ from hummingbird_edge.runtime.result import (
 )
 from hummingbird_edge.runtime.sampler import sample
 from hummingbird_edge.runtime.timings import Stopwatch
-from hummingbird_edge.runtime.tokenizer import Tokenizer
 
 __all__ = ["TextToVideo"]
 
@@ -47,7 +46,7 @@ class TextToVideo:
         self, bundle: Bundle, planner: Planner, notices: Notices, keep_loaded: bool = True
     ) -> None:
         self.bundle, self.manifest, self.notices = bundle, bundle.manifest, notices
-        self.tokenizer = Tokenizer(bundle.path("tokenizer"), self.manifest.model.context_length)
+        self.tokenizer = bundle.tokenizer()
         self.stages = Stages(bundle, planner, notices, keep_loaded)
 
     @classmethod

@@ -118,7 +118,9 @@ class Making:
     def _preview(self, denoised: NDArray[np.float32]) -> bool:
         """Write what a step looks like; tell whether that was possible."""
         try:
-            write_strip(self.folder / PREVIEW, self.pipeline.preview(denoised))
+            # A pixel for each latent one: the strip is sent as text with every step.
+            frames, height = self.pipeline.preview(denoised), denoised.shape[-2]
+            write_strip(self.folder / PREVIEW, frames, height)
         except (RequestError, OSError):  # a bundle without previews, or a disk without room
             return False
         return True

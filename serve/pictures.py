@@ -11,9 +11,6 @@ from hummingbird_edge.runtime.result import Video
 
 __all__ = ["write_files", "write_strip"]
 
-_MAX_STRIP_HEIGHT = 160
-"""Pixels: a strip is sent as text with every step."""
-
 
 def write_files(folder: Path, video: Video) -> None:
     """Write a video in every format, with a thumbnail and a sheet of all frames.
@@ -26,9 +23,9 @@ def write_files(folder: Path, video: Video) -> None:
     _write(folder / "spritesheet.jpg", _sheet(video.frames))
 
 
-def write_strip(path: Path, frames: NDArray[np.uint8]) -> None:
-    """Write frames (T, H, W, 3) uint8 side by side as a PNG, smaller where they are large."""
-    step = math.ceil(frames.shape[1] / _MAX_STRIP_HEIGHT)
+def write_strip(path: Path, frames: NDArray[np.uint8], height: int) -> None:
+    """Write frames (T, H, W, 3) uint8 side by side as a PNG, at most `height` pixels high."""
+    step = math.ceil(frames.shape[1] / height)
     small = frames[:, ::step, ::step]
     _write(path, np.concatenate(list(small), axis=1))
 

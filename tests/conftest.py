@@ -33,6 +33,15 @@ EXPORTED = {"nano_bundle", "tiny_bundle", "half_builtin"}
 """Fixtures of `hb-export`: what uses them is slow."""
 
 
+def small_sizes() -> dict[str, dict[str, int]]:
+    """Return sizes of the built-in model's stages for 2 frames of 32 x 32."""
+    from hummingbird_edge.runtime.bundle.bundle import BUILTIN, Bundle
+
+    side = 32 // Bundle.open(BUILTIN).manifest.model.vae_downsampling
+    space = {"frames": 2, "height": side, "width": side}
+    return {"text_encoder": {"batch": 1}, "unet": space, "vae_decoder": space}
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Give each worker its share of the cores."""
     worker: dict[str, Any] | None = getattr(config, "workerinput", None)

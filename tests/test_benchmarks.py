@@ -437,7 +437,7 @@ def test_stages_on_a_gpu_are_compared_with_pytorch(tiny_bundle: Path, tmp_path: 
         ("kernels", ("--kernel", "rope"), 2, "there is no kernel 'rope': choose from spatial"),
         ("distillation", (".",), 2, "has no teacher: run hb-distill all"),
         ("adapter", (".",), 2, "has no student: run hb-distill all"),
-        ("agreement", ("--bundle", "a"), 2, "--bundle needs the CHECKPOINT"),
+        ("agreement", ("--bundle", "a"), 1, "a"),
         ("headline", ("--quick", "--quantized", "nowhere"), 1, "nowhere"),
         ("latency", ("--output", "a.md"), 1, "give a name that ends in .json"),
         ("scaling", ("--quick", "--full-size", "."), 2, "--quick measures the built-in model"),

@@ -35,16 +35,12 @@ from hummingbird_edge.runtime.placement.planner import Planner
 from hummingbird_edge.runtime.placement.trial import Trial, run_trial
 from hummingbird_edge.runtime.placement.tuning import recall, recall_leanest, tune
 from hummingbird_edge.runtime.request import Request
+from tests.conftest import small_sizes
 
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
 
 RANGE_UJ = 262_143_328_850
-SIDE = 32 // Bundle.open(BUILTIN).manifest.model.vae_downsampling
-SIZES = {
-    "text_encoder": {"batch": 1},
-    "unet": {"frames": 2, "height": SIDE, "width": SIDE},
-    "vae_decoder": {"frames": 2, "height": SIDE, "width": SIDE},
-}
+SIZES = small_sizes()
 VIDEO: dict[str, Any] = {"frames": 2, "width": 32, "height": 32, "steps": 2}
 on_linux = pytest.mark.skipif(sys.platform != "linux", reason="where /sys is")
 

@@ -20,15 +20,10 @@ from hummingbird_edge.runtime.placement.planner import Planner
 from hummingbird_edge.runtime.placement.probe import Verdict, known_devices, probe
 from hummingbird_edge.runtime.placement.trial import Trial, run_trial, snr_db
 from hummingbird_edge.runtime.placement.tuning import Measurement, recall, tune
+from tests.conftest import small_sizes
 
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
-
-SIDE = 32 // Bundle.open(BUILTIN).manifest.model.vae_downsampling
-SIZES = {
-    "text_encoder": {"batch": 1},
-    "unet": {"frames": 2, "height": SIDE, "width": SIDE},
-    "vae_decoder": {"frames": 2, "height": SIDE, "width": SIDE},
-}
+SIZES = small_sizes()
 
 
 @pytest.fixture(autouse=True)

@@ -63,7 +63,7 @@ class Machine:
             round(psutil.virtual_memory().total / 2**30, 1),
             _gpus(),
             _power(),
-            platform.platform(),
+            _system(),
             platform.python_version(),
             _packages(),
             _commit(),
@@ -98,6 +98,13 @@ def device_memory_mib() -> float | None:
             with suppress(OSError, ValueError):
                 used = (used or 0) + int(path.read_text(encoding="ascii"))
     return None if used is None else round(used / 2**20, 1)
+
+
+def _system() -> str:
+    """Return the system and its version, without what a distributor appends to a kernel's."""
+    release = platform.release().partition("-")[0]
+    libc = "".join(f"-with-{name}{version}" for name, version in [platform.libc_ver()] if name)
+    return f"{platform.system()}-{release}-{platform.machine()}{libc}"
 
 
 def _gpus() -> tuple[str, ...]:

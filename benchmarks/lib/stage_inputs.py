@@ -25,7 +25,6 @@ from hummingbird_edge.runtime.devices.backend import Backend
 from hummingbird_edge.runtime.engines.loading import open_stage
 from hummingbird_edge.runtime.errors import RequestError
 from hummingbird_edge.runtime.request import Request
-from hummingbird_edge.runtime.tokenizer import Tokenizer
 
 __all__ = ["StageInputs", "read_inputs"]
 
@@ -81,7 +80,7 @@ def read_inputs(folder: Path, stage: str) -> list[Inputs]:
 
 
 def _token_ids(bundle: Bundle, prompt: str) -> list[Inputs]:
-    tokenizer = Tokenizer(bundle.path("tokenizer"), bundle.manifest.model.context_length)
+    tokenizer = bundle.tokenizer()
     return [{"input_ids": tokenizer(text).ids[None]} for text in (prompt, "")]
 
 

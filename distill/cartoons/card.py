@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from hummingbird_edge.distill.cartoons.recipe import RECIPE
 from hummingbird_edge.distill.cartoons.scoring import CartoonsEvaluation
-from hummingbird_edge.distill.evaluation import make_clips
+from hummingbird_edge.distill.evaluation import make_clips, require_known_words
 from hummingbird_edge.distill.strip import write_strips
 from hummingbird_edge.distill.train.run import Run
 from hummingbird_edge.distill.world.cartoons.judge import Verdict
@@ -37,11 +37,12 @@ def write_card(
 ) -> Path:
     """Judge a bundle made of a run's student and write `output/README.md` with pictures.
 
-    Raises RequestError where the run has no logs.
+    Raises RequestError where the run has no logs, or for a model of another world.
     """
     stages = _stages(run)
     pipeline = TextToVideo.from_bundle(bundle, device="cpu")
     shots, texts = zip(*evaluation.sample(captions, 0), strict=True)
+    require_known_words(pipeline.bundle, texts)
     clips = make_clips(pipeline, texts, report)
     scores, verdicts = evaluation.examine(clips, shots)
     wrong = [

@@ -5,7 +5,7 @@ judge         RUN/judge.pt             reads clips, rendered and reconstructed
 critic        RUN/critic.pt            another judge: one rewards, the other scores
 clips         RUN/clips.safetensors    encoded clips, and RUN/shots.json: what each of them shows
 teacher       RUN/teacher/             reads, then paints frames, then moves them
-matching      RUN/matching.pt          the pruned U-Net does as the teacher does
+matching      RUN/matching.pt          the student, pruned or not, does as the guided teacher does
 consistency   RUN/consistency.pt       four steps
 decoder       RUN/student/             the VAE's decoder, on latents that are a little off; synonyms
 measure       RUN/measured.json        VAE and judge on held-out clips
@@ -123,10 +123,12 @@ def train_teacher(session: Session) -> None:
 
 
 def train_matching(session: Session) -> None:
-    """Prune the teacher and let the student do as it does."""
+    """Prune the teacher where the recipe does, and let the student do as it does."""
     recipe, clips, teacher = session.recipe, session.clips(), session.teacher()
     config = recipe.student_config(teacher.config, recipe.student_unet())
-    worth = importance(teacher.unet.to(session.device).eval(), _probes(session, teacher, clips))
+    worth: Mapping[str, float] = {}
+    if recipe.is_pruned:
+        worth = importance(teacher.unet.to(session.device).eval(), _probes(session, teacher, clips))
     pruning = plan_pruning(teacher.config.unet, config.unet, worth)
     student = teacher.with_unet(config, prune(teacher.unet.state_dict(), pruning, config.unet))
     args = (clips, recipe.matching, session.batch("matching"), session.device)

@@ -23,6 +23,9 @@ from hummingbird_edge.runtime.errors import RequestError
 
 __all__ = ["Order", "share_out", "train"]
 
+USUAL = {"cuda": ("full", "9m"), "cpu": ("small", "6h")}
+"""By the kind of device, accelerators as CUDA: recipe and budget of an order without them."""
+
 
 @dataclass(frozen=True, slots=True)
 class Order:
@@ -30,12 +33,12 @@ class Order:
 
     run: Path
     """Folder of logs, checkpoints and models."""
-    budget: str = "9m"
-    """Time in all, as in 90s, 9m or 10h."""
+    budget: str | None = None
+    """Time in all, as in 90s, 9m or 10h; `USUAL` where it is None."""
     device: str = "auto"
     """auto, cpu or cuda."""
-    recipe: str = "full"
-    """Of `RECIPES`."""
+    recipe: str | None = None
+    """Of `RECIPES`; `USUAL` where it is None."""
     stages: str | None = None
     """With commas; None for all of them."""
     unpack: Path | None = None
@@ -65,11 +68,14 @@ def share_out(recipe: Recipe, stages: Sequence[str], budget_s: float) -> dict[st
 
 def train(order: Order) -> None:
     """Run the stages that were ordered; raises HummingbirdError."""
-    if order.recipe not in RECIPES:
+    if order.recipe not in (None, *RECIPES):
         raise RequestError(f"there is no recipe {order.recipe!r}: choose from {', '.join(RECIPES)}")
-    stages, recipe = order.stage_names, RECIPES[order.recipe]
-    budgets = share_out(recipe, stages, parse_budget(order.budget))
+    stages = order.stage_names
+    budget_s = None if order.budget is None else parse_budget(order.budget)
     device = choose_device(order.device)
+    usual_recipe, usual_budget = USUAL.get(device.type, USUAL["cuda"])
+    recipe = RECIPES[order.recipe or usual_recipe]
+    budgets = share_out(recipe, stages, budget_s or parse_budget(usual_budget))
     if (order.run / "autoencoder.pt").exists():
         raise RequestError(
             f"{order.run} is a run of moving shapes: give --world shapes, or another folder"

@@ -36,10 +36,14 @@ def everything(
     seed: Seed = 0,
     world: WorldOption = BUILTIN_WORLD,
     budget: Annotated[
-        str | None, typer.Option(help="Cartoons: time in all, as in 90s, 9m or 10h.")
+        str | None, typer.Option(help="Cartoons: time in all, as in 90s; else 9m, on a CPU 6h.")
     ] = None,
-    device: Annotated[str | None, typer.Option(help="Cartoons: auto, cpu or cuda.")] = None,
-    recipe: Annotated[str | None, typer.Option(help="Cartoons: full, small or tiny.")] = None,
+    device: Annotated[
+        str | None, typer.Option(help="Cartoons: cpu or cuda, else what there is.")
+    ] = None,
+    recipe: Annotated[
+        str | None, typer.Option(help="Cartoons: full, small or tiny; else full, on a CPU small.")
+    ] = None,
     stages: Annotated[
         str | None, typer.Option(help="Cartoons: some stages alone, with commas.")
     ] = None,

@@ -14,7 +14,10 @@ __all__ = ["Sources"]
 
 @dataclass(frozen=True, slots=True)
 class Sources:
-    """The inputs of a stage; the run's own where a field is None."""
+    """The inputs of a stage; the run's own where a field is None.
+
+    Raises RequestError for a run of the other world, whose files have the same names.
+    """
 
     run: Path
     """The run's folder; what a stage makes is written there."""
@@ -26,6 +29,12 @@ class Sources:
     """Encoded clips, as `hb-distill clips` writes them."""
     scorer: Path | None = None
     """The folder of the run that trained the contrastive reward."""
+
+    def __post_init__(self) -> None:
+        if (self.run / "vae.pt").exists():
+            raise RequestError(
+                f"{self.run} is a run of cartoons: give --world cartoons, or another folder"
+            )
 
     @property
     def clips_path(self) -> Path:

@@ -172,6 +172,8 @@ def _choose(
             f"no blocks of the teacher's {here[0].side} level {here[0].level} have the student's "
             f"channels {shape}: prune to a shape with the same widths"
         )
+    if len(fitting) == 1:  # a student with all of them needs no measure
+        return fitting[0]
     return max(fitting, key=lambda blocks: sum(worth[block.name] for block in blocks))
 
 

@@ -17,6 +17,7 @@ from hummingbird_edge.runtime.files import (
     sha256_of,
     write_record,
 )
+from hummingbird_edge.runtime.tokenizer import Tokenizer
 
 __all__ = ["BUILTIN", "Bundle"]
 
@@ -69,6 +70,10 @@ class Bundle:
                 f"{self.folder / MANIFEST} gives no digest for {name}: build the bundle again"
             )
         return self.path(name)
+
+    def tokenizer(self) -> Tokenizer:
+        """Read the tokenizer of the text encoder; raises BundleError."""
+        return Tokenizer(self.path("tokenizer"), self.manifest.model.context_length)
 
     @property
     def bytes(self) -> int:

@@ -4,7 +4,6 @@
 import { h } from "./element.js";
 
 const STILL = window.matchMedia("(prefers-reduced-motion: reduce)");
-const LATENT = 8; // pixels of the video along a side
 const films = new Set(); // while there are any, a tick is due
 
 function tick(now) {
@@ -20,7 +19,6 @@ export class Film {
   #strip = new Image();
   #frames = 1;
   #fps = 8;
-  #height = 1;
   #drawn = -1;
 
   constructor(label) {
@@ -32,7 +30,6 @@ export class Film {
   show(preview, video) {
     this.#frames = preview.frames || 1;
     this.#fps = video.fps || 8;
-    this.#height = Math.max(1, Math.round(video.height / LATENT));
     this.#strip.src = preview.image;
   }
 
@@ -49,8 +46,8 @@ export class Film {
 
   #loaded() {
     const { naturalWidth, naturalHeight } = this.#strip;
-    this.canvas.height = Math.min(this.#height, naturalHeight);
-    this.canvas.width = Math.round((naturalWidth / this.#frames) * (this.canvas.height / naturalHeight));
+    this.canvas.height = naturalHeight;
+    this.canvas.width = naturalWidth / this.#frames;
     this.#drawn = -1;
     if (films.size === 0) requestAnimationFrame(tick);
     films.add(this);

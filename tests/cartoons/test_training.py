@@ -29,7 +29,7 @@ from hummingbird_edge.distill.cartoons.pool import draw_clips, read_shots, write
 from hummingbird_edge.distill.cartoons.recipe import RECIPE, RECIPES, SMALL, TINY, Recipe
 from hummingbird_edge.distill.cartoons.session import Session
 from hummingbird_edge.distill.cartoons.teacher import Learner, without_time
-from hummingbird_edge.distill.cartoons.train import share_out
+from hummingbird_edge.distill.cartoons.train import Order, share_out, train
 from hummingbird_edge.distill.train.model import PROMPTS
 from hummingbird_edge.distill.train.run import Run
 from hummingbird_edge.distill.train.sampling import generate
@@ -223,6 +223,31 @@ def test_a_run_of_shapes_is_not_gone_on_with(hb_forked: Command, tmp_path: Path)
     assert done.returncode == 2, done.stderr
     assert "is a run of moving shapes: give --world shapes" in done.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["autoencoder.pt"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", [("all", "--world", "shapes"), ("matching",)])
+def test_shapes_are_not_trained_in_a_run_of_cartoons(
+    hb_forked: Command, tmp_path: Path, command: tuple[str, ...]
+) -> None:
+    (tmp_path / "vae.pt").touch()
+    done = hb_forked("hb-distill", command[0], tmp_path, *command[1:])
+    assert done.returncode == 2, done.stderr
+    assert "is a run of cartoons: " in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["vae.pt"]
+
+
+def test_an_order_without_budget_is_for_its_device(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[Session] = []
+    monkeypatch.setattr("hummingbird_edge.distill.cartoons.train.STAGES", {"vae": made.append})
+    train(Order(tmp_path, device="cpu", stages="vae"))
+    assert made[0].recipe == SMALL
+    assert made[0].budgets == {"vae": pytest.approx(6 * 3600)}
+    train(Order(tmp_path, device="cpu", stages="vae", recipe="tiny", budget="9m"))
+    assert made[1].recipe == TINY
+    assert made[1].budgets == {"vae": pytest.approx(540)}
 
 
 def test_gradients_have_their_weights_layout() -> None:

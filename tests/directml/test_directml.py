@@ -28,7 +28,7 @@ pytestmark = pytest.mark.slow
 DEFAULT = Path.home() / ".cache" / "hummingbird-edge" / "wine"
 FULL_SIZE = "HUMMINGBIRD_DEFAULT_BUNDLE"
 """Names a folder that `hb-export build` made of a full-size checkpoint."""
-PROMPT = "a red circle moving right"
+PROMPT = "a penguin waddling in the snow"
 FRAMES, STEPS = 4, 2
 """Of a video: a processor is the graphics card."""
 SHAPE = ("--frames", str(FRAMES), "--steps", str(STEPS))

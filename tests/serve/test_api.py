@@ -109,7 +109,7 @@ def test_events_tell_all_in_order(server: Server) -> None:
     shown = [picture["step"] for picture in pictures]
     assert shown == sorted(set(shown))  # what a slow listener misses, a later one replaces
     strip = Image.open(io.BytesIO(base64.b64decode(pictures[-1]["image"].partition(",")[2])))
-    assert strip.width == 4 * strip.height  # four square frames in a row
+    assert strip.size == (4 * strip.height, 16)  # four square frames in a row, latents' size
 
 
 def test_pages_of_the_list(server: Server) -> None:

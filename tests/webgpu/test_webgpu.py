@@ -21,7 +21,7 @@ from hummingbird_edge.runtime.placement.trial import run_trial, snr_db
 
 pytestmark = pytest.mark.slow
 DEFAULT = Path.home() / ".cache" / "hummingbird-edge" / "webgpu"
-PROMPT = "a red circle moving right"
+PROMPT = "a penguin waddling in the snow"
 MIN_SHARE = 0.95
 MIN_PSNR_DB = 35.0
 SIZES = {
@@ -93,7 +93,7 @@ def bundles(webgpu: Run, request: pytest.FixtureRequest) -> dict[str, Path]:
 @pytest.mark.parametrize(
     ("precision", "stage", "least_snr_db"),
     [
-        ("fp16", "text_encoder", 50),
+        ("fp16", "text_encoder", 45),
         ("fp16", "unet", 35),
         ("fp16", "vae_decoder", 30),
         ("fp32", "text_encoder", 90),

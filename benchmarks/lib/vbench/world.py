@@ -23,7 +23,15 @@ from hummingbird_edge.distill.world.shapes.quality import assess
 from hummingbird_edge.distill.world.shapes.scene import Scene, World
 from hummingbird_edge.runtime.pipeline import TextToVideo
 
-__all__ = ["REASONS", "JudgedCase", "judge_case", "judge_rendered", "judged", "world_table"]
+__all__ = [
+    "REASONS",
+    "JudgedCase",
+    "captions_of",
+    "judge_case",
+    "judge_rendered",
+    "judged",
+    "world_table",
+]
 
 REASONS: Mapping[str, str] = {
     "background_consistency": "the ground is one colour: flicker tells all of it",
@@ -48,6 +56,11 @@ class JudgedCase:
     captions: int
     seed: int
     """Chooses the captions."""
+
+
+def captions_of(captions: int, seed: int) -> list[str]:
+    """Return the captions whose videos are judged."""
+    return [caption for _, caption in unseen_captions(SHAPES_RECIPE.world, captions, seed)]
 
 
 def judge_case(judged_case: JudgedCase) -> Row:
