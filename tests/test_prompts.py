@@ -19,7 +19,7 @@ from hummingbird_edge.runtime.media.unfinished import list_unfinished
 from hummingbird_edge.runtime.pipeline import TextToVideo
 from hummingbird_edge.runtime.placement import stages
 from hummingbird_edge.runtime.request import Request
-from tests.conftest import command_line
+from tests.conftest import SHAPES, command_line
 
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
 PROMPTS = ["a red circle moving right", "a blue star spinning", "a green square moving up"]
@@ -44,7 +44,7 @@ def single_videos(folder: Path, device: str, steps: int = 4) -> list[bytes]:
     """Make each video by itself, and return the files."""
     found = []
     for prompt, name in zip(PROMPTS, NAMES, strict=True):
-        video = TextToVideo.from_bundle(device=device)(prompt, steps=steps)
+        video = TextToVideo.from_bundle(SHAPES, device=device)(prompt, steps=steps)
         found.append(video.save(folder / f"single-{name}").read_bytes())
     return found
 
@@ -64,7 +64,8 @@ def test_the_files_are_those_of_single_runs(
         pytest.importorskip("openvino")
     expected = single_videos(tmp_path, device)
     monkeypatch.setenv(worker.VARIABLE, workers)
-    options = ("--prompts", file, "--device", device, "-o", tmp_path / "out.mp4", "--json")
+    options = ("--prompts", file, "--bundle", SHAPES, "--device", device, "--json")
+    options = (*options, "-o", tmp_path / "out.mp4")
     done = hb("hb-run", *options, "--verbose")
     assert done.returncode == 0, done.stderr
     made = [json.loads(line) for line in done.stdout.splitlines()]
@@ -131,7 +132,8 @@ def test_a_stop_leaves_what_can_go_on(
         pytest.importorskip("openvino")
     expected = single_videos(tmp_path, device, steps=12)
     monkeypatch.setenv(worker.VARIABLE, workers)
-    options = ("--prompts", file, "--device", device, "--steps", 12, "-o", tmp_path / "out.mp4")
+    options = ("--prompts", file, "--bundle", SHAPES, "--device", device, "--steps", 12)
+    options = (*options, "-o", tmp_path / "out.mp4")
     with subprocess.Popen(
         command_line("hb-run", *map(str, options)), stdout=subprocess.PIPE, text=True
     ) as started:

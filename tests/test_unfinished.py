@@ -21,10 +21,11 @@ from hummingbird_edge.runtime.media.latents import LatentsFile, read_latents, wr
 from hummingbird_edge.runtime.media.unfinished import Kept, find_unfinished, list_unfinished
 from hummingbird_edge.runtime.pipeline import TextToVideo
 from hummingbird_edge.runtime.request import Request
-from tests.conftest import command_line
+from tests.conftest import SHAPES, command_line
 
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
-VIDEO = ("a blue star spinning", "--steps", "12", "--device", "cpu", "-o", "a.webp")
+BUNDLE = ("--bundle", str(SHAPES))
+VIDEO = ("a blue star spinning", *BUNDLE, "--steps", "12", "--device", "cpu", "-o", "a.webp")
 SETTINGS = {"prompt": "a cat", "steps": 4, "decoder": "full"}
 
 
@@ -76,7 +77,7 @@ def test_an_interrupted_video_goes_on_and_is_the_same(
 @pytest.mark.skipif(os.name == "nt", reason="signals end a process elsewhere")
 def test_a_video_goes_on_on_another_device(hb: Command, state: Path, tmp_path: Path) -> None:
     pytest.importorskip("openvino")
-    whole = TextToVideo.from_bundle(device="cpu")("a blue star spinning", steps=12)
+    whole = TextToVideo.from_bundle(SHAPES, device="cpu")("a blue star spinning", steps=12)
     started = subprocess.Popen(command_line("hb-run", *VIDEO), cwd=tmp_path, text=True)
     while not [each for each in list_unfinished() if each.file.taken >= 2]:
         assert started.poll() is None

@@ -334,7 +334,10 @@ def test_the_teacher_moves_large_sprites_where_its_captions_say(tmp_path: Path) 
 
 
 @pytest.mark.slow  # trains every stage
-def test_the_whole_recipe_ends_in_a_bundle_that_is_judged(hb: Command, tmp_path: Path) -> None:
+def test_the_whole_recipe_ends_in_a_bundle_that_is_judged(
+    hb_forked: Command, forked: Command, tmp_path: Path
+) -> None:
+    hb = hb_forked
     run, bundle = tmp_path / "run", tmp_path / "bundle"
     recipe = ["--world", "cartoons", "--recipe", "tiny", "--device", "cpu"]
     options = ["--budget", "16s", "--scored", 4, "--pack", tmp_path / "carried"]
@@ -368,12 +371,8 @@ def test_the_whole_recipe_ends_in_a_bundle_that_is_judged(hb: Command, tmp_path:
     assert set(teacher) == set(scores)
     script = Path(__file__).parents[2] / "benchmarks" / "adapter.py"
     few = ["--clips", "2", "--steps", "2", "--captions", "2", "--bundle", str(bundle)]
-    taught = subprocess.run(
-        [sys.executable, str(script), str(run), *few],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-    )
+    program = "import runpy, sys; del sys.argv[0]; runpy.run_path(sys.argv[0], {}, '__main__')"
+    taught = forked(program, str(script), str(run), *few, cwd=tmp_path)
     assert taught.returncode == 0, taught.stderr
     rows = Record.read(tmp_path / "adapter.json").rows
     assert [row.name for row in rows] == ["rendered", "student", "with the adapter of 2 clips"]
