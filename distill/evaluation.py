@@ -90,13 +90,16 @@ def evaluate_bundle(
     seed: int = 0,
     report: Callable[[int, int], None] = lambda done, count: None,
     frames: int | None = None,
+    device: str = "cpu",
+    precision: str = "auto",
 ) -> Scores:
     """Make a video of each of many captions never trained on, and judge their pixels.
 
     `seed` chooses the captions; `report` is called with how many videos are made, of how many;
-    `frames` is the length of each, if not the bundle's own. Raises HummingbirdError.
+    `frames` is the length of each, if not the bundle's own; `device` and `precision` are those of
+    `TextToVideo.from_bundle`. Raises HummingbirdError.
     """
-    pipeline = TextToVideo.from_bundle(path, device="cpu")
+    pipeline = TextToVideo.from_bundle(path, device=device, precision=precision)
     return evaluate(pipeline, evaluation, captions, seed, report, frames)
 
 

@@ -31,13 +31,16 @@ def score(
     world: WorldOption = BUILTIN_WORLD,
     judge: JudgeOption = None,
     frames: Annotated[int | None, typer.Option(min=1, help="Else the bundle's own.")] = None,
+    device: Annotated[str, typer.Option(help="As for hb-run.")] = "cpu",
+    precision: Annotated[str, typer.Option(help="As for hb-run.")] = "auto",
     as_json: AsJson = False,
 ) -> None:
     """Make a video for each of many captions never trained on, and judge their pixels."""
     from hummingbird_edge.distill.evaluation import evaluate_bundle
 
     source, evaluation = bundle_of(world, bundle), evaluation_of(world, judge)
-    scores = evaluate_bundle(source, evaluation, captions, seed, show_progress, frames)
+    backend = {"device": device, "precision": precision}
+    scores = evaluate_bundle(source, evaluation, captions, seed, show_progress, frames, **backend)
     typer.echo(json.dumps(asdict(scores)) if as_json else scores.table())
 
 

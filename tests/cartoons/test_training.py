@@ -351,6 +351,7 @@ def test_the_whole_recipe_ends_in_a_bundle_that_is_judged(
     tokenizer = Tokenizer(bundle / "tokenizer", TINY.teacher.text.context_length)
     assert not [prompt for prompt in prompts if tokenizer(prompt).unknown]
     asked = ["--world", "cartoons", "--judge", run, "--captions", 2, "--frames", 5, "--json"]
+    asked += ["--device", "cpu", "--precision", "fp32"]
     scored = hb("hb-distill", "score", bundle, *asked)
     assert scored.returncode == 0, scored.stderr
     scores = json.loads(scored.stdout)
