@@ -64,9 +64,8 @@ def test_the_files_are_those_of_single_runs(
         pytest.importorskip("openvino")
     expected = single_videos(tmp_path, device)
     monkeypatch.setenv(worker.VARIABLE, workers)
-    options = ("--prompts", file, "--bundle", SHAPES, "--device", device, "--json")
-    options = (*options, "-o", tmp_path / "out.mp4")
-    done = hb("hb-run", *options, "--verbose")
+    options = ("--prompts", file, "--bundle", SHAPES, "--device", device, "--json", "--verbose")
+    done = hb("hb-run", *options, "-o", tmp_path / "out.mp4")
     assert done.returncode == 0, done.stderr
     made = [json.loads(line) for line in done.stdout.splitlines()]
     assert [Path(entry["path"]).name for entry in made] == NAMES
@@ -133,9 +132,9 @@ def test_a_stop_leaves_what_can_go_on(
     expected = single_videos(tmp_path, device, steps=12)
     monkeypatch.setenv(worker.VARIABLE, workers)
     options = ("--prompts", file, "--bundle", SHAPES, "--device", device, "--steps", 12)
-    options = (*options, "-o", tmp_path / "out.mp4")
+    output = ("-o", tmp_path / "out.mp4")
     with subprocess.Popen(
-        command_line("hb-run", *map(str, options)), stdout=subprocess.PIPE, text=True
+        command_line("hb-run", *map(str, (*options, *output))), stdout=subprocess.PIPE, text=True
     ) as started:
         assert started.stdout is not None
         assert started.stdout.readline().strip() == str(tmp_path / NAMES[0])
