@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from hummingbird_edge.runtime.bundle.bundle import BUILTIN, Bundle
 from hummingbird_edge.runtime.devices import plugins
 from hummingbird_edge.runtime.devices.backend import Backend, backends, parse_by_stage
 from hummingbird_edge.runtime.devices.device import Device
@@ -18,6 +19,8 @@ from hummingbird_edge.runtime.engines.loading import open_session
 from hummingbird_edge.runtime.engines.onnxruntime import ONNXRuntimeSession
 from hummingbird_edge.runtime.errors import DeviceError, RequestError
 from hummingbird_edge.runtime.pipeline import TextToVideo
+from hummingbird_edge.runtime.placement.planner import Planner
+from hummingbird_edge.runtime.request import Request
 
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
 STAGES = ("text_encoder", "unet", "vae_decoder")
@@ -171,3 +174,14 @@ def test_compiled_models_are_kept(
         assert np.isfinite(
             pipeline("a red cat", frames=2, width=32, height=32, steps=1).latents
         ).all()
+
+
+@pytest.mark.parametrize(("side", "device"), [(64, "cpu"), (512, "openvino")])
+def test_a_cpu_compiles_for_what_takes_long(side: int, device: str) -> None:
+    """OpenVINO's seconds of compiling pay for large videos alone."""
+    pytest.importorskip("openvino")
+    manifest = Bundle.open(BUILTIN).manifest
+    sizes = Request.for_model(manifest, "a cat", 7, width=side, height=side).stage_sizes(manifest)
+    plan = Planner(Bundle.open(BUILTIN)).plan(sizes)
+    chosen = {placements[0].backend.device.name for placements in plan.placements.values()}
+    assert chosen == {device}

@@ -18,7 +18,7 @@ from hummingbird_edge.runtime.engines.loading import open_session
 from hummingbird_edge.runtime.engines.worker import Limits, Worker, needs_worker
 from hummingbird_edge.runtime.errors import DeviceError, HummingbirdWarning, RequestError
 from hummingbird_edge.runtime.pipeline import TextToVideo
-from hummingbird_edge.runtime.placement import stages
+from hummingbird_edge.runtime.placement import planner, stages
 from hummingbird_edge.runtime.result import Progress
 
 GRAPH = BUILTIN / "vae_decoder" / "model.onnx"
@@ -102,6 +102,7 @@ def test_a_device_that_falls_costs_its_stage_not_the_video(
     monkeypatch.setenv("MISBEHAVE", f"openvino {stage} {RUNS[stage]} {what}")
     limits = Limits(run_s=3) if what == "hang" else Limits(bytes=1 << 30)
     monkeypatch.setattr(stages, "limits_of", lambda *_: limits)
+    monkeypatch.setattr(planner, "_QUICK_FLOPS", 0)  # OpenVINO first, as for a large video
     pipeline, steps = TextToVideo.from_bundle(precision="fp32"), list[int]()
     with pytest.warns(HummingbirdWarning) as warned:
         video = pipeline("a red circle", seed=3, on_step=lambda p: steps.append(p.index))

@@ -16,12 +16,15 @@ from hummingbird_edge.runtime.errors import DeviceError, RequestError
 from hummingbird_edge.runtime.placement.limits import machine_bytes
 from hummingbird_edge.runtime.placement.memory import readable, stage_bytes
 from hummingbird_edge.runtime.placement.plan import Placement, Reason, Sizes, fitting, min_bytes
+from hummingbird_edge.runtime.placement.promise import stage_flops
 from hummingbird_edge.runtime.placement.tuning import recall, recall_leanest
 
 __all__ = ["Plan", "Planner", "decoder_sizes", "stage_sizes"]
 
 _CHUNK_PIXELS = 512 * 320
 """Pixels decoded at once: one full-size frame, or many small ones."""
+_QUICK_FLOPS = 1e11
+"""Of one run of every stage, a second on two slow cores: OpenVINO compiles for longer than that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +89,10 @@ class Planner:
 
     def wanted_bytes(self, sizes: Mapping[str, Sizes]) -> int:
         """Return the bytes of the best placements, whatever there is."""
-        first = (next(self._placements(stage, axes, None)) for stage, axes in sizes.items())
+        is_quick = self._is_quick(sizes)
+        first = (
+            next(self._placements(stage, axes, None, is_quick)) for stage, axes in sizes.items()
+        )
         return max(map(self.need, first))
 
     def plan(self, sizes: Mapping[str, Sizes], cap: int | None = None) -> Plan:
@@ -101,8 +107,9 @@ class Planner:
             **{stage: (backend, Reason.MEASURED) for stage, backend in measured.items()},
             **{stage: (backend, Reason.LEANEST) for stage, backend in leanest.items()},
         }
+        is_quick = self._is_quick(sizes)
         known = {
-            stage: list(self._placements(stage, axes, *chosen.get(stage, (None,))))
+            stage: list(self._placements(stage, axes, chosen.get(stage), is_quick))
             for stage, axes in sizes.items()
         }
         fit = {stage: fitting(each, self.need, cap) for stage, each in known.items()}
@@ -150,12 +157,23 @@ class Planner:
             if each.backend not in taken
         ]
 
+    def _is_quick(self, sizes: Mapping[str, Sizes]) -> bool:
+        """Tell whether a video is so little work that to compile for it does not pay."""
+        stages = self._bundle.manifest.stages
+        flops = sum(stage_flops(stages[name], axes) for name, axes in sizes.items())
+        return flops < _QUICK_FLOPS
+
     def _placements(
-        self, stage: str, sizes: Sizes, measured: Backend | None, why: Reason = Reason.MEASURED
+        self,
+        stage: str,
+        sizes: Sizes,
+        measured: tuple[Backend, Reason] | None,
+        is_quick: bool,
     ) -> Iterator[Placement]:
         """Yield the placements of a stage, the best first.
 
-        A measurement counts where its backend is among those that were requested; `why` says which.
+        A measurement, with what it was of, counts where its backend is among those that were
+        requested. Where the work `is_quick`, a CPU's engine that compiles comes last.
         """
         entry, known = self._bundle.manifest.stage(stage), self._backends_of(stage)
         device, precision = self._requested(stage)
@@ -170,9 +188,12 @@ class Planner:
         if device != "auto":
             yield from (placed(backend, Reason.REQUESTED) for backend in known)
             return
-        if measured is not None and precision in ("auto", measured.precision):
-            yield placed(measured, why)
-        yield from (placed(backend, Reason.FIRST) for backend in known if backend != measured)
+        best = None if measured is None else measured[0]
+        if measured is not None and precision in ("auto", measured[0].precision):
+            yield placed(*measured)
+        if is_quick:
+            known = sorted(known, key=lambda backend: backend.device.target == "CPU")
+        yield from (placed(backend, Reason.FIRST) for backend in known if backend != best)
 
     def _requested(self, stage: str) -> tuple[str, str]:
         """Return device and precision; a tiny decoder runs where the VAE was to run."""

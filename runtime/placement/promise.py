@@ -16,7 +16,7 @@ from hummingbird_edge.runtime.placement.memory import peaks, readable
 from hummingbird_edge.runtime.placement.plan import Placement, Sizes
 from hummingbird_edge.runtime.placement.rate import rate
 
-__all__ = ["Promise", "Source", "StagePromise", "promise"]
+__all__ = ["Promise", "Source", "StagePromise", "promise", "stage_flops"]
 
 _FLOPS_OF_A_WEIGHT = {StageKind.UNET: 0.25, StageKind.DECODER: 12.3, StageKind.TEXT_ENCODER: 150.0}
 """For each latent pixel, in the published networks: for bundles that do not say."""
