@@ -149,8 +149,8 @@ def main(
     require_modules("benchmark", "matplotlib", "torch")
     require_output(output)
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-        path = bundle or BUILTIN
-        path = path if checkpoint else random_copy(path, Path(folder))
+        layout = bundle or BUILTIN
+        path = layout if checkpoint else random_copy(layout, Path(folder))
         writer = measure(Bundle.open(path), checkpoint, output)
     rows = writer.rows
     writer.publish(rows, table(rows), lambda axes: draw_agreement(axes, rows))

@@ -103,8 +103,9 @@ def device_memory_mib() -> float | None:
 def _system() -> str:
     """Return the system and its version, without what a distributor appends to a kernel's."""
     release = platform.release().partition("-")[0]
-    libc = "".join(f"-with-{name}{version}" for name, version in [platform.libc_ver()] if name)
-    return f"{platform.system()}-{release}-{platform.machine()}{libc}"
+    system = f"{platform.system()}-{release}-{platform.machine()}"
+    libc = "".join(platform.libc_ver())
+    return f"{system}-with-{libc}" if libc else system
 
 
 def _gpus() -> tuple[str, ...]:

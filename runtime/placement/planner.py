@@ -191,7 +191,7 @@ class Planner:
         best = None if measured is None else measured[0]
         if measured is not None and precision in ("auto", measured[0].precision):
             yield placed(*measured)
-        if is_quick:
+        if is_quick:  # of two engines on the CPU, OpenVINO's target has this name
             known = sorted(known, key=lambda backend: backend.device.target == "CPU")
         yield from (placed(backend, Reason.FIRST) for backend in known if backend != best)
 

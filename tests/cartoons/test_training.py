@@ -337,14 +337,13 @@ def test_the_teacher_moves_large_sprites_where_its_captions_say(tmp_path: Path) 
 def test_the_whole_recipe_ends_in_a_bundle_that_is_judged(
     hb_forked: Command, forked: Command, tmp_path: Path
 ) -> None:
-    hb = hb_forked
     run, bundle = tmp_path / "run", tmp_path / "bundle"
     recipe = ["--world", "cartoons", "--recipe", "tiny", "--device", "cpu"]
     options = ["--budget", "16s", "--scored", 4, "--pack", tmp_path / "carried"]
-    made = hb("hb-distill", "all", run, *recipe, *options)
+    made = hb_forked("hb-distill", "all", run, *recipe, *options)
     assert made.returncode == 0, made.stderr
     stages = ["--vae-encoder", "--precision", "fp32"]
-    built = hb("hb-export", "build", run / "student", bundle, *stages)
+    built = hb_forked("hb-export", "build", run / "student", bundle, *stages)
     assert built.returncode == 0, built.stderr
     prompts = Bundle.open(bundle).manifest.prompts
     assert len(prompts) == PROMPTS
@@ -352,18 +351,18 @@ def test_the_whole_recipe_ends_in_a_bundle_that_is_judged(
     assert not [prompt for prompt in prompts if tokenizer(prompt).unknown]
     asked = ["--world", "cartoons", "--judge", run, "--captions", 2, "--frames", 5, "--json"]
     asked += ["--device", "cpu", "--precision", "fp32"]
-    scored = hb("hb-distill", "score", bundle, *asked)
+    scored = hb_forked("hb-distill", "score", bundle, *asked)
     assert scored.returncode == 0, scored.stderr
     scores = json.loads(scored.stdout)
     assert scores["captions"] == 2
     assert set(scores["accuracy"]) == {"noun", "ground", "path", "size", "action", "all"}
     assert set(scores["quality"]) == {"subject consistency", "flicker", "smoothness"}
     asked = ["--world", "cartoons", "--judge", run, "--clips", 2]
-    measured = hb("hb-distill", "judge", bundle, *asked)
+    measured = hb_forked("hb-distill", "judge", bundle, *asked)
     assert measured.returncode == 0, measured.stderr
     assert "after the VAE\n| attribute | right, of 2 |" in measured.stdout
     card = ["--world", "cartoons", "--bundle", bundle, "--captions", 3]
-    carded = hb("hb-distill", "card", run, tmp_path / "card", *card)
+    carded = hb_forked("hb-distill", "card", run, tmp_path / "card", *card)
     assert carded.returncode == 0, carded.stderr
     page = (tmp_path / "card" / "README.md").read_text(encoding="utf-8")
     for line in ("## Stages", "| teacher |", "## Failures", "samples.png", "Microsoft"):
