@@ -78,9 +78,14 @@ def run_command(app: typer.Typer, name: str, left: str = "nothing half-written i
 
 
 def say(text: str) -> None:
-    """Print a line on stderr; where that is closed or full, the work goes on without."""
+    """Print a line on stderr; where that is closed or full, the work goes on without.
+
+    It is one write: `print` has two where PYTHONUNBUFFERED is set, and what another process says on
+    the same stream can come between.
+    """
     with suppress(OSError, ValueError):
-        print(text, file=sys.stderr, flush=True)
+        sys.stderr.write(f"{text}\n")
+        sys.stderr.flush()
 
 
 def note(text: str) -> None:

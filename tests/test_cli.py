@@ -7,6 +7,7 @@ import re
 import shlex
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -446,6 +447,19 @@ def test_streams_may_be_closed_or_full(redirection: str, status: int, printed: s
     command = shlex.join([sys.executable, "-c", NOISY])
     done = subprocess.run(["sh", "-c", f"{command} {redirection}"], capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (status, printed), done.stderr
+
+
+@POSIX
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_line_is_said_in_one_write(unbuffered: str) -> None:
+    """Processes share stderr: between two writes of a line another one's would come."""
+    program = "from hummingbird_edge.runtime.command import say; say('one'); say('two')"
+    mine, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)  # keeps writes apart
+    with mine, theirs:
+        environment = {**os.environ, "PYTHONUNBUFFERED": unbuffered}
+        command = [sys.executable, "-c", program]
+        subprocess.run(command, check=True, stderr=theirs.fileno(), env=environment)
+        assert [mine.recv(100), mine.recv(100)] == [b"one\n", b"two\n"]
 
 
 @POSIX

@@ -1,6 +1,5 @@
 """Write the rows of a benchmark as they come: a long run that ends early loses none."""
 
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +10,7 @@ from hummingbird_edge.benchmarks.lib.machine import Machine
 from hummingbird_edge.benchmarks.lib.record import Record, Row, require_finite, write_file
 from hummingbird_edge.benchmarks.lib.subprocess_runner import run_in_subprocess
 from hummingbird_edge.runtime.bundle.bundle import Bundle
+from hummingbird_edge.runtime.command import say
 from hummingbird_edge.runtime.devices.cpu import usable_cores
 from hummingbird_edge.runtime.errors import OutputError
 
@@ -52,7 +52,7 @@ class ResultsWriter:
         row = require_finite(replace(row, metadata={"threads": usable_cores(), **row.metadata}))
         self.rows.append(row)
         self._record(self.rows).write(self.partial)
-        print(f"{row.name}: {row.failure or 'done'}", file=sys.stderr, flush=True)
+        say(f"{row.name}: {row.failure or 'done'}")
         return row
 
     def measure(
