@@ -89,4 +89,4 @@ def sample_latents(
 
 def decode_frames(latents: Latents, manifest: Manifest, decoder: Run) -> NDArray[np.float32]:
     """Decode latents (1, C, T, h, w) frame by frame to RGB (T, 3, H, W) in about [-1, 1]."""
-    return np.concatenate(list(decode(latents, manifest.model.scaling_factor, decoder)))
+    return np.concatenate(list(decode(latents, manifest.model, decoder)))

@@ -6,9 +6,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hummingbird_edge.runtime.bundle.manifest import Manifest
+from hummingbird_edge.runtime.bundle.manifest import Manifest, ModelMetadata
 from hummingbird_edge.runtime.errors import RequestError
 from hummingbird_edge.runtime.media.preview import linear_preview
+from hummingbird_edge.runtime.media.temporal_noise import remove_temporal_noise
 from hummingbird_edge.runtime.placement.planner import decoder_sizes
 from hummingbird_edge.runtime.placement.runner import Runner
 from hummingbird_edge.runtime.placement.stages import Stages
@@ -21,17 +22,21 @@ Floats = NDArray[np.float32]
 
 def decode(
     latents: Floats,
-    scaling_factor: float,
+    model: ModelMetadata,
     run: Callable[[Mapping[str, NDArray[Any]]], Floats | None],
     chunk: Callable[[], int] = lambda: 1,
+    takes_scaled_latents: bool = False,
 ) -> Iterator[Floats]:
     """Yield RGB (n, 3, H, W) float32 in about [-1, 1] for latents (1, C, T, h, w) of diffusion.
 
     `run` takes the decoder's input by name, n frames as `chunk` says, and returns their pixels, or
-    None where it must be asked again: it may then take another number. Latents are divided by
-    `scaling_factor` first.
+    None where it must be asked again: it may then take another number. The model's temporal noise
+    is removed first, and its scaling, unless the decoder takes latents as they are.
     """
-    z = latents[0].transpose(1, 0, 2, 3) / np.float32(scaling_factor)
+    latents = remove_temporal_noise(latents, model.temporal_noise)
+    z = latents[0].transpose(1, 0, 2, 3)
+    if not takes_scaled_latents:
+        z = z / np.float32(model.scaling_factor)
     start, count = 0, len(z)
     while start < count:
         # A session has one size: the last chunk repeats its last frame.
@@ -47,8 +52,13 @@ def decode(
 def decode_by(runner: Runner, latents: Floats, manifest: Manifest) -> Iterator[Floats]:
     """Yield the frames of `decode`, made by the decoder that `runner` has loaded."""
     stage = manifest.stage(runner.placement.stage)
-    scaling = 1.0 if stage.takes_scaled_latents else manifest.model.scaling_factor
-    return decode(latents, scaling, runner.try_run, lambda: runner.sizes["frames"])
+    return decode(
+        latents,
+        manifest.model,
+        runner.try_run,
+        lambda: runner.sizes["frames"],
+        stage.takes_scaled_latents,
+    )
 
 
 def preview(latents: Floats, manifest: Manifest, stages: Stages) -> NDArray[np.uint8]:

@@ -13,6 +13,7 @@ from hummingbird_edge.distill.world.cartoons.shots import Shot
 from hummingbird_edge.distill.worlds import BUILTIN_WORLD, evaluation_of
 from hummingbird_edge.runtime.bundle.bundle import BUILTIN, Bundle
 from hummingbird_edge.runtime.devices.device import Device
+from hummingbird_edge.runtime.media.temporal_noise import measure_temporal_noise
 from hummingbird_edge.runtime.pipeline import TextToVideo
 from hummingbird_edge.runtime.placement.trial import snr_db
 from hummingbird_edge.runtime.tokenizer import Tokenizer
@@ -58,6 +59,15 @@ def test_the_built_in_model_is_judged_by_its_own_judge(hb: Command) -> None:
     other = hb("hb-distill", "score", SHAPES, "--captions", 2)
     assert other.returncode == 2
     assert "does not know the words of this world's captions" in other.stderr
+
+
+@pytest.mark.slow  # sixteen videos
+def test_its_temporal_noise_is_what_its_prompts_have() -> None:
+    pipeline = TextToVideo.from_bundle(device="cpu")
+    prompts = pipeline.manifest.prompts
+    latents = [pipeline(prompt, seed=seed).latents for seed, prompt in enumerate(prompts)]
+    measured = measure_temporal_noise(np.concatenate(latents))
+    assert measured == pytest.approx(pipeline.manifest.model.temporal_noise, rel=0.05)
 
 
 @pytest.mark.slow

@@ -348,6 +348,8 @@ def test_links_within_the_bundle_and_to_it_are_fine(folder: Path, tmp_path: Path
         ("model.scaling_factor", 10**400),
         ("model.scaling_factor", 0),
         ("model.guidance_width", "256"),
+        ("model.temporal_noise", -0.1),
+        ("model.temporal_noise", float("nan")),
         ("model.surprise", 1),
         ("sampler.prediction_type", 3),
         ("sampler.prediction_type", "flow"),

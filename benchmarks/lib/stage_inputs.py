@@ -56,9 +56,9 @@ class StageInputs:
         chunk = sizes[self.request.decoding_stage]["frames"]
         for name, stage in manifest.stages.items():
             if stage.kind is StageKind.DECODER:
-                factor = 1.0 if stage.takes_scaled_latents else manifest.model.scaling_factor
                 chunks = list[Inputs]()
-                for _ in decode(latents, factor, record_inputs(_identity, chunks), lambda: chunk):
+                keep, is_scaled = record_inputs(_identity, chunks), stage.takes_scaled_latents
+                for _ in decode(latents, manifest.model, keep, lambda: chunk, is_scaled):
                     pass
                 _write(self.folder, name, chunks)
         measures = {"ready_s": (time.perf_counter() - started,), "peak_mib": (peak_mib(),)}

@@ -44,7 +44,7 @@ from hummingbird_edge.distill.train.matching import MatchingStage
 from hummingbird_edge.distill.train.model import PROMPTS, Model
 from hummingbird_edge.distill.train.prune import Probe, importance, plan_pruning, prune
 from hummingbird_edge.distill.train.reward import Reward
-from hummingbird_edge.distill.train.sampling import generate
+from hummingbird_edge.distill.train.sampling import generate, temporal_noise_of
 from hummingbird_edge.distill.world.cartoons.judge import Judge, JudgeConfig
 from hummingbird_edge.distill.world.cartoons.shots import describe
 from hummingbird_edge.export.models.vae import VAE
@@ -186,7 +186,9 @@ def train_decoder(session: Session) -> None:
     if is_first():
         with TemporaryDirectory() as folder:
             taught = learn_synonyms(student, world.nouns, Path(folder))
-            taught.write(session.run / "student")
+            noise = temporal_noise_of(taught.frozen(session.device), prompts)
+            config = replace(taught.config, temporal_noise=noise)
+            replace(taught, config=config).write(session.run / "student")
             if not (session.run / "teacher").exists():
                 teacher.write(session.run / "teacher")
     wait()

@@ -8,10 +8,14 @@ from numpy.typing import NDArray
 
 from hummingbird_edge.distill.train.diffusion import predict
 from hummingbird_edge.distill.train.model import Model
+from hummingbird_edge.runtime.media.temporal_noise import (
+    measure_temporal_noise,
+    remove_temporal_noise,
+)
 from hummingbird_edge.runtime.noise import gaussian_noise
 from hummingbird_edge.runtime.sampler import guidance_embedding, sample
 
-__all__ = ["embed_guidance", "generate", "guide", "sample_latents"]
+__all__ = ["embed_guidance", "generate", "guide", "sample_latents", "temporal_noise_of"]
 
 Latents = NDArray[np.float32]
 
@@ -97,16 +101,31 @@ def generate(
     batch: int = 50,
 ) -> NDArray[np.uint8]:
     """Make one clip a prompt, of the model's default size: (B, T, H, W, 3) uint8."""
-    defaults, down = model.config.defaults, model.config.vae.downsampling
-    side = (defaults.height // down, defaults.width // down)
     clips = []
     for start in range(0, len(prompts), batch):
-        ids = model.ids(list(prompts[start : start + batch]))
-        latents = sample_latents(model, ids, defaults.frames, side, steps, guidance, seed + start)
-        frames = model.decode(latents).clamp(-1, 1)
+        latents = _latents(model, prompts[start : start + batch], steps, guidance, seed + start)
+        sigma, device = model.config.temporal_noise, next(model.vae.parameters()).device
+        still = np.stack([remove_temporal_noise(clip[None], sigma)[0] for clip in latents])
+        frames = model.decode(torch.from_numpy(still).to(device)).clamp(-1, 1)
         pixels = ((frames + 1) * 127.5).round().byte()
         clips.append(pixels.permute(0, 1, 3, 4, 2).cpu().numpy())
     return np.concatenate(clips)
+
+
+@torch.no_grad()
+def temporal_noise_of(model: Model, prompts: Sequence[str], seed: int = 0) -> float:
+    """Return the standard deviation of the noise between frames of a model's clips of `prompts`."""
+    return measure_temporal_noise(_latents(model, prompts, None, None, seed))
+
+
+def _latents(
+    model: Model, prompts: Sequence[str], steps: int | None, guidance: float | None, seed: int
+) -> Latents:
+    """Sample latents (B, C, T, h, w) of the model's default size."""
+    defaults, down = model.config.defaults, model.config.vae.downsampling
+    side, ids = (defaults.height // down, defaults.width // down), model.ids(list(prompts))
+    latents = sample_latents(model, ids, defaults.frames, side, steps, guidance, seed)
+    return latents.cpu().numpy()
 
 
 def _noise(shape: tuple[int, ...], seed: int, count: int, stream: int) -> Latents:

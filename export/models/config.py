@@ -12,6 +12,7 @@ from msgspec import Meta, ValidationError, convert
 from hummingbird_edge.runtime.bundle.manifest import (
     Defaults,
     EmbeddingWidth,
+    NonNegative,
     Positive,
     SmallCount,
     Width,
@@ -161,6 +162,8 @@ class ModelConfig:
     """How it is sampled: `lcm`, or `ddim` for a teacher."""
     spacing: str = "trailing"
     """Where its timesteps lie: `trailing`, or `leading` for VideoCrafter2."""
+    temporal_noise: NonNegative = 0.0
+    """Standard deviation of the noise between frames that the U-Net leaves in latents."""
     defaults: Defaults = field(default_factory=Defaults)
     """What a video is like where the user does not say."""
 

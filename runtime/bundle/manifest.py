@@ -38,6 +38,7 @@ __all__ = [
     "FileEntry",
     "Manifest",
     "ModelMetadata",
+    "NonNegative",
     "Positive",
     "Provenance",
     "SmallCount",
@@ -69,6 +70,7 @@ Width = Annotated[int, Meta(ge=1, le=1 << 16)]
 EmbeddingWidth = Annotated[int, Meta(ge=4, le=1 << 16, multiple_of=2)]
 """Of sines and cosines, two or more each."""
 Positive = Annotated[float, Meta(gt=0, lt=1e9)]
+NonNegative = Annotated[float, Meta(ge=0, lt=1e9)]
 
 
 class StageKind(str, Enum):
@@ -105,6 +107,8 @@ class ModelMetadata(Struct, frozen=True, forbid_unknown_fields=True):
     """Channels of an encoded token."""
     guidance_width: EmbeddingWidth | None
     """Width of the guidance-scale embedding; None where guidance takes a second pass."""
+    temporal_noise: NonNegative = 0.0
+    """Standard deviation of the noise that decoding removes from the U-Net's latents first."""
 
     @property
     def size_divisor(self) -> int:

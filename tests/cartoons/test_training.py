@@ -345,8 +345,11 @@ def test_the_whole_recipe_ends_in_a_bundle_that_is_judged(
     stages = ["--vae-encoder", "--precision", "fp32"]
     built = hb_forked("hb-export", "build", run / "student", bundle, *stages)
     assert built.returncode == 0, built.stderr
-    prompts = Bundle.open(bundle).manifest.prompts
+    manifest = Bundle.open(bundle).manifest
+    prompts = manifest.prompts
     assert len(prompts) == PROMPTS
+    student = json.loads((run / "student" / "config.json").read_text(encoding="utf-8"))
+    assert manifest.model.temporal_noise == student["temporal_noise"] > 0
     tokenizer = Tokenizer(bundle / "tokenizer", TINY.teacher.text.context_length)
     assert not [prompt for prompt in prompts if tokenizer(prompt).unknown]
     asked = ["--world", "cartoons", "--judge", run, "--captions", 2, "--frames", 5, "--json"]
