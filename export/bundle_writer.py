@@ -121,7 +121,7 @@ def _manifest(
             "context_length": config.text.context_length,
             "context_width": config.text.width,
             "guidance_width": config.unet.guidance_width,
-            "temporal_noise": config.temporal_noise,
+            **({"temporal_noise": config.temporal_noise} if config.temporal_noise else {}),
         },
         "sampler": asdict(config.sampler()),
         "defaults": asdict(config.defaults),

@@ -238,7 +238,7 @@ def _run(
     if vae is not None:
         count = latents.shape[2]
         frames = sorted({0, count - 1} if count <= _SHORT else {0, count // 2, count - 1})
-        decode_frames(latents[:, :, frames], bundle.manifest, vae)
+        decode_frames(latents, bundle.manifest, vae, frames)
 
 
 def _for_cpu(bundle: Bundle, folder: Path, stage: str) -> ir.Model:

@@ -74,7 +74,7 @@ class Evaluation:
         network = self._open("vae_decoder", vae)
         manifest = self._bundle.manifest
         return [
-            to_pixels(decode_frames(clip[:, :, :: self._every], manifest, network.run))
+            to_pixels(decode_frames(clip, manifest, network.run, slice(None, None, self._every)))
             for clip in latents
         ]
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from hummingbird_edge.runtime.bundle.bundle import Bundle
 from hummingbird_edge.runtime.bundle.manifest import Manifest
-from hummingbird_edge.runtime.decoder import decode
+from hummingbird_edge.runtime.decoder import decode, decoder_input
 from hummingbird_edge.runtime.denoiser import Denoiser
 from hummingbird_edge.runtime.devices.backend import Backend
 from hummingbird_edge.runtime.engines.loading import open_session
@@ -25,6 +25,7 @@ __all__ = ["Run", "decode_frames", "encode", "note_unknown", "sample_latents", "
 Latents = NDArray[np.float32]
 Run = Callable[[Mapping[str, NDArray[Any]]], NDArray[np.float32]]
 """A network: inputs by name in, the first output out."""
+_ALL = slice(None)
 _GUIDANCE = (1.0, 2 / 3, 4 / 3)
 """Of the bundle's default, in turn."""
 
@@ -87,6 +88,11 @@ def sample_latents(
     return x_0
 
 
-def decode_frames(latents: Latents, manifest: Manifest, decoder: Run) -> NDArray[np.float32]:
-    """Decode latents (1, C, T, h, w) frame by frame to RGB (T, 3, H, W) in about [-1, 1]."""
-    return np.concatenate(list(decode(latents, manifest.model, decoder)))
+def decode_frames(
+    latents: Latents, manifest: Manifest, decoder: Run, frames: slice | list[int] = _ALL
+) -> NDArray[np.float32]:
+    """Decode latents (1, C, T, h, w) frame by frame to RGB (n, 3, H, W) in about [-1, 1].
+
+    `frames` says which of them, all if it is left out.
+    """
+    return np.concatenate(list(decode(decoder_input(latents, manifest.model)[frames], decoder)))

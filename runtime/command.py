@@ -83,7 +83,7 @@ def say(text: str) -> None:
     It is one write: `print` has two where PYTHONUNBUFFERED is set, and what another process says on
     the same stream can come between.
     """
-    with suppress(OSError, ValueError):
+    with suppress(OSError, ValueError, AttributeError):  # it is None where it was never open
         sys.stderr.write(f"{text}\n")
         sys.stderr.flush()
 

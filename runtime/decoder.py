@@ -15,28 +15,30 @@ from hummingbird_edge.runtime.placement.runner import Runner
 from hummingbird_edge.runtime.placement.stages import Stages
 from hummingbird_edge.runtime.result import to_pixels
 
-__all__ = ["decode", "decode_by", "preview", "require_preview"]
+__all__ = ["decode", "decode_by", "decoder_input", "preview", "require_preview"]
 
 Floats = NDArray[np.float32]
 
 
+def decoder_input(latents: Floats, model: ModelMetadata, takes_scaled: bool = False) -> Floats:
+    """Return what a decoder takes, (T, C, h, w) float32, of latents (1, C, T, h, w) of diffusion.
+
+    They lose the model's temporal noise, and its scaling unless the decoder undoes that itself.
+    """
+    z = remove_temporal_noise(latents, model.temporal_noise)[0].transpose(1, 0, 2, 3)
+    return z if takes_scaled else np.asarray(z / np.float32(model.scaling_factor))
+
+
 def decode(
-    latents: Floats,
-    model: ModelMetadata,
+    z: Floats,
     run: Callable[[Mapping[str, NDArray[Any]]], Floats | None],
     chunk: Callable[[], int] = lambda: 1,
-    takes_scaled_latents: bool = False,
 ) -> Iterator[Floats]:
-    """Yield RGB (n, 3, H, W) float32 in about [-1, 1] for latents (1, C, T, h, w) of diffusion.
+    """Yield RGB (n, 3, H, W) float32 in about [-1, 1] for `decoder_input` z (T, C, h, w).
 
-    `run` takes the decoder's input by name, n frames as `chunk` says, and returns their pixels, or
-    None where it must be asked again: it may then take another number. The model's temporal noise
-    is removed first, and its scaling, unless the decoder takes latents as they are.
+    `run` takes it by name, n frames as `chunk` says, and returns their pixels, or None where it
+    must be asked again: it may then take another number.
     """
-    latents = remove_temporal_noise(latents, model.temporal_noise)
-    z = latents[0].transpose(1, 0, 2, 3)
-    if not takes_scaled_latents:
-        z = z / np.float32(model.scaling_factor)
     start, count = 0, len(z)
     while start < count:
         # A session has one size: the last chunk repeats its last frame.
@@ -52,13 +54,8 @@ def decode(
 def decode_by(runner: Runner, latents: Floats, manifest: Manifest) -> Iterator[Floats]:
     """Yield the frames of `decode`, made by the decoder that `runner` has loaded."""
     stage = manifest.stage(runner.placement.stage)
-    return decode(
-        latents,
-        manifest.model,
-        runner.try_run,
-        lambda: runner.sizes["frames"],
-        stage.takes_scaled_latents,
-    )
+    z = decoder_input(latents, manifest.model, stage.takes_scaled_latents)
+    return decode(z, runner.try_run, lambda: runner.sizes["frames"])
 
 
 def preview(latents: Floats, manifest: Manifest, stages: Stages) -> NDArray[np.uint8]:

@@ -21,7 +21,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from hummingbird_edge.runtime.command import say
 from hummingbird_edge.runtime.errors import HummingbirdError, OutputError, RequestError
 from hummingbird_edge.runtime.pipeline import TextToVideo
 from hummingbird_edge.serve.job import Job
@@ -139,7 +138,7 @@ def _code_of(error: Exception) -> str:
 def _print_fault(error: Exception) -> None:
     """Print where a fault happened, without its message: that may hold a prompt."""
     lines = traceback.format_tb(error.__traceback__)
-    say(f"hb-serve: {type(error).__name__} in a worker\n{''.join(lines)}")
+    print(f"hb-serve: {type(error).__name__} in a worker\n{''.join(lines)}", file=sys.stderr)
 
 
 def _end_with_input() -> None:

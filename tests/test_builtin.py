@@ -12,10 +12,13 @@ import pytest
 from hummingbird_edge.distill.world.cartoons.shots import Shot
 from hummingbird_edge.distill.worlds import BUILTIN_WORLD, evaluation_of
 from hummingbird_edge.runtime.bundle.bundle import BUILTIN, Bundle
+from hummingbird_edge.runtime.devices.backend import Backend
 from hummingbird_edge.runtime.devices.device import Device
+from hummingbird_edge.runtime.engines.loading import open_session
 from hummingbird_edge.runtime.media.temporal_noise import measure_temporal_noise
 from hummingbird_edge.runtime.pipeline import TextToVideo
 from hummingbird_edge.runtime.placement.trial import snr_db
+from hummingbird_edge.runtime.result import to_pixels
 from hummingbird_edge.runtime.tokenizer import Tokenizer
 from tests.conftest import SHAPES
 
@@ -65,9 +68,16 @@ def test_the_built_in_model_is_judged_by_its_own_judge(hb: Command) -> None:
 def test_its_temporal_noise_is_what_its_prompts_have() -> None:
     pipeline = TextToVideo.from_bundle(device="cpu")
     prompts = pipeline.manifest.prompts
-    latents = [pipeline(prompt, seed=seed).latents for seed, prompt in enumerate(prompts)]
-    measured = measure_temporal_noise(np.concatenate(latents))
+    videos = [pipeline(prompt, seed=seed) for seed, prompt in enumerate(prompts)]
+    measured = measure_temporal_noise(np.concatenate([video.latents for video in videos]))
     assert measured == pytest.approx(pipeline.manifest.model.temporal_noise, rel=0.05)
+    # Its videos have little of it: half of all pixels stand still but for what decoding adds.
+    decoder = open_session(pipeline.bundle.graph("vae_decoder"), Backend.parse("cpu"))
+    z = videos[0].latents[0].transpose(1, 0, 2, 3) / pipeline.manifest.model.scaling_factor
+    noisy = to_pixels(decoder.run({"latent_sample": np.ascontiguousarray(z)}))
+    before, after = (np.abs(np.diff(x.astype(int), axis=0)) for x in (noisy, videos[0].frames))
+    assert np.median(after) < np.median(before)
+    assert np.mean(after == 0) > 2 * np.mean(before == 0)
 
 
 @pytest.mark.slow

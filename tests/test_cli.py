@@ -454,8 +454,10 @@ def test_streams_may_be_closed_or_full(redirection: str, status: int, printed: s
 def test_a_line_is_said_in_one_write(unbuffered: str) -> None:
     """Processes share stderr: between two writes of a line another one's would come."""
     program = "from hummingbird_edge.runtime.command import say; say('one'); say('two')"
+    program += "; import sys; sys.stderr = None; say('nobody hears')"  # as where it was never open
     mine, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)  # keeps writes apart
     with mine, theirs:
+        mine.settimeout(10)
         environment = {**os.environ, "PYTHONUNBUFFERED": unbuffered}
         command = [sys.executable, "-c", program]
         subprocess.run(command, check=True, stderr=theirs.fileno(), env=environment)

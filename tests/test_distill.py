@@ -30,7 +30,7 @@ from hummingbird_edge.distill.train.diffusion import Diffusion
 from hummingbird_edge.distill.train.matching import MatchingRecipe, MatchingStage
 from hummingbird_edge.distill.train.model import PROMPTS, Model
 from hummingbird_edge.distill.train.run import Run
-from hummingbird_edge.distill.train.sampling import generate
+from hummingbird_edge.distill.train.sampling import generate, measure_noise, sample_latents
 from hummingbird_edge.distill.train.training import Stage, cosine_rate, fit, generator_of
 from hummingbird_edge.export import build_bundle
 from hummingbird_edge.export.checkpoint import read_checkpoint
@@ -43,6 +43,7 @@ from hummingbird_edge.runtime.errors import (
     OutputError,
     RequestError,
 )
+from hummingbird_edge.runtime.media.temporal_noise import remove_temporal_noise
 from hummingbird_edge.runtime.pipeline import TextToVideo
 from hummingbird_edge.runtime.prompts import read_prompts
 from tests.conftest import SHAPES
@@ -204,6 +205,17 @@ def test_clip_i_has_the_noise_of_seed_plus_i(run: Path) -> None:
         alone = generate(model, [prompt], seed=5 + i)[0].astype(int)
         assert np.abs(together[i] - alone).mean() < 1
         assert np.abs(together[1 - i] - alone).mean() > 5
+
+
+def test_clips_are_without_the_models_temporal_noise(run: Path) -> None:
+    model, prompts = Model.read(run / "student").frozen(), ["a red circle moving right"]
+    assert measure_noise(model, prompts) > 0
+    found = generate(replace(model, config=replace(model.config, temporal_noise=0.5)), prompts)
+    latents = sample_latents(model, model.ids(prompts), 4, (8, 8)).numpy()
+    pixels = model.decode(torch.from_numpy(remove_temporal_noise(latents, 0.5)))
+    expected = ((pixels.clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 1, 3, 4, 2).numpy()
+    np.testing.assert_array_equal(found, expected)
+    assert (found != generate(model, prompts)).any()
 
 
 class Ideal(nn.Module):

@@ -227,6 +227,7 @@ def test_a_float16_bundle_shares_its_weights(half_builtin: Path) -> None:
     added = [out / name for name in set(bundle.manifest.files) - set(source.manifest.files)]
     size = sum(file.stat().st_size for file in added if file.suffix == ".onnx")
     assert bundle.bytes <= source.bytes + size + 2 * sums + 100_000
+    assert bundle.manifest.model == source.manifest.model
     for stage in ("text_encoder", "unet", "vae_decoder"):
         graph = onnx.load(bundle.graph(stage, None, "float16"), load_external_data=False).graph
         large = [w for w in graph.initializer if np.prod(w.dims) > 256]

@@ -1,5 +1,6 @@
 """Temporal noise: averaged away where a clip stands still, and nothing else is."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 from numpy.typing import NDArray
 
 from hummingbird_edge.runtime.bundle.manifest import ModelMetadata
-from hummingbird_edge.runtime.decoder import decode
+from hummingbird_edge.runtime.decoder import decode, decoder_input
 from hummingbird_edge.runtime.media.temporal_noise import (
     H2,
     PATCH,
@@ -59,8 +60,10 @@ def test_it_is_non_local_means_over_time() -> None:
 def test_without_noise_nothing_is_done() -> None:
     clip = with_noise(still_clip())
     assert remove_temporal_noise(clip, 0.0) is clip
+    assert remove_temporal_noise(clip, 1e-30) is clip  # its square would be 0
     one = clip[:, :, :1]
     np.testing.assert_array_equal(remove_temporal_noise(one, SIGMA), one)
+    assert measure_temporal_noise(one) == 0
 
 
 def test_what_stands_still_loses_its_noise_and_keeps_its_detail() -> None:
@@ -93,10 +96,10 @@ def test_frames_are_decoded_of_what_is_left(is_scaled: bool) -> None:
     model = ModelMetadata(4, 8, 4, 0.5, 77, 16, None, temporal_noise=SIGMA)
     noisy = with_noise(still_clip())
 
-    def run(inputs: "dict[str, Any]") -> Floats:
+    def run(inputs: "Mapping[str, NDArray[Any]]") -> Floats:
         return np.asarray(inputs["latent_sample"], np.float32)
 
-    frames = list(decode(noisy, model, run, lambda: 5, is_scaled))
+    frames = list(decode(decoder_input(noisy, model, is_scaled), run, lambda: 5))
     factor = np.float32(1.0 if is_scaled else 0.5)
     expected = remove_temporal_noise(noisy, SIGMA)[0].transpose(1, 0, 2, 3) / factor
     np.testing.assert_array_equal(np.concatenate(frames), expected)

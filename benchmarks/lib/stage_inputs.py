@@ -20,7 +20,7 @@ from hummingbird_edge.benchmarks.lib.workload import shape_text
 from hummingbird_edge.quantize.trajectory import encode, sample_latents
 from hummingbird_edge.runtime.bundle.bundle import Bundle
 from hummingbird_edge.runtime.bundle.manifest import StageKind
-from hummingbird_edge.runtime.decoder import decode
+from hummingbird_edge.runtime.decoder import decode, decoder_input
 from hummingbird_edge.runtime.devices.backend import Backend
 from hummingbird_edge.runtime.engines.loading import open_stage
 from hummingbird_edge.runtime.errors import RequestError
@@ -57,8 +57,8 @@ class StageInputs:
         for name, stage in manifest.stages.items():
             if stage.kind is StageKind.DECODER:
                 chunks = list[Inputs]()
-                keep, is_scaled = record_inputs(_identity, chunks), stage.takes_scaled_latents
-                for _ in decode(latents, manifest.model, keep, lambda: chunk, is_scaled):
+                z = decoder_input(latents, manifest.model, stage.takes_scaled_latents)
+                for _ in decode(z, record_inputs(_identity, chunks), lambda: chunk):
                     pass
                 _write(self.folder, name, chunks)
         measures = {"ready_s": (time.perf_counter() - started,), "peak_mib": (peak_mib(),)}

@@ -8,6 +8,7 @@ teacher       RUN/teacher/             reads, then paints frames, then moves the
 matching      RUN/matching.pt          the student, pruned or not, does as the guided teacher does
 consistency   RUN/consistency.pt       four steps
 decoder       RUN/student/             the VAE's decoder, on latents that are a little off; synonyms
+                                       and temporal noise
 measure       RUN/measured.json        VAE and judge on held-out clips
 score         RUN/scores.json          what the judge says of student and teacher, with pictures
 """
@@ -44,7 +45,7 @@ from hummingbird_edge.distill.train.matching import MatchingStage
 from hummingbird_edge.distill.train.model import PROMPTS, Model
 from hummingbird_edge.distill.train.prune import Probe, importance, plan_pruning, prune
 from hummingbird_edge.distill.train.reward import Reward
-from hummingbird_edge.distill.train.sampling import generate, temporal_noise_of
+from hummingbird_edge.distill.train.sampling import generate, measure_noise
 from hummingbird_edge.distill.world.cartoons.judge import Judge, JudgeConfig
 from hummingbird_edge.distill.world.cartoons.shots import describe
 from hummingbird_edge.export.models.vae import VAE
@@ -186,7 +187,7 @@ def train_decoder(session: Session) -> None:
     if is_first():
         with TemporaryDirectory() as folder:
             taught = learn_synonyms(student, world.nouns, Path(folder))
-            noise = temporal_noise_of(taught.frozen(session.device), prompts)
+            noise = measure_noise(taught.frozen(session.device), prompts)
             config = replace(taught.config, temporal_noise=noise)
             replace(taught, config=config).write(session.run / "student")
             if not (session.run / "teacher").exists():

@@ -10,4 +10,5 @@ def show_progress(done: int, count: int) -> None:
     in_place = sys.stderr.isatty()
     if in_place or done == count or done * 10 // count > (done - 1) * 10 // count:
         end = "\r" if in_place and done < count else "\n"
-        print(f"{done}/{count}", end=end, file=sys.stderr, flush=True)
+        sys.stderr.write(f"{done}/{count}{end}")
+        sys.stderr.flush()

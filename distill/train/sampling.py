@@ -15,7 +15,7 @@ from hummingbird_edge.runtime.media.temporal_noise import (
 from hummingbird_edge.runtime.noise import gaussian_noise
 from hummingbird_edge.runtime.sampler import guidance_embedding, sample
 
-__all__ = ["embed_guidance", "generate", "guide", "sample_latents", "temporal_noise_of"]
+__all__ = ["embed_guidance", "generate", "guide", "measure_noise", "sample_latents"]
 
 Latents = NDArray[np.float32]
 
@@ -105,15 +105,15 @@ def generate(
     for start in range(0, len(prompts), batch):
         latents = _latents(model, prompts[start : start + batch], steps, guidance, seed + start)
         sigma, device = model.config.temporal_noise, next(model.vae.parameters()).device
-        still = np.stack([remove_temporal_noise(clip[None], sigma)[0] for clip in latents])
-        frames = model.decode(torch.from_numpy(still).to(device)).clamp(-1, 1)
+        denoised = np.stack([remove_temporal_noise(clip[None], sigma)[0] for clip in latents])
+        frames = model.decode(torch.from_numpy(denoised).to(device)).clamp(-1, 1)
         pixels = ((frames + 1) * 127.5).round().byte()
         clips.append(pixels.permute(0, 1, 3, 4, 2).cpu().numpy())
     return np.concatenate(clips)
 
 
 @torch.no_grad()
-def temporal_noise_of(model: Model, prompts: Sequence[str], seed: int = 0) -> float:
+def measure_noise(model: Model, prompts: Sequence[str], seed: int = 0) -> float:
     """Return the standard deviation of the noise between frames of a model's clips of `prompts`."""
     return measure_temporal_noise(_latents(model, prompts, None, None, seed))
 
