@@ -7,12 +7,10 @@ import struct
 import subprocess
 import sys
 import tarfile
-import threading
 import tracemalloc
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
@@ -30,13 +28,7 @@ from hummingbird_edge.distill.curation.curate import (
     score_folder,
 )
 from hummingbird_edge.distill.curation.duplicates import BITS, find_copies
-from hummingbird_edge.distill.curation.enrich import (
-    ATTEMPTS,
-    KEY,
-    ChatEnricher,
-    Enrich,
-    TemplateEnricher,
-)
+from hummingbird_edge.distill.curation.enrich import TemplateEnricher
 from hummingbird_edge.distill.curation.filters import (
     FAULTS,
     Thresholds,
@@ -52,9 +44,10 @@ from hummingbird_edge.distill.data.frames import MAX_PIXELS, opened_video, read_
 from hummingbird_edge.distill.data.storage import Folder
 from hummingbird_edge.distill.world.shapes.render import render
 from hummingbird_edge.distill.world.shapes.scene import FULL, Scene
-from hummingbird_edge.runtime.errors import DeviceError, OutputError, RequestError
+from hummingbird_edge.runtime.errors import OutputError, RequestError
 from hummingbird_edge.runtime.files import lock
 from hummingbird_edge.runtime.media.video import write_video
+from tests.test_frames import all_frames, numbered, write_mkv
 
 pytestmark = pytest.mark.slow  # filters and captions videos
 
@@ -582,84 +575,6 @@ def test_frames_are_spread_and_cut_to_the_middle(folder: Path) -> None:
         read_frames(folder / "b.gif", 17, 64, 64)
 
 
-def numbered(path: Path, count: int, **options: str) -> None:
-    """Write frames (32, 48) that grow darker and brighter, in groups of 12 with B-frames."""
-    import av
-    from av.video.stream import VideoStream
-
-    codec = "libvpx-vp9" if path.suffix == ".webm" else "libx264"
-    settings = {"g": "12"} | ({"bf": "2"} if codec == "libx264" else {}) | options
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream(codec, rate=24, options=settings)
-        assert isinstance(stream, VideoStream)
-        stream.height, stream.width, stream.pix_fmt = 32, 48, "yuv420p"
-        for index in range(count):
-            picture = np.full((32, 48, 3), 40 + 2 * abs(90 - index % 180), np.uint8)
-            frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
-            frame.pts = index
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode())
-
-
-def write_mkv(path: Path, frames: Frames) -> None:
-    import av
-    from av.video.stream import VideoStream
-
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=12, options={"g": "8"})
-        assert isinstance(stream, VideoStream)
-        stream.height, stream.width, stream.pix_fmt = *frames.shape[1:3], "yuv420p"
-        for picture in frames:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
-        container.mux(stream.encode())
-
-
-def all_frames(path: Path) -> Frames:
-    import av
-
-    with av.open(str(path)) as container:
-        return np.stack([f.to_ndarray(format="rgb24") for f in container.decode(video=0)])
-
-
-@pytest.mark.parametrize("name", ["a.mp4", "a.mov", "a.mkv", "a.webm", "a.avi"])
-def test_the_frames_that_are_needed_are_found_in_every_container(tmp_path: Path, name: str) -> None:
-    numbered(tmp_path / name, 89)
-    every = all_frames(tmp_path / name)
-    assert len(every) == 89
-    for count in (1, 3, 7, 89):
-        found = read_frames(tmp_path / name, count, 48, 32)
-        assert np.array_equal(found, every[np.linspace(0, 88, count).round().astype(int)]), count
-
-
-def test_a_variable_frame_rate_changes_no_frame(tmp_path: Path) -> None:
-    import av
-
-    numbered(tmp_path / "even.mp4", 60)
-    path = tmp_path / "uneven.mp4"
-    with av.open(str(tmp_path / "even.mp4")) as source, av.open(str(path), "w") as container:
-        stream = container.add_stream_from_template(source.streams.video[0])
-        for packet in source.demux(video=0):
-            if packet.pts is not None and packet.dts is not None:
-                packet.pts += 4 * max(0, packet.pts - 20 * 512)
-                packet.dts += 4 * max(0, packet.dts - 20 * 512)
-                packet.stream = stream
-                container.mux(packet)
-    found, every = read_frames(path, 7, 48, 32), all_frames(tmp_path / "even.mp4")
-    assert np.array_equal(found, every[np.linspace(0, 59, 7).round().astype(int)])
-
-
-def test_a_long_video_takes_no_more_memory_than_a_short_one(tmp_path: Path) -> None:
-    numbered(tmp_path / "long.mp4", 2000)
-    tracemalloc.start()
-    try:
-        frames = read_frames(tmp_path / "long.mp4", 4, 192, 192)
-        _, peak = tracemalloc.get_traced_memory()
-    finally:
-        tracemalloc.stop()
-    assert frames.shape == (4, 192, 192, 3)
-    assert peak < 8 * frames.nbytes
-
-
 def gif_header(width: int, height: int) -> bytes:
     """Return a GIF of one pixel whose header claims a screen of any size."""
     screen = struct.pack("<HHBBB", width, height, 0x80, 0, 0) + bytes(6)
@@ -758,88 +673,3 @@ def test_the_command_measures_alone_and_packs(
     limits = Thresholds()
     assert defaults["min_quality"].default == limits.quality
     assert defaults["min_smoothness"].default == limits.smoothness
-
-
-class Endpoint(BaseHTTPRequestHandler):
-    """A real HTTP peer that answers as OpenAI's chat endpoint does."""
-
-    asked: list[dict[str, object]] = []  # noqa: RUF012 - one list for all requests is meant
-    together = threading.Barrier(4)
-    odd = {  # noqa: RUF012 - answers of some models
-        "bad": '{"error": "x"}',
-        "deep": "[" * 60_000,
-        "long": " " * (2 << 20) + "{}",
-        "half": '{"choices": [{"message": {"content": "a star \\ud83d"}}]}',
-    }
-
-    def do_POST(self) -> None:
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        self.asked.append({**body, "key": self.headers["Authorization"], "path": self.path})
-        if body["model"] == "together":
-            self.together.wait(timeout=20)
-        if body["model"] == "down" or (body["model"] == "busy" and len(self.asked) == 1):
-            self.send_error(503)
-            return
-        caption = body["messages"][1]["content"]
-        message = {"content": f" {caption}, seen\nfrom afar "}
-        answer = json.dumps({"choices": [{"message": message}]})
-        answer = self.odd.get(body["model"], answer)
-        self.send_response(200)
-        self.end_headers()
-        with suppress(ConnectionError):
-            self.wfile.write(answer.encode())
-
-    def log_message(self, format: str, *args: object) -> None:
-        """Stay silent."""
-
-
-@pytest.fixture
-def endpoint() -> Iterator[str]:
-    Endpoint.asked.clear()
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Endpoint)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}/v1"
-    server.shutdown()
-    thread.join()
-    server.server_close()
-
-
-def test_a_language_model_can_rewrite(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(KEY, "secret")
-    assert ChatEnricher(endpoint, "good")("a red star") == ("a red star, seen from afar",)
-    (asked,) = Endpoint.asked
-    assert (asked["path"], asked["key"]) == ("/v1/chat/completions", "Bearer secret")
-    for model, said in (
-        ("bad", ""),
-        ("deep", ".*recursion"),
-        ("long", ".*more than 1048576 bytes"),
-    ):
-        with pytest.raises(DeviceError, match=f"gave no caption{said}"):
-            ChatEnricher(endpoint, model)("a red star")
-    assert ChatEnricher(endpoint, "half")("a red star") == ("a star ?",)
-
-
-def test_a_busy_endpoint_is_asked_again(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hummingbird_edge.distill.curation.enrich._WAIT_S", 0.01)
-    assert ChatEnricher(endpoint, "busy")("a red star") == ("a red star, seen from afar",)
-    assert len(Endpoint.asked) == 2
-    with pytest.raises(DeviceError, match=r"gave no caption \(HTTP Error 503"):
-        ChatEnricher(endpoint, "down")("a red star")
-    assert len(Endpoint.asked) == 2 + ATTEMPTS
-
-
-def test_captions_are_asked_for_several_at_a_time_and_once(endpoint: str) -> None:
-    """The endpoint answers none before it was asked for four."""
-    texts = ("a", "b", "c", "d", "a")
-    clips = [Candidate(f"{n}.mp4", "", "", (text,)) for n, text in enumerate(texts)]
-    enriched = list(Enrich(ChatEnricher(endpoint, "together"))(clips))
-    assert [clip.enriched for clip in enriched] == [(t, f"{t}, seen from afar") for t in texts]
-    assert len(Endpoint.asked) == 4
-
-
-def test_endpoints_that_are_none_are_refused() -> None:
-    with pytest.raises(RequestError, match="is no endpoint"):
-        ChatEnricher("file:///etc/passwd")
-    with pytest.raises(DeviceError, match="gave no caption"):
-        ChatEnricher("http://127.0.0.1:9/v1", timeout_s=2)("a red star")
