@@ -28,6 +28,11 @@ from hummingbird_edge.runtime.tokenizer import Tokenizer
 __all__ = ["Session", "Weights"]
 
 Weights = Mapping[str, torch.Tensor]
+SHARED = (
+    *("vae.pt", "judge.pt", "critic.pt", "clips.safetensors", "shots.json"),
+    *("teacher.pt", "tokenizer"),
+)
+"""Files of what is finished before a student begins."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +48,12 @@ class Session:
     """Seconds of each stage that is run."""
     scored: int = 100
     """Held-out shots that the student is scored on."""
+    base: Path | None = None
+    """Another run, of which `SHARED` is read: students of one teacher are compared."""
+
+    def path(self, name: str) -> Path:
+        """Return where a file is read from."""
+        return (self.base if self.base and name in SHARED else self.run) / name
 
     def batch(self, stage: str) -> int:
         """Return how many clips a step of `stage` has on this device."""
@@ -66,14 +77,17 @@ class Session:
 
     def has(self, stage: str) -> bool:
         """Tell whether a stage has left a checkpoint."""
-        return Run(self.run, stage).checkpoint_path.exists()
+        return self._checkpoint(stage).checkpoint_path.exists()
 
     def state(self, stage: str) -> dict[str, Any]:
         """Return the checkpoint of a stage; raises RequestError where there is none."""
-        state = Run(self.run, stage).load()
+        state = self._checkpoint(stage).load()
         if state is None:
             raise RequestError(f"{self.run} has no {stage} yet: run that stage first")
         return state
+
+    def _checkpoint(self, stage: str) -> Run:
+        return Run(self.path(f"{stage}.pt").parent, stage)
 
     def finished_state(self, stage: str) -> dict[str, Any]:
         """Return the checkpoint of a stage; raises RequestError where it has not ended."""
@@ -97,11 +111,11 @@ class Session:
     def judge(self, stage: str = "judge") -> Judge:
         """Return the run's trained judge, or its critic, frozen; raises HummingbirdError."""
         state = self.finished_state(stage)
-        return build_judge(state, Run(self.run, stage).checkpoint_path).to(self.device)
+        return build_judge(state, self._checkpoint(stage).checkpoint_path).to(self.device)
 
     def tokenizer(self) -> Tokenizer:
         """Return the run's tokenizer."""
-        return self.recipe.tokenizer(self.run)
+        return self.recipe.tokenizer(self.path("tokenizer").parent)
 
     def teacher(self) -> Model:
         """Return the run's trained teacher; raises HummingbirdError."""
@@ -136,7 +150,7 @@ class Session:
 
     def clips(self) -> Clips:
         """Read the run's encoded clips; raises RequestError where there are none."""
-        path = self.run / "clips.safetensors"
+        path = self.path("clips.safetensors")
         if not path.exists():
             raise RequestError(f"{self.run} has no encoded clips yet: run the stage clips first")
         return Clips.read(path)

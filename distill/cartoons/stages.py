@@ -162,8 +162,8 @@ def train_consistency(session: Session) -> None:
     student = session.student(teacher, begun)
     batch = session.batch("consistency")
     rewards: dict[str, tuple[float, Reward]] = {}
-    if session.has("critic"):
-        shots = read_shots(clips, session.run / "shots.json")
+    if session.has("critic") and recipe.reward_weight:
+        shots = read_shots(clips, session.path("shots.json"))
         rewards["critic"] = (recipe.reward_weight, JudgeReward(session.judge("critic"), shots))
     stage = ConsistencyStage(
         teacher, student.unet, clips, rewards, recipe.consistency, batch, session.device

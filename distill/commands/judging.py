@@ -18,8 +18,14 @@ from hummingbird_edge.distill.commands.options import (
     WorldOption,
 )
 from hummingbird_edge.distill.commands.progress import show_progress
-from hummingbird_edge.distill.worlds import BUILTIN_WORLD, bundle_of, evaluation_of
+from hummingbird_edge.distill.worlds import (
+    BUILTIN_WORLD,
+    bundle_of,
+    evaluation_of,
+    require_world,
+)
 from hummingbird_edge.runtime.command import require_modules
+from hummingbird_edge.runtime.errors import RequestError
 
 __all__ = ["ablate", "card", "judge", "quantize", "score", "strip"]
 
@@ -98,16 +104,43 @@ def quantize(
 
 def ablate(
     run: RunFolder,
-    steps: Annotated[int, typer.Option(min=1, help="Steps of stage 2 of every variant.")] = 150,
-    captions: Captions = 200,
+    world: WorldOption = BUILTIN_WORLD,
+    budget: Annotated[
+        str | None, typer.Option(help="Cartoons: time of every student; else 3m.")
+    ] = None,
+    device: Annotated[
+        str | None, typer.Option(help="Cartoons: cpu or cuda, else what there is.")
+    ] = None,
+    recipe: Annotated[
+        str | None, typer.Option(help="Cartoons: the run's; else full, on a CPU small.")
+    ] = None,
+    steps: Annotated[
+        int | None, typer.Option(min=1, help="Shapes: steps of stage 2 of every student; else 150.")
+    ] = None,
+    captions: Annotated[
+        int | None, typer.Option(min=2, help="Held-out captions to judge, else 48; of shapes 200.")
+    ] = None,
     seed: Seed = 0,
 ) -> None:
-    """Train moving shapes without each ingredient in turn, and judge; goes on where it stopped."""
+    """Train students without each part of the recipe, and judge them; goes on where it stopped."""
+    require_world(world)
+    timed = {"budget": budget, "device": device, "recipe": recipe}
+    given = {name: value for name, value in timed.items() if value is not None}
+    if world == "cartoons":
+        from hummingbird_edge.distill.cartoons.ablation import Ablation
+        from hummingbird_edge.distill.cartoons.ablation import ablate as compare
+
+        if steps is not None:
+            raise RequestError("--steps is for --world shapes: give --budget, as in 3m")
+        typer.echo(compare(Ablation(run, captions=captions or 48, seed=seed, **given)))
+        return
+    if given:
+        raise RequestError(f"--{next(iter(given))} is for --world cartoons: leave it out")
     from hummingbird_edge.distill.ablation import ablate as run_ablation
     from hummingbird_edge.distill.recipe import SHAPES_RECIPE
     from hummingbird_edge.distill.stages.sources import Sources
 
-    typer.echo(run_ablation(Sources(run), SHAPES_RECIPE, steps, captions, seed))
+    typer.echo(run_ablation(Sources(run), SHAPES_RECIPE, steps or 150, captions or 200, seed))
 
 
 def card(

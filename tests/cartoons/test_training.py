@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from hummingbird_edge.benchmarks.lib.record import Record
 from hummingbird_edge.distill.cartoons import autoencoder, delivery
+from hummingbird_edge.distill.cartoons.ablation import ablation_table, variants
 from hummingbird_edge.distill.cartoons.budget import (
     Schedule,
     TimedStage,
@@ -372,6 +373,19 @@ def test_the_whole_recipe_ends_in_a_bundle_that_is_judged(
         assert line in page
     teacher = json.loads((run / "scores.json").read_text(encoding="utf-8"))["teacher"]
     assert set(teacher) == set(scores)
+    tiny = ["--recipe", "tiny", "--budget", "1s", "--captions", 2, "--device", "cpu"]
+    ablated = hb_forked("hb-distill", "ablate", run, *tiny)
+    assert ablated.returncode == 0, ablated.stderr
+    found = json.loads((run / "ablation.json").read_text(encoding="utf-8"))
+    assert set(found) >= variants(TINY, has_critic=True).keys()
+    assert found["stage 1, not pruned"]["unet_parameters"] > found["stage 1"]["unet_parameters"]
+    assert found["the teacher in a student's steps"]["unet_passes"] == 8
+    assert found["the run's student"] != found["the same with its temporal noise"]
+    assert not (run / "ablation" / "stage-1-1s-0" / "consistency.pt").exists()
+    before = (run / "ablation.json").stat().st_mtime_ns
+    again = hb_forked("hb-distill", "ablate", run, *tiny)
+    assert again.stdout.endswith(ablation_table(found) + "\n")
+    assert (run / "ablation.json").stat().st_mtime_ns == before
     script = Path(__file__).parents[2] / "benchmarks" / "adapter.py"
     few = ["--clips", "2", "--steps", "2", "--captions", "2", "--bundle", str(bundle)]
     program = "import runpy, sys; del sys.argv[0]; runpy.run_path(sys.argv[0], {}, '__main__')"
