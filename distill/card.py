@@ -121,8 +121,9 @@ def card_text(
         )["steps"]
         parts += [
             "## What each ingredient brings",
-            f"`hb-distill ablate`: stage 2 for {steps:.0f} steps from the same teacher each time "
-            f"(this card's model trained longer), judged on other held-out captions.",
+            f"`hb-distill ablate --world shapes`: stage 2 for {steps:.0f} steps from the same "
+            f"teacher each time (this card's model trained longer), judged on other held-out "
+            f"captions.",
             ablation_table(run / "ablation.json"),
         ]
     return "\n\n".join(parts) + "\n"

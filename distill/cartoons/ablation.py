@@ -1,27 +1,32 @@
 """Ablation: what each part of the recipe is worth, by students of one teacher in equal time.
 
 All have the run's VAE, clips and teacher, and are judged by its judge on the same captions. Rows
-that need no training come first: the teacher itself in a student's steps, and the run's own student
-with and without what its decoding adds.
+that need no training come first: the teacher in a student's steps, and the run's own student with
+and without what its decoding adds.
 """
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from hummingbird_edge.distill.cartoons.budget import choose_device, is_first, parse_budget, wait
-from hummingbird_edge.distill.cartoons.recipe import Recipe
+from hummingbird_edge.distill.cartoons.judging import read_judge
+from hummingbird_edge.distill.cartoons.recipe import RECIPES, Recipe
 from hummingbird_edge.distill.cartoons.scoring import CartoonsEvaluation
 from hummingbird_edge.distill.cartoons.session import Session
 from hummingbird_edge.distill.cartoons.stages import SCORED_BATCH, STAGES
-from hummingbird_edge.distill.cartoons.train import recipe_called
 from hummingbird_edge.distill.evaluation import FIRST_SEED
 from hummingbird_edge.distill.train.model import Model
 from hummingbird_edge.distill.train.sampling import generate
+from hummingbird_edge.distill.world.cartoons.judge import Judge
 from hummingbird_edge.distill.world.cartoons.sprites import Sprites
-from hummingbird_edge.runtime.files import atomic_path, read_record, write_json
+from hummingbird_edge.runtime.errors import RequestError
+from hummingbird_edge.runtime.files import atomic_path, read_record, sha256_of, write_json
 
 __all__ = ["Ablation", "ablate", "ablation_table", "variants"]
 
@@ -37,8 +42,6 @@ class Ablation:
 
     run: Path
     """Its VAE, judge, clips and teacher are finished."""
-    recipe: str | None = None
-    """Of `RECIPES`; the usual one of the device where it is None."""
     budget: str = "3m"
     """Time of each student, as in 90s or 3m."""
     captions: int = 48
@@ -80,38 +83,60 @@ def _unmatched(recipe: Recipe, weight: str) -> Recipe:
 def ablate(order: Ablation) -> str:
     """Train and judge what is not finished; returns a Markdown table.
 
-    Each row is written to RUN/ablation.json at once. Of several processes the first one judges, and
-    has the table. Raises HummingbirdError.
+    Each row is written to RUN/ablation.json at once, which keeps those of this teacher and these
+    settings. Of several processes the first one judges, and has the table. Raises HummingbirdError.
     """
+    judge = read_judge(order.run)
+    recipe = _recipe_of(judge, order.run)
     budget_s, device = parse_budget(order.budget), choose_device(order.device)
-    recipe = recipe_called(order.recipe, device)
     sprites = Sprites.read((*recipe.world.nouns, *recipe.unseen), device)
     session = Session(order.run, recipe, sprites, device, order.seed, {})
-    settings = {"budget_s": budget_s, "captions": order.captions, "seed": order.seed}
+    session.teacher(), session.clips()  # what is missing is said now
+    settings = {
+        "budget_s": budget_s,
+        "captions": order.captions,
+        "seed": order.seed,
+        "teacher_sha256": sha256_of(order.run / "teacher.pt"),
+    }
     path = order.run / "ablation.json"
-    rows: dict[str, Any] = read_record(path) or {}
+    rows = {name: row for name, row in read_record(path).items() if row.items() >= settings.items()}
+    wait()  # nobody writes before everybody has read
     for name, make in _models(session, budget_s).items():
-        if all(rows.get(name, {}).get(key) == value for key, value in settings.items()):
+        if name in rows:
             continue
         model = make()
         if is_first():
-            rows[name] = {**_judge(session, model, order.captions), **settings}
+            rows[name] = {**_judge(judge, model, order.captions, device), **settings}
             with atomic_path(path) as partial_path:
                 write_json(partial_path, rows)
         wait()
     return ablation_table(rows) if is_first() else ""
 
 
+def _recipe_of(judge: Judge, run: Path) -> Recipe:
+    """Return the recipe of a run by the nouns that its judge knows; raises RequestError."""
+    nouns = tuple(noun for noun in judge.config.nouns if noun not in judge.config.unseen)
+    for recipe in RECIPES.values():
+        if recipe.world.nouns == nouns:
+            return recipe
+    raise RequestError(
+        f"{run} has a judge of {len(nouns)} nouns, which no recipe has: train one with "
+        f"hb-distill all"
+    )
+
+
 def _models(session: Session, budget_s: float) -> dict[str, Callable[[], Model]]:
     """Return how the model of each row is made, by every process."""
     folder = session.run / "student"
     rows: dict[str, Callable[[], Model]] = {
-        "the teacher in a student's steps": partial(_hasty_teacher, session)
+        "teacher in a student's steps": partial(_hasty_teacher, session)
     }
     if folder.exists():
-        rows["the run's student"] = partial(Model.read, folder)
-        rows["the same with its temporal noise"] = partial(_noisy_student, folder)
-        rows["the same, and the VAE's own decoder"] = partial(_noisy_student, folder, session)
+        rows["student"] = partial(Model.read, folder)
+        rows["student, noise left in"] = partial(_noisy_student, folder)
+        rows["student, noise left in, decoder of the VAE"] = partial(
+            _noisy_student, folder, session
+        )
     for name, variant in variants(session.recipe, session.has("critic")).items():
         rows[name] = partial(_train, session, name, variant, budget_s)
     return rows
@@ -133,7 +158,8 @@ def _noisy_student(folder: Path, decoder: Session | None = None) -> Model:
 
 def _train(session: Session, name: str, variant: Variant, budget_s: float) -> Model:
     """Train one student in a folder of its own, going on where that was stopped."""
-    folder = session.run / "ablation" / f"{name.replace(' ', '-')}-{budget_s:g}s-{session.seed}"
+    slug = re.sub("[^a-z0-9]+", "-", name)
+    folder = session.run / "ablation" / f"{slug}-{budget_s:g}s-{session.seed}"
     own = replace(
         session,
         run=folder,
@@ -146,11 +172,11 @@ def _train(session: Session, name: str, variant: Variant, budget_s: float) -> Mo
     return own.student(own.teacher(), own.finished_state(variant.stages[-1]))
 
 
-def _judge(session: Session, model: Model, captions: int) -> dict[str, Any]:
+def _judge(judge: Judge, model: Model, captions: int, device: torch.device) -> dict[str, Any]:
     """Return the scores of a model, and what a clip of it costs."""
-    evaluation = CartoonsEvaluation(session.judge(), session.recipe.world, session.sprites)
+    evaluation = CartoonsEvaluation.by(judge)
     shots, texts = zip(*evaluation.sample(captions, CAPTIONS_SEED), strict=True)
-    made = generate(model.frozen(session.device), texts, seed=FIRST_SEED, batch=SCORED_BATCH)
+    made = generate(model.frozen(device), texts, seed=FIRST_SEED, batch=SCORED_BATCH)
     scores = evaluation.score(made, shots)
     unet, steps = model.config.unet, model.config.defaults.steps
     return {

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from hummingbird_edge.distill.cartoons.ablation import ablation_table
 from hummingbird_edge.distill.cartoons.recipe import RECIPE
 from hummingbird_edge.distill.cartoons.scoring import CartoonsEvaluation
 from hummingbird_edge.distill.evaluation import make_clips, require_known_words
@@ -17,6 +18,7 @@ from hummingbird_edge.distill.world.cartoons.judge import Verdict
 from hummingbird_edge.distill.world.cartoons.shots import COLOURS, Shot, World
 from hummingbird_edge.runtime.bundle.bundle import Bundle
 from hummingbird_edge.runtime.errors import RequestError
+from hummingbird_edge.runtime.files import read_record
 from hummingbird_edge.runtime.pipeline import TextToVideo
 
 __all__ = ["write_card"]
@@ -75,6 +77,15 @@ def write_card(
         parts += [
             "The first clips of which noun, ground or path is wrong, and what the judge saw:",
             _pictured(output / "failures.png", clips, labels),
+        ]
+    if rows := read_record(run / "ablation.json"):
+        row = next(iter(rows.values()))
+        parts += [
+            "## What each part brings",
+            f"`hb-distill ablate`: the teacher, the student, and students of the same teacher "
+            f"that were trained for {row['budget_s']:.0f} seconds; {row['captions']} held-out "
+            f"shots drawn apart from those above.",
+            ablation_table(rows),
         ]
     if (run / "notes.md").exists():
         parts += ["## Notes", (run / "notes.md").read_text(encoding="utf-8").strip()]

@@ -83,7 +83,8 @@ class Session:
         """Return the checkpoint of a stage; raises RequestError where there is none."""
         state = self._checkpoint(stage).load()
         if state is None:
-            raise RequestError(f"{self.run} has no {stage} yet: run that stage first")
+            folder = self._checkpoint(stage).folder
+            raise RequestError(f"{folder} has no {stage} yet: run that stage first")
         return state
 
     def _checkpoint(self, stage: str) -> Run:
@@ -94,8 +95,8 @@ class Session:
         state = self.state(stage)
         if (share := share_spent(state)) < 1:
             raise RequestError(
-                f"{self.run} has a {stage} that had {math.floor(100 * share)} % of its time: run "
-                f"that stage first"
+                f"{self._checkpoint(stage).folder} has a {stage} that had "
+                f"{math.floor(100 * share)} % of its time: run that stage first"
             )
         return state
 
@@ -152,7 +153,7 @@ class Session:
         """Read the run's encoded clips; raises RequestError where there are none."""
         path = self.path("clips.safetensors")
         if not path.exists():
-            raise RequestError(f"{self.run} has no encoded clips yet: run the stage clips first")
+            raise RequestError(f"{path.parent} has no encoded clips yet: run the stage clips first")
         return Clips.read(path)
 
     def write(self, model: Model, folder: str) -> None:

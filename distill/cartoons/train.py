@@ -21,7 +21,7 @@ from hummingbird_edge.distill.cartoons.stages import STAGES
 from hummingbird_edge.distill.world.cartoons.sprites import Sprites
 from hummingbird_edge.runtime.errors import RequestError
 
-__all__ = ["Order", "recipe_called", "share_out", "train"]
+__all__ = ["Order", "share_out", "train"]
 
 USUAL = {"cuda": ("full", "9m"), "cpu": ("small", "6h")}
 """By the kind of device, accelerators as CUDA: recipe and budget of an order without them."""
@@ -66,20 +66,15 @@ def share_out(recipe: Recipe, stages: Sequence[str], budget_s: float) -> dict[st
     return {stage: budget_s * recipe.plans[stage].share / total for stage in timed}
 
 
-def recipe_called(name: str | None, device: torch.device) -> Recipe:
-    """Return a recipe, the usual one of `device` for None; raises RequestError for an unknown."""
-    if name not in (None, *RECIPES):
-        raise RequestError(f"there is no recipe {name!r}: choose from {', '.join(RECIPES)}")
-    return RECIPES[name or USUAL.get(device.type, USUAL["cuda"])[0]]
-
-
 def train(order: Order) -> None:
     """Run the stages that were ordered; raises HummingbirdError."""
+    if order.recipe not in (None, *RECIPES):
+        raise RequestError(f"there is no recipe {order.recipe!r}: choose from {', '.join(RECIPES)}")
     stages = order.stage_names
     budget_s = None if order.budget is None else parse_budget(order.budget)
     device = choose_device(order.device)
-    recipe = recipe_called(order.recipe, device)
-    _, usual_budget = USUAL.get(device.type, USUAL["cuda"])
+    usual_recipe, usual_budget = USUAL.get(device.type, USUAL["cuda"])
+    recipe = RECIPES[order.recipe or usual_recipe]
     budgets = share_out(recipe, stages, budget_s or parse_budget(usual_budget))
     if (order.run / "autoencoder.pt").exists():
         raise RequestError(

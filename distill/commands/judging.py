@@ -111,9 +111,6 @@ def ablate(
     device: Annotated[
         str | None, typer.Option(help="Cartoons: cpu or cuda, else what there is.")
     ] = None,
-    recipe: Annotated[
-        str | None, typer.Option(help="Cartoons: the run's; else full, on a CPU small.")
-    ] = None,
     steps: Annotated[
         int | None, typer.Option(min=1, help="Shapes: steps of stage 2 of every student; else 150.")
     ] = None,
@@ -124,7 +121,7 @@ def ablate(
 ) -> None:
     """Train students without each part of the recipe, and judge them; goes on where it stopped."""
     require_world(world)
-    timed = {"budget": budget, "device": device, "recipe": recipe}
+    timed = {"budget": budget, "device": device}
     given = {name: value for name, value in timed.items() if value is not None}
     if world == "cartoons":
         from hummingbird_edge.distill.cartoons.ablation import Ablation

@@ -46,6 +46,7 @@ from hummingbird_edge.runtime.bundle.bundle import Bundle
 from hummingbird_edge.runtime.errors import CheckpointError, RequestError
 from hummingbird_edge.runtime.tokenizer import Tokenizer
 from tests.cartoons.conftest import WORLD, assert_learns
+from tests.test_cli import assert_refused
 
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
 CARRIED = Path(__file__).parents[2] / "distill" / "cartoons" / "weights" / "small"
@@ -334,6 +335,31 @@ def test_the_teacher_moves_large_sprites_where_its_captions_say(tmp_path: Path) 
     assert right > 0.2
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("arguments", "status", "message"),
+    [
+        ([], 1, "there is no judge in .*nothing: name a run that trained one"),
+        (["--world", "shapes", "--budget", "1m"], 2, "--budget is for --world cartoons"),
+        (["--steps", "3"], 2, "--steps is for --world shapes"),
+        (["--world", "plants"], 2, "there is no world 'plants'"),
+    ],
+)
+def test_an_ablation_of_nothing_is_one_sentence(
+    hb_forked: Command, tmp_path: Path, arguments: list[str], status: int, message: str
+) -> None:
+    done = hb_forked("hb-distill", "ablate", "nothing", *arguments, cwd=tmp_path)
+    assert_refused(done, status, "hb-distill", message)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_an_ablation_needs_what_comes_before_a_student(hb_forked: Command, tmp_path: Path) -> None:
+    unpack(CARRIED.parent / "judge", tmp_path)
+    done = hb_forked("hb-distill", "ablate", tmp_path)
+    assert_refused(done, 2, "hb-distill", f"{tmp_path} has no teacher yet: run that stage first")
+
+
 @pytest.mark.slow  # trains every stage
 def test_the_whole_recipe_ends_in_a_bundle_that_is_judged(
     hb_forked: Command, forked: Command, tmp_path: Path
@@ -373,17 +399,17 @@ def test_the_whole_recipe_ends_in_a_bundle_that_is_judged(
         assert line in page
     teacher = json.loads((run / "scores.json").read_text(encoding="utf-8"))["teacher"]
     assert set(teacher) == set(scores)
-    tiny = ["--recipe", "tiny", "--budget", "1s", "--captions", 2, "--device", "cpu"]
-    ablated = hb_forked("hb-distill", "ablate", run, *tiny)
+    asked = ["--budget", "1s", "--captions", 2, "--device", "cpu"]
+    ablated = hb_forked("hb-distill", "ablate", run, *asked)
     assert ablated.returncode == 0, ablated.stderr
     found = json.loads((run / "ablation.json").read_text(encoding="utf-8"))
     assert set(found) >= variants(TINY, has_critic=True).keys()
     assert found["stage 1, not pruned"]["unet_parameters"] > found["stage 1"]["unet_parameters"]
-    assert found["the teacher in a student's steps"]["unet_passes"] == 8
-    assert found["the run's student"] != found["the same with its temporal noise"]
+    assert found["teacher in a student's steps"]["unet_passes"] == 8
+    assert found["student"] != found["student, noise left in"]
     assert not (run / "ablation" / "stage-1-1s-0" / "consistency.pt").exists()
     before = (run / "ablation.json").stat().st_mtime_ns
-    again = hb_forked("hb-distill", "ablate", run, *tiny)
+    again = hb_forked("hb-distill", "ablate", run, *asked)
     assert again.stdout.endswith(ablation_table(found) + "\n")
     assert (run / "ablation.json").stat().st_mtime_ns == before
     script = Path(__file__).parents[2] / "benchmarks" / "adapter.py"
