@@ -83,7 +83,9 @@ def say(text: str) -> None:
     It is one write: `print` has two where PYTHONUNBUFFERED is set, and what another process says on
     the same stream can come between.
     """
-    with suppress(OSError, ValueError, AttributeError):  # it is None where it was never open
+    if sys.stderr is None:  # it was never open
+        return
+    with suppress(OSError, ValueError):
         sys.stderr.write(f"{text}\n")
         sys.stderr.flush()
 

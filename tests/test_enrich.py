@@ -5,6 +5,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import ClassVar
 
 import pytest
 
@@ -16,9 +17,9 @@ from hummingbird_edge.runtime.errors import DeviceError, RequestError
 class Endpoint(BaseHTTPRequestHandler):
     """A real HTTP peer that answers as OpenAI's chat endpoint does."""
 
-    asked: list[dict[str, object]] = []  # noqa: RUF012 - one list for all requests is meant
+    asked: ClassVar[list[dict[str, object]]] = []
     together = threading.Barrier(4)
-    odd = {  # noqa: RUF012 - answers of some models
+    odd: ClassVar[dict[str, str]] = {
         "bad": '{"error": "x"}',
         "deep": "[" * 60_000,
         "long": " " * (2 << 20) + "{}",

@@ -86,6 +86,13 @@ def test_what_moves_leaves_no_ghosts() -> None:
     assert measure_temporal_noise(noisy) == pytest.approx(SIGMA, rel=0.1)
 
 
+def test_clips_of_a_batch_are_apart() -> None:
+    one, two = with_noise(still_clip(0)), with_noise(still_clip(1), 2)
+    found = remove_temporal_noise(np.concatenate([one, two]), SIGMA)
+    expected = [remove_temporal_noise(clip, SIGMA) for clip in (one, two)]
+    np.testing.assert_array_equal(found, np.concatenate(expected))
+
+
 def test_two_scenes_are_not_mixed() -> None:
     truth = np.concatenate([still_clip(0)[:, :, :8], still_clip(5)[:, :, :8]], axis=2)
     assert error(remove_temporal_noise(with_noise(truth), SIGMA), truth) < 0.5 * SIGMA

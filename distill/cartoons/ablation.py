@@ -12,8 +12,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from hummingbird_edge.distill.cartoons.budget import choose_device, is_first, parse_budget, wait
 from hummingbird_edge.distill.cartoons.judging import read_judge
 from hummingbird_edge.distill.cartoons.recipe import RECIPES, Recipe
@@ -91,7 +89,9 @@ def ablate(order: Ablation) -> str:
     budget_s, device = parse_budget(order.budget), choose_device(order.device)
     sprites = Sprites.read((*recipe.world.nouns, *recipe.unseen), device)
     session = Session(order.run, recipe, sprites, device, order.seed, {})
-    session.teacher(), session.clips()  # what is missing is said now
+    for require in (session.teacher, session.clips):
+        require()  # before minutes of training
+    evaluation = CartoonsEvaluation(judge.to(device), recipe.world, sprites)
     settings = {
         "budget_s": budget_s,
         "captions": order.captions,
@@ -106,7 +106,7 @@ def ablate(order: Ablation) -> str:
             continue
         model = make()
         if is_first():
-            rows[name] = {**_judge(judge, model, order.captions, device), **settings}
+            rows[name] = {**_judge(evaluation, model, order.captions), **settings}
             with atomic_path(path) as partial_path:
                 write_json(partial_path, rows)
         wait()
@@ -115,13 +115,12 @@ def ablate(order: Ablation) -> str:
 
 def _recipe_of(judge: Judge, run: Path) -> Recipe:
     """Return the recipe of a run by the nouns that its judge knows; raises RequestError."""
-    nouns = tuple(noun for noun in judge.config.nouns if noun not in judge.config.unseen)
     for recipe in RECIPES.values():
-        if recipe.world.nouns == nouns:
+        if recipe.world.nouns == judge.config.seen:
             return recipe
     raise RequestError(
-        f"{run} has a judge of {len(nouns)} nouns, which no recipe has: train one with "
-        f"hb-distill all"
+        f"{run} has a judge of {len(judge.config.seen)} nouns, which no recipe has: train one "
+        f"with hb-distill all"
     )
 
 
@@ -172,11 +171,11 @@ def _train(session: Session, name: str, variant: Variant, budget_s: float) -> Mo
     return own.student(own.teacher(), own.finished_state(variant.stages[-1]))
 
 
-def _judge(judge: Judge, model: Model, captions: int, device: torch.device) -> dict[str, Any]:
+def _judge(evaluation: CartoonsEvaluation, model: Model, captions: int) -> dict[str, Any]:
     """Return the scores of a model, and what a clip of it costs."""
-    evaluation = CartoonsEvaluation.by(judge)
     shots, texts = zip(*evaluation.sample(captions, CAPTIONS_SEED), strict=True)
-    made = generate(model.frozen(device), texts, seed=FIRST_SEED, batch=SCORED_BATCH)
+    model.frozen(evaluation.sprites.device)
+    made = generate(model, texts, seed=FIRST_SEED, batch=SCORED_BATCH)
     scores = evaluation.score(made, shots)
     unet, steps = model.config.unet, model.config.defaults.steps
     return {

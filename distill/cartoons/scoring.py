@@ -39,8 +39,7 @@ class CartoonsEvaluation:
     def by(cls, judge: Judge) -> "CartoonsEvaluation":
         """Return the evaluation on the world that `judge` knows."""
         known = judge.config
-        nouns = tuple(noun for noun in known.nouns if noun not in known.unseen)
-        world = World(nouns, known.paths, known.sizes, known.grounds)
+        world = World(known.seen, known.paths, known.sizes, known.grounds)
         return cls(judge, world, Sprites.read(known.nouns))
 
     def sample(self, count: int, seed: int) -> list[tuple[Shot, str]]:

@@ -28,9 +28,16 @@ from hummingbird_edge.runtime.tokenizer import Tokenizer
 __all__ = ["Session", "Weights"]
 
 Weights = Mapping[str, torch.Tensor]
-SHARED = (
-    *("vae.pt", "judge.pt", "critic.pt", "clips.safetensors", "shots.json"),
-    *("teacher.pt", "tokenizer"),
+SHARED = frozenset(
+    [
+        "vae.pt",
+        "judge.pt",
+        "critic.pt",
+        "clips.safetensors",
+        "shots.json",
+        "teacher.pt",
+        "tokenizer",
+    ]
 )
 """Files of what is finished before a student begins."""
 
@@ -81,13 +88,13 @@ class Session:
 
     def state(self, stage: str) -> dict[str, Any]:
         """Return the checkpoint of a stage; raises RequestError where there is none."""
-        state = self._checkpoint(stage).load()
-        if state is None:
-            folder = self._checkpoint(stage).folder
-            raise RequestError(f"{folder} has no {stage} yet: run that stage first")
+        run = self._checkpoint(stage)
+        if (state := run.load()) is None:
+            raise RequestError(f"{run.folder} has no {stage} yet: run that stage first")
         return state
 
     def _checkpoint(self, stage: str) -> Run:
+        """Return where a stage's checkpoint is read."""
         return Run(self.path(f"{stage}.pt").parent, stage)
 
     def finished_state(self, stage: str) -> dict[str, Any]:

@@ -16,14 +16,10 @@ from hummingbird_edge.distill.commands.options import (
     RunFolder,
     Seed,
     WorldOption,
+    given_for_cartoons,
 )
 from hummingbird_edge.distill.commands.progress import show_progress
-from hummingbird_edge.distill.worlds import (
-    BUILTIN_WORLD,
-    bundle_of,
-    evaluation_of,
-    require_world,
-)
+from hummingbird_edge.distill.worlds import BUILTIN_WORLD, bundle_of, evaluation_of
 from hummingbird_edge.runtime.command import require_modules
 from hummingbird_edge.runtime.errors import RequestError
 
@@ -120,9 +116,7 @@ def ablate(
     seed: Seed = 0,
 ) -> None:
     """Train students without each part of the recipe, and judge them; goes on where it stopped."""
-    require_world(world)
-    timed = {"budget": budget, "device": device}
-    given = {name: value for name, value in timed.items() if value is not None}
+    given = given_for_cartoons(world, budget=budget, device=device)
     if world == "cartoons":
         from hummingbird_edge.distill.cartoons.ablation import Ablation
         from hummingbird_edge.distill.cartoons.ablation import ablate as compare
@@ -131,8 +125,6 @@ def ablate(
             raise RequestError("--steps is for --world shapes: give --budget, as in 3m")
         typer.echo(compare(Ablation(run, captions=captions or 48, seed=seed, **given)))
         return
-    if given:
-        raise RequestError(f"--{next(iter(given))} is for --world cartoons: leave it out")
     from hummingbird_edge.distill.ablation import ablate as run_ablation
     from hummingbird_edge.distill.recipe import SHAPES_RECIPE
     from hummingbird_edge.distill.stages.sources import Sources

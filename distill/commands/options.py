@@ -1,9 +1,12 @@
 """Arguments and options that several commands share."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+
+from hummingbird_edge.distill.worlds import require_world
+from hummingbird_edge.runtime.errors import RequestError
 
 __all__ = [
     "AsJson",
@@ -19,6 +22,7 @@ __all__ = [
     "Student",
     "Teacher",
     "WorldOption",
+    "given_for_cartoons",
 ]
 
 RunFolder = Annotated[Path, typer.Argument(help="The run's folder: logs, checkpoints, models.")]
@@ -41,3 +45,15 @@ JudgeOption = Annotated[
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def given_for_cartoons(world: str, **options: Any) -> dict[str, Any]:
+    """Return the options of the cartoons that are not None.
+
+    Raises RequestError where one was given for another world, or there is no such world.
+    """
+    require_world(world)
+    given = {name: value for name, value in options.items() if value is not None}
+    if given and world != "cartoons":
+        raise RequestError(f"--{next(iter(given))} is for --world cartoons: leave it out")
+    return given

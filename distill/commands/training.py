@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -15,8 +15,9 @@ from hummingbird_edge.distill.commands.options import (
     Student,
     Teacher,
     WorldOption,
+    given_for_cartoons,
 )
-from hummingbird_edge.distill.worlds import BUILTIN_WORLD, require_world
+from hummingbird_edge.distill.worlds import BUILTIN_WORLD
 from hummingbird_edge.runtime.errors import RequestError
 
 __all__ = [
@@ -58,24 +59,21 @@ def everything(
     ] = None,
 ) -> None:
     """Run every stage that is not finished, from nothing to the 4-step student."""
-    settings: dict[str, Any] = {
-        "budget": budget,
-        "device": device,
-        "recipe": recipe,
-        "stages": stages,
-        "unpack": unpack,
-        "pack": pack,
-        "scored": scored,
-    }
-    given = {name: value for name, value in settings.items() if value is not None}
-    require_world(world)
+    given = given_for_cartoons(
+        world,
+        budget=budget,
+        device=device,
+        recipe=recipe,
+        stages=stages,
+        unpack=unpack,
+        pack=pack,
+        scored=scored,
+    )
     if world == "cartoons":
         from hummingbird_edge.distill.cartoons.train import Order, train
 
         train(replace(Order(run, seed=seed), **given))
         return
-    if given:
-        raise RequestError(f"--{next(iter(given))} is for --world cartoons: leave it out")
     from hummingbird_edge.distill.recipe import SHAPES_RECIPE
     from hummingbird_edge.distill.stages.order import train_all
     from hummingbird_edge.distill.stages.sources import Sources

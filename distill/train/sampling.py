@@ -101,11 +101,10 @@ def generate(
     batch: int = 50,
 ) -> NDArray[np.uint8]:
     """Make one clip a prompt, of the model's default size: (B, T, H, W, 3) uint8."""
-    clips = []
+    device, clips = next(model.vae.parameters()).device, []
     for start in range(0, len(prompts), batch):
         latents = _latents(model, prompts[start : start + batch], steps, guidance, seed + start)
-        sigma, device = model.config.temporal_noise, next(model.vae.parameters()).device
-        denoised = np.stack([remove_temporal_noise(clip[None], sigma)[0] for clip in latents])
+        denoised = remove_temporal_noise(latents, model.config.temporal_noise)
         frames = model.decode(torch.from_numpy(denoised).to(device)).clamp(-1, 1)
         pixels = ((frames + 1) * 127.5).round().byte()
         clips.append(pixels.permute(0, 1, 3, 4, 2).cpu().numpy())

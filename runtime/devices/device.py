@@ -56,6 +56,11 @@ class Device:
         """Whether it depends on a driver that may not work; CPUs do not."""
         return self.target not in ("CPUExecutionProvider", "CPU")
 
+    @property
+    def compiles_for_cpu(self) -> bool:
+        """Whether it runs on the CPU, and compiles a graph for seconds first."""
+        return self.target == "CPU"
+
     def precisions(self) -> tuple[Precision, ...]:
         """Return the arithmetic it has for a float32 graph, the fastest first, `fp32` last.
 

@@ -30,21 +30,24 @@ MIN_SIGMA = 1e-6
 
 
 def remove_temporal_noise(latents: Latents, sigma: float) -> Latents:
-    """Return latents (1, C, T, h, w) with noise of standard deviation `sigma` averaged away.
+    """Return latents (B, C, T, h, w) of clips, noise of deviation `sigma` averaged away.
 
     Float32 and shaped like `latents`; `latents` themselves where `sigma` is 0. The time goes with
     the square of T.
     """
     if sigma < MIN_SIGMA:
         return latents
-    x = latents[0].transpose(1, 0, 2, 3)
-    noise = np.float32(sigma**2)
+    return np.stack([_averaged(clip.swapaxes(0, 1), np.float32(sigma**2)) for clip in latents])
+
+
+def _averaged(x: Latents, variance: np.float32) -> Latents:
+    """Return a clip x (T, C, h, w) without its noise, as (C, T, h, w)."""
     frames = []
     for frame in x:
-        excess = np.maximum(_square_distances(x, frame) - 2 * noise, 0)
-        weights = np.exp(-excess / (np.float32(H2) * noise))
+        excess = np.maximum(_square_distances(x, frame) - 2 * variance, 0)
+        weights = np.exp(-excess / (np.float32(H2) * variance))
         frames.append(np.einsum("thw,tchw->chw", weights / weights.sum(0), x))
-    return np.stack(frames, axis=1)[None]
+    return np.stack(frames, axis=1)
 
 
 def measure_temporal_noise(latents: Latents) -> float:

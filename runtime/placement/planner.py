@@ -191,8 +191,8 @@ class Planner:
         best = None if measured is None else measured[0]
         if measured is not None and precision in ("auto", measured[0].precision):
             yield placed(*measured)
-        if is_quick:  # of two engines on the CPU, OpenVINO's target has this name
-            known = sorted(known, key=lambda backend: backend.device.target == "CPU")
+        if is_quick:
+            known = sorted(known, key=lambda backend: backend.device.compiles_for_cpu)
         yield from (placed(backend, Reason.FIRST) for backend in known if backend != best)
 
     def _requested(self, stage: str) -> tuple[str, str]:

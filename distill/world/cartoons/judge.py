@@ -53,6 +53,11 @@ class JudgeConfig:
         nouns = (*world.nouns, *unseen)
         return cls(nouns, world.grounds, world.paths, world.sizes, unseen=tuple(unseen))
 
+    @property
+    def seen(self) -> tuple[str, ...]:
+        """The nouns of the world."""
+        return tuple(noun for noun in self.nouns if noun not in self.unseen)
+
 
 @dataclass(frozen=True, slots=True)
 class Logits:
